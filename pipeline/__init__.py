@@ -1,0 +1,6 @@
+"""The data plane: config, modalities, dataset adapters, shards, manifest, target store, errors."""
+
+from __future__ import annotations
+
+VERSION = "0.1.0"
+"""Code version, written into every commit record and run."""

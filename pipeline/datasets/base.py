@@ -1,0 +1,100 @@
+"""What a dataset adapter is: it lists samples cheaply and loads one sample into its stored form.
+
+A new data set is one file that satisfies `DatasetAdapter` and one line in `pipeline.datasets.ADAPTERS`.
+Adapters are picklable (they cross to worker processes) and never write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.frozen import Frozen
+from pipeline.modalities import ModalitySpec
+
+IGNORE_ID = 255
+"""Label value of pixels that count nowhere."""
+
+RGB = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSample:
+    """One sample as found: nothing is decoded yet.
+
+    `key` is unique in the data set and has no dot, slash or white space (webdataset ends keys at the
+    first dot).
+    """
+
+    key: str
+    split: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Modality name to absolute path; empty for rendered data."""
+    label: str | None = None
+    """Absolute path of the label picture; None for rendered data."""
+    condition: str = ""
+    corner_case: str = ""
+
+    def version(self) -> str:
+        """Changes when a source file changes (size and mtime); empty for rendered data."""
+        from pathlib import Path
+
+        paths = [*self.files.values(), *([self.label] if self.label else [])]
+        stats = [Path(p).stat() if Path(p).exists() else None for p in sorted(paths)]
+        return ";".join(f"{s.st_size}:{s.st_mtime_ns}" if s else "absent" for s in stats)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSample:
+    """A decoded sample: every array has the height and width of the label."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    """Modality name to its stored form (see `pipeline.modalities`); absent modalities are left out."""
+    label: NDArray[np.uint8]
+    """(H, W) class ids 0..K-1, `IGNORE_ID` elsewhere."""
+
+
+class DatasetOptions(Frozen):
+    """Settings of one adapter: the `[dataset]` table of a config, told apart by `adapter`."""
+
+    adapter: str
+    """Name of the adapter, a key of `pipeline.datasets.ADAPTERS`."""
+
+    growth_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that only say which samples exist; they stay out of the dataset fingerprint."""
+
+    def identity(self) -> dict[str, Any]:
+        """What the dataset fingerprint covers: all but the growth fields."""
+        return self.model_dump(mode="json", exclude=set(self.growth_fields))
+
+
+class DatasetAdapter(Protocol):
+    """Access to one data set."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; the index is the label id."""
+
+    @property
+    def palette(self) -> tuple[RGB, ...]:
+        """One colour a class, for pictures."""
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that have samples, e.g. ("train", "val", "test")."""
+
+    def samples(self, split: str) -> Sequence[SourceSample]:
+        """Samples of a split in a fixed order; nothing is decoded. `DatasetError` if none."""
+
+    def load(self, sample: SourceSample) -> LoadedSample:
+        """Decode one sample. `SampleRefused` names the file, what was expected and found."""
+
+
+class AdapterFactory(Protocol):
+    """Builds an adapter from its options and the modalities that a config asks for."""
+
+    def __call__(self, options: Any, modalities: Mapping[str, ModalitySpec]) -> DatasetAdapter:
+        """`ConfigError` if the options cannot serve the modalities."""

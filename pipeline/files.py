@@ -1,0 +1,74 @@
+"""Durable files: written under a temporary name, synced, then renamed; sha256 of files.
+
+A reader never sees half a file, and a killed writer leaves only a `*.partial` beside it, which the
+next write of the same name replaces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+PARTIAL_SUFFIX = ".partial"
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file or a directory entry to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Call `write(file)` on a temporary file beside `path`, sync it, rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` durably and atomically."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    write_atomic(path, write)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON with sorted keys, durably and atomically."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; `FileNotFoundError` and `json.JSONDecodeError` pass through."""
+    return json.loads(path.read_text())
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sweep_partials(folder: Path) -> int:
+    """Delete what killed writers left in `folder` (recursively); return how many files went."""
+    partials = list(folder.rglob(f"*{PARTIAL_SUFFIX}")) if folder.is_dir() else []
+    for partial in partials:
+        partial.unlink(missing_ok=True)
+    return len(partials)

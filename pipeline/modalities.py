@@ -1,0 +1,118 @@
+"""The modality registry: how each kind of sensor is stored, what its numbers mean, who teaches it.
+
+A config names each of its modalities and gives its kind; a kind is one row of `KINDS`. The stored form
+is what dataset adapters return, shards hold, the teacher preprocesses and the student normalises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ConfigError
+
+TowerName = Literal["image", "depth", "thermal", "video", "audio"]
+Transfer = Literal["linear", "log"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+QUARTER = (0.25, 0.25, 0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class ModalitySpec:
+    """One modality as stored and as used. Arrays are (H, W) for one channel, (H, W, 3) for three."""
+
+    kind: str
+    channels: Literal[1, 3]
+    dtype: Literal["uint8", "uint16"]
+    unit: str
+    """Unit of a stored value: `code value` or `mm`."""
+    max_value: float
+    """Stored value that the student sees as 1.0; larger ones saturate there."""
+    tower: TowerName
+    """LanguageBind tower that embeds it."""
+    transfer: Transfer = "linear"
+    """Stored value to [0, 1]: `linear` v/max, or `log` log(1 + v/1000) / log(1 + max/1000)."""
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = QUARTER
+    """Student normalisation of the [0, 1] values, per channel."""
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    """Resampling kernel that keeps the values meaningful (nearest for sparse or coded pictures)."""
+
+    def identity(self) -> dict[str, Any]:
+        """What the stored form and the teacher's view depend on (part of fingerprints)."""
+        return {
+            "kind": self.kind,
+            "channels": self.channels,
+            "dtype": self.dtype,
+            "unit": self.unit,
+            "max_value": self.max_value,
+        }
+
+
+def _picture(kind: str, channels: Literal[1, 3], tower: TowerName = "image") -> ModalitySpec:
+    return ModalitySpec(kind, channels, "uint8", "code value", 255.0, tower)
+
+
+KINDS: dict[str, ModalitySpec] = {
+    "rgb": replace(_picture("rgb", 3), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "depth": ModalitySpec("depth", 1, "uint16", "mm", 65_000.0, "depth", "log"),
+    "hha": _picture("hha", 3),
+    "event": replace(
+        _picture("event", 3), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"
+    ),
+    "lidar": ModalitySpec(
+        "lidar",
+        1,
+        "uint16",
+        "mm",
+        65_000.0,
+        "depth",
+        "log",
+        mean=(0.0, 0.0, 0.0),
+        std=HALF,
+        interpolation="nearest",
+    ),
+    "lidar_image": replace(
+        _picture("lidar_image", 3), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"
+    ),
+    "thermal": _picture("thermal", 1, "thermal"),
+    "nir": _picture("nir", 1),
+    "gray": _picture("gray", 1),
+    "gray16": ModalitySpec("gray16", 1, "uint16", "code value", 65_535.0, "image"),
+}
+
+
+def spec_for(kind: str, where: str, **overrides: Any) -> ModalitySpec:
+    """The registry row for `kind`, with any override that is not None.
+
+    Raises `ConfigError` naming `where` and the allowed kinds.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: unknown kind {kind!r}; expected one of {', '.join(sorted(KINDS))}")
+    return replace(KINDS[kind], **{k: v for k, v in overrides.items() if v is not None})
+
+
+def check_array(array: NDArray[Any], spec: ModalitySpec) -> str | None:
+    """None if `array` has the stored form of `spec`, else what was expected and what was found."""
+    dims = 2 if spec.channels == 1 else 3
+    shape_ok = array.ndim == dims and (dims == 2 or array.shape[2] == 3)
+    if shape_ok and array.dtype == np.dtype(spec.dtype):
+        return None
+    form = "(H, W)" if dims == 2 else "(H, W, 3)"
+    return f"expected {form} {spec.dtype}, found {array.shape} {array.dtype}"
+
+
+def to_unit_range(array: NDArray[Any], spec: ModalitySpec) -> NDArray[np.float32]:
+    """Stored values to float32 in [0, 1], same shape; a hole (0) stays 0."""
+    values = array.astype(np.float32)
+    if spec.transfer == "log":
+        scale = np.float32(np.log1p(spec.max_value / 1000.0))
+        values = np.log1p(values * np.float32(1e-3)) / scale
+    else:
+        values *= np.float32(1.0 / spec.max_value)
+    return np.minimum(values, np.float32(1.0))
