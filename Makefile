@@ -1,0 +1,35 @@
+# `make demo` and `make test` set everything up by themselves, on a fresh clone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_ARGS ?=
+
+.PHONY: demo test lint types format setup clean
+
+demo: $(STAMP)  ## Run the main job end to end on rendered scenes and print where the report is.
+	$(BIN)/any2seg demo $(DEMO_ARGS)
+
+test: $(STAMP)  ## Run all tests.
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)  ## Check style.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(STAMP)  ## Check types of the four packages.
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Rewrite the sources in the project's style.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+setup: $(STAMP)  ## Make the virtual environment and install the package with its development tools.
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $(STAMP)
+
+clean:  ## Remove the virtual environment and the default workspace.
+	rm -rf $(VENV) workspace

@@ -1,0 +1,184 @@
+"""The `any2seg` command. Answers `--help` and `status` without importing torch or Prefect."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows import stages
+from pipeline import VERSION
+from pipeline.config import Config, load_config
+from pipeline.errors import Any2SegError, ConfigError
+from pipeline.modalities import KINDS
+from pipeline.workspace import Workspace
+
+DEMO_CONFIG = Path(__file__).with_name("demo.toml")
+
+app = typer.Typer(
+    name="any2seg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Segmentation from any combination of sensors, taught by a cached LanguageBind.
+
+    The teacher runs once (`precompute`), students train on its cached embeddings (`train`). Every command
+    can be killed and called again: it goes on with the first thing that is missing.
+
+    Start with `any2seg demo`; then copy a file from `configs/` and `any2seg run MY.toml`.""",
+)
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override, e.g. `--set train.steps=100`."),
+]
+Row = Annotated[
+    str, typer.Option(help="Which row: `main`, or the name of one in the config's `[compare]`.")
+]
+out = Console()
+
+
+def _load(path: Path, overrides: list[str] | None, row: str = stages.MAIN_ROW) -> Config:
+    rows = stages.rows(load_config(path, overrides or ()))
+    if row not in rows:
+        raise ConfigError(f"--row {row}: expected one of {', '.join(rows)}")
+    return rows[row]
+
+
+def _run_stage(name: str, path: Path, overrides: list[str] | None, row: str) -> None:
+    config = _load(path, overrides, row)
+    report = stages.STAGES[name](config, Workspace.of(config))
+    out.print(str(report), markup=False, highlight=False)
+    for failure in report.failed:
+        out.print(f"  refused {failure.unit}: {failure.reason}", markup=False, highlight=False)
+
+
+def _run_flow(path: Path, overrides: list[str] | None) -> None:
+    """Run what is missing through Prefect, then say where the report is."""
+    from flows.status import first_missing, report_path
+
+    config = load_config(path, overrides or ())
+    workspace = Workspace.of(config)
+    missing = first_missing(config, workspace)
+    if missing is None:
+        out.print("Nothing to do: every stage is complete.")
+    else:
+        out.print(f"First missing: {missing}", markup=False, highlight=False)
+        from flows.server import prefect_api
+
+        with prefect_api():
+            from flows.flow import any2seg
+
+            any2seg(str(path.resolve()), list(overrides or ()))
+    page = report_path(config, workspace)
+    out.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def demo(overrides: Overrides = None) -> None:
+    """Render street scenes, teach, train, score all 15 sensor subsets and write the report.
+
+    Takes some minutes on two processor cores; a second call recomputes nothing.
+    """
+    _run_flow(DEMO_CONFIG, overrides)
+
+
+@app.command()
+def run(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Run every stage that CONFIG needs, as a Prefect flow."""
+    _run_flow(config, overrides)
+
+
+@app.command()
+def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Write shards and manifest from the source data; new samples only."""
+    _run_stage("prepare", config, overrides, stages.MAIN_ROW)
+
+
+@app.command()
+def precompute(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Run the teacher over every shard and class prompt that has no embeddings yet."""
+    _run_stage("precompute", config, overrides, stages.MAIN_ROW)
+
+
+@app.command()
+def train(config: ConfigPath, overrides: Overrides = None, row: Row = stages.MAIN_ROW) -> None:
+    """Train the student from the cache; goes on from its last checkpoint. Loads no teacher."""
+    _run_stage("train", config, overrides, row)
+
+
+@app.command()
+def evaluate(config: ConfigPath, overrides: Overrides = None, row: Row = stages.MAIN_ROW) -> None:
+    """Score every non-empty subset of the modalities, per condition."""
+    _run_stage("evaluate", config, overrides, row)
+
+
+@app.command()
+def report(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Write the HTML report of a finished run."""
+    _run_stage("report", config, overrides, stages.MAIN_ROW)
+
+
+@app.command()
+def status(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Show per stage and modality what is there, missing and stale. Changes nothing."""
+    from flows.status import status_rows
+
+    loaded = load_config(config, overrides or ())
+    table = Table("stage", "what", "there", "missing", "stale", "note")
+    for line in status_rows(loaded, Workspace.of(loaded)):
+        missing = f"[red]{line.missing}[/]" if line.missing else "0"
+        stale = f"[yellow]{line.stale}[/]" if line.stale else "0"
+        table.add_row(line.stage, line.what, str(line.there), missing, stale, line.note)
+    out.print(table)
+
+
+@app.command()
+def kinds() -> None:
+    """List the kinds of modality that a config can name."""
+    table = Table("kind", "stored as", "unit", "seen as 1.0", "teacher tower")
+    for name, kind in KINDS.items():
+        stored = f"{kind.dtype} x {kind.channels}"
+        table.add_row(name, stored, kind.unit, f"{kind.max_value:g}", kind.tower)
+    out.print(table)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(VERSION)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def _guarded(command: Callable[[], None]) -> int:
+    try:
+        command()
+    except Any2SegError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; call the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def main() -> None:
+    """Entry point of the console script: our own errors become one line and exit code 1."""
+    sys.exit(_guarded(app))
+
+
+if __name__ == "__main__":
+    main()

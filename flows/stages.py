@@ -1,0 +1,64 @@
+"""The stages by name, and the comparison rows of a config. Each import is made when a stage runs.
+
+`train` and `evaluate` import no teacher code: a student can be retrained where `transformers` is not
+installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.config import Config
+from pipeline.stage import StageReport
+from pipeline.workspace import Workspace
+
+MAIN_ROW = "main"
+
+
+def prepare(config: Config, workspace: Workspace) -> StageReport:
+    """Source data to shards and manifest."""
+    from pipeline.prepare import prepare as stage
+
+    return stage(config, workspace)
+
+
+def precompute(config: Config, workspace: Workspace) -> StageReport:
+    """Shards to teacher embeddings, class names to prompt embeddings."""
+    from teacher.encode import precompute as stage
+
+    return stage(config, workspace)
+
+
+def train(config: Config, workspace: Workspace) -> StageReport:
+    """Shards and cached targets to a student checkpoint."""
+    from student.train import train as stage
+
+    return stage(config, workspace)
+
+
+def evaluate(config: Config, workspace: Workspace) -> StageReport:
+    """A student checkpoint to scores of every subset of the modalities."""
+    from student.evaluate import evaluate as stage
+
+    return stage(config, workspace)
+
+
+def report(config: Config, workspace: Workspace) -> StageReport:
+    """Scores, curves and pictures to one HTML page."""
+    from flows.report import report as stage
+
+    return stage(config, workspace)
+
+
+STAGES: dict[str, Callable[[Config, Workspace], StageReport]] = {
+    "prepare": prepare,
+    "precompute": precompute,
+    "train": train,
+    "evaluate": evaluate,
+    "report": report,
+}
+
+
+def rows(config: Config) -> dict[str, Config]:
+    """The main run and the comparison rows, each with its config."""
+    return {MAIN_ROW: config, **{name: config.row(name) for name in config.compare}}
