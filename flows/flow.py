@@ -22,6 +22,7 @@ from prefect.tasks import Task
 from flows import stages
 from pipeline.config import load_config
 from pipeline.errors import Any2SegError
+from pipeline.processes import die_with_parent
 from pipeline.workspace import Workspace
 
 SIDE_BY_SIDE = 2
@@ -63,7 +64,9 @@ def run_training(config_path: str, overrides: list[str], row: str, num_rows: int
         command += ["--set", override]
     share = max(1, (os.cpu_count() or 1) // min(num_rows, SIDE_BY_SIDE))
     environment = {"OMP_NUM_THREADS": str(share), **os.environ}
-    code = subprocess.run(command, env=environment, check=False).returncode
+    code = subprocess.run(
+        command, env=environment, check=False, preexec_fn=die_with_parent
+    ).returncode
     if code:
         raise TrainingFailed(
             f"row {row}: the training process ended with code {code}. "

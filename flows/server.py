@@ -7,9 +7,7 @@ this process even when this process is killed, so that no orphan stays behind. N
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import Any2SegError
+from pipeline.processes import die_with_parent
 
 STARTUP_TIMEOUT_S = 120.0
 QUIET = {
@@ -27,7 +26,6 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
 }
-_PR_SET_PDEATHSIG = 1
 
 
 class ServerNotStarted(Any2SegError):
@@ -52,6 +50,7 @@ def prefect_api() -> Iterator[str]:
         _wait_until_healthy(server, url)
         with temporary_settings({PREFECT_API_URL: url}):
             yield url
+            _send_pending_logs()
     finally:
         server.terminate()
         try:
@@ -59,6 +58,13 @@ def prefect_api() -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _send_pending_logs() -> None:
+    """Prefect sends logs from a background thread; the last ones must leave before the server does."""
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()
 
 
 def _free_port() -> int:
@@ -71,13 +77,7 @@ def _start(port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
     environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
-    return subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent)
-
-
-def _die_with_parent() -> None:
-    """On Linux the kernel ends this child when its parent dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
 
 
 def _wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
