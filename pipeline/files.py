@@ -1,17 +1,21 @@
 """Durable files: written under a temporary name, synced, then renamed; sha256 of files.
 
-A reader never sees half a file, and a killed writer leaves only a `*.partial` beside it, which the
-next write of the same name replaces.
+A reader never sees half a file. A killed writer leaves only a `*.partial` beside it, which
+`sweep_partials` removes; the locks die with their process.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from pipeline.errors import WorkspaceBusy
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -25,9 +29,38 @@ def fsync_path(path: Path) -> None:
         os.close(handle)
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, so that they survive a power cut."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        fsync_path(path.parent)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`, which is created empty and stays.
+
+    `wait=False` raises `WorkspaceBusy` at once if another process holds it.
+    """
+    make_folder(path.parent)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(handle)
+        raise WorkspaceBusy(
+            f"{path.parent}: another process is writing here. Wait for it to end, then run again."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Call `write(file)` on a temporary file beside `path`, sync it, rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
         with partial.open("wb") as file:

@@ -1,0 +1,176 @@
+"""Stage `prepare`: source samples become immutable shards and a manifest.
+
+    prepare(config, workspace) -> StageReport
+
+Writes `dataset.json`, then shard by shard (see `records`), then `manifest.parquet` and
+`quarantine.parquet`. It can be killed at any instruction: run again, it goes on and makes the same
+bytes. New source samples are appended as new shards; a run with nothing new decodes nothing. A bad
+sample is quarantined by name and tried again only if its files change. Fails with `DatasetError` if
+there is nothing to read or if more than `prepare.max_refused` of a split is refused, and with
+`WorkspaceBusy` if another process prepares the same dataset.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.datasets import open_dataset
+from pipeline.datasets.base import DatasetAdapter, SourceSample
+from pipeline.encoding import SampleEncoder, encode_in_order
+from pipeline.errors import DatasetError
+from pipeline.files import locked, read_json, sweep_partials, write_json
+from pipeline.fingerprint import fingerprint
+from pipeline.manifest import DATASET, QUARANTINE
+from pipeline.progress import progress_bar
+from pipeline.records import DatasetRecords
+from pipeline.stage import Failure, StageReport
+from pipeline.workspace import SCHEMA_VERSION, Workspace, dataset_identity
+
+LOCK = ".lock"
+NAMED_IN_ERRORS = 3
+
+Listing = Mapping[str, Sequence[SourceSample]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Source samples that become one shard."""
+
+    split: str
+    index: int
+    samples: Sequence[SourceSample]
+
+
+def prepare(config: Config, workspace: Workspace, *, progress: bool = True) -> StageReport:
+    """Bring the dataset of `config` up to date with its source. See the module's text."""
+    started = time.perf_counter()
+    folder = workspace.dataset(config)
+    adapter = open_dataset(config.dataset, config.specs())
+    listing = {split: adapter.samples(split) for split in adapter.splits()}
+    _require_unique_keys(listing)
+    with locked(folder / LOCK, wait=False):
+        sweep_partials(folder)
+        _describe(config, adapter, folder)
+        records = DatasetRecords(folder)
+        num_before = records.num_shards
+        chunks = plan(listing, records, config.store.shard_size)
+        _require_few_refused(config, listing, records, folder)
+        _write(config, adapter, chunks, records, listing, folder, progress)
+        _require_some_good(listing, records)
+        records.merge(list(listing))
+    return StageReport(
+        stage="prepare",
+        done=records.num_shards - num_before,
+        skipped=num_before,
+        failed=tuple(_failures(listing, records)),
+        seconds=time.perf_counter() - started,
+        details=_details(folder, listing, records),
+    )
+
+
+def plan(listing: Listing, records: DatasetRecords, shard_size: int) -> list[Chunk]:
+    """The chunks still to write: `shard_size` unknown samples each, in the listing's order."""
+    chunks = []
+    for split, samples in listing.items():
+        unknown = [sample for sample in samples if not records.is_known(sample)]
+        starts = range(0, len(unknown), shard_size)
+        for index, start in zip(records.free_indices(split), starts, strict=False):
+            chunks.append(Chunk(split, index, unknown[start : start + shard_size]))
+    return chunks
+
+
+def _write(
+    config: Config,
+    adapter: DatasetAdapter,
+    chunks: Sequence[Chunk],
+    records: DatasetRecords,
+    listing: Listing,
+    folder: Path,
+    progress: bool,
+) -> None:
+    samples = [sample for chunk in chunks for sample in chunk.samples]
+    encoder = SampleEncoder(adapter, config.specs())
+    results = encode_in_order(encoder, samples, config.prepare.workers)
+    with progress_bar("prepare", len(samples), "samples", progress) as advance:
+        for chunk in chunks:
+            chunk_results = []
+            for result in islice(results, len(chunk.samples)):
+                chunk_results.append(result)
+                advance(1)
+            records.commit(chunk.split, chunk.index, chunk_results)
+            _require_few_refused(config, listing, records, folder)
+
+
+def _describe(config: Config, adapter: DatasetAdapter, folder: Path) -> None:
+    """Write `dataset.json`, if it is not there or says something else (a palette may change)."""
+    identity = dataset_identity(config)
+    description = {
+        "schema": SCHEMA_VERSION,
+        "fingerprint": fingerprint(identity),
+        "identity": identity,
+        "classes": list(adapter.classes),
+        "palette": [list(colour) for colour in adapter.palette],
+        "modalities": {name: asdict(spec) for name, spec in config.specs().items()},
+        "shard_size": config.store.shard_size,
+    }
+    path = folder / DATASET
+    if not path.exists() or read_json(path) != json.loads(json.dumps(description)):
+        write_json(path, description)
+
+
+def _failures(listing: Listing, records: DatasetRecords) -> Iterator[Failure]:
+    for samples in listing.values():
+        for sample in samples:
+            reason = records.refusal(sample)
+            if reason is not None:
+                yield Failure(sample.key, reason)
+
+
+def _details(folder: Path, listing: Listing, records: DatasetRecords) -> dict[str, Any]:
+    listed = {sample.key for samples in listing.values() for sample in samples}
+    return {
+        "dataset": str(folder),
+        "samples": {
+            split: sum(sample.key in records.keys for sample in samples)
+            for split, samples in listing.items()
+        },
+        "no_longer_listed": len(records.keys - listed),
+    }
+
+
+def _require_unique_keys(listing: Listing) -> None:
+    counts = Counter(sample.key for samples in listing.values() for sample in samples)
+    twice = [key for key, number in counts.items() if number > 1]
+    if twice:
+        raise DatasetError(f"key {twice[0]!r} is listed {counts[twice[0]]} times; expected once")
+
+
+def _require_few_refused(
+    config: Config, listing: Listing, records: DatasetRecords, folder: Path
+) -> None:
+    """Stop as soon as it is certain that too much of a split is bad; the reasons are recorded."""
+    limit = config.prepare.max_refused
+    for split, samples in listing.items():
+        failures = list(_failures({split: samples}, records))
+        if len(failures) > limit * len(samples):
+            records.merge_quarantine()
+            named = "; ".join(f"{f.unit}: {f.reason}" for f in failures[:NAMED_IN_ERRORS])
+            raise DatasetError(
+                f"split {split!r}: {len(failures)} of {len(samples)} samples refused, "
+                f"prepare.max_refused = {limit:g} ({named}; all in {folder / QUARANTINE}). "
+                "Mend them, or go on without them: --set prepare.max_refused=SHARE."
+            )
+
+
+def _require_some_good(listing: Listing, records: DatasetRecords) -> None:
+    for split, samples in listing.items():
+        if not any(sample.key in records.keys for sample in samples):
+            raise DatasetError(f"split {split!r}: every sample was refused; mend the source")

@@ -1,0 +1,128 @@
+"""Shards: immutable uncompressed USTAR tars that webdataset reads, one sample after the other.
+
+A sample `KEY` is the members `KEY.<modality>.png`, `KEY.label.png` and `KEY.meta.json`, adjacent.
+The same samples give the same bytes: owner, time and mode are fixed. Writing is atomic and
+durable. Reading checks the file's sha256 first, so a damaged or exchanged shard is a
+`CorruptShard`, never a wrong sample. Members are read into memory; their names never become paths,
+and nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.errors import CorruptShard
+from pipeline.files import write_atomic
+
+LABEL_MEMBER = "label.png"
+META_MEMBER = "meta.json"
+MAX_MEMBER_NAME = 100
+"""Bytes that a USTAR header holds for a name."""
+
+
+def picture_member(modality: str) -> str:
+    """Name, after the key and a dot, of a modality's picture."""
+    return f"{modality}.png"
+
+
+def shard_name(split: str, index: int) -> str:
+    """`<split>-000000`: stem of the shard's tar, record and target ledger entries."""
+    return f"{split}-{index:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a member's bytes lie in the tar."""
+
+    offset: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenShard:
+    """What the manifest needs to know of a written tar."""
+
+    sha256: str
+    spans: tuple[Mapping[str, Span], ...]
+    """For each sample in order: member name without the key, to its bytes."""
+
+
+class _Hashing:
+    """A sink that hashes what passes through to a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def write_shard(path: Path, samples: Sequence[tuple[str, Mapping[str, bytes]]]) -> WrittenShard:
+    """Write `(key, {member: bytes})` samples to `path`, durably and atomically."""
+    spans: list[dict[str, Span]] = []
+    digest = ""
+
+    def write(file: BinaryIO) -> None:
+        nonlocal digest
+        sink = _Hashing(file)
+        with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for key, members in samples:
+                spans.append(
+                    {name: _add(tar, f"{key}.{name}", members[name]) for name in sorted(members)}
+                )
+        digest = sink.hexdigest()
+
+    write_atomic(path, write)
+    return WrittenShard(digest, tuple(spans))
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> Span:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    info.mode = 0o444
+    offset = tar.offset + tarfile.BLOCKSIZE
+    tar.addfile(info, BytesIO(data))
+    return Span(offset, len(data))
+
+
+def verify_shard(path: Path, sha256: str) -> None:
+    """Raise `CorruptShard` unless the file at `path` has this digest."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        found = "no file"
+    if found != sha256:
+        raise CorruptShard(
+            f"{path}: expected sha256 {sha256[:12]} as in the manifest, found {found[:12]}. Delete "
+            "the file and run `any2seg prepare CONFIG` to make it again from the source."
+        )
+
+
+def read_shard(path: Path, sha256: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of a verified shard: (key, {member name: bytes}), in row order, not decoded.
+
+    Raises `CorruptShard` if the file is missing, damaged or not the one that the manifest names.
+    """
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    verify_shard(path, sha256)
+    with path.open("rb") as stream:
+        files = tar_file_expander([{"url": str(path), "stream": stream}])
+        for sample in group_by_keys(files, lcase=False):
+            key = sample["__key__"]
+            yield key, {name: data for name, data in sample.items() if not name.startswith("__")}
