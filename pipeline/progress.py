@@ -1,19 +1,68 @@
-"""A progress bar with rate and time left, on standard error. Prints nothing when switched off."""
+"""Progress of long work: a bar with rate and time left in a terminal, a plain line now and then elsewhere.
+
+Plain lines go to the log of whatever runs us (a scheduler, a CI job), where a redrawn bar is noise.
+Everything is printed on standard error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+PLAIN_LINE_EVERY_S = 10.0
+
+
+class Advance(Protocol):
+    """Call it for every finished piece of work."""
+
+    def __call__(self, count: int = 1, note: str = "") -> None:
+        """`count` more units are done; `note` (a loss, a shard) is shown behind."""
 
 
 @contextmanager
-def progress_bar(
-    title: str, total: int, unit: str, enabled: bool
-) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(count)`. The bar shows done, total, `unit`s a second and the time left."""
+def progress_bar(title: str, total: int, unit: str, enabled: bool = True) -> Iterator[Advance]:
+    """Yields `advance(count, note)`. Shows done, total, `unit`s a second and the time left."""
     if not enabled or total == 0:
-        yield lambda count: None
-        return
+        yield _silent
+    elif sys.stderr.isatty():
+        with _bar(title, total, unit) as advance:
+            yield advance
+    else:
+        lines = _PlainLines(title, total, unit)
+        yield lines
+        lines.print_line()
+
+
+def _silent(count: int = 1, note: str = "") -> None:
+    del count, note
+
+
+class _PlainLines:
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._done = 0
+        self._note = ""
+        self._started = self._last = time.monotonic()
+
+    def __call__(self, count: int = 1, note: str = "") -> None:
+        self._done += count
+        self._note = note
+        if time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:
+            self.print_line()
+
+    def print_line(self) -> None:
+        self._last = time.monotonic()
+        rate = self._done / max(self._last - self._started, 1e-9)
+        left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "no rate yet"
+        counted = f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left}"
+        print(f"{self._title}: {counted}  {self._note}".rstrip(), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _bar(title: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -38,7 +87,12 @@ def progress_bar(
         Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task(title, total=total, note="")
+
+        def advance(count: int = 1, note: str = "") -> None:
+            progress.update(task, advance=count, note=note)
+
+        yield advance
