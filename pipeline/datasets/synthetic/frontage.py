@@ -64,7 +64,7 @@ def houses(world: WorldBuilder, dice: Dice, lot: Lot) -> None:
     parts = [(lot.near, lot.far)] if lot.length < 14 else [(lot.near, cut), (cut, lot.far)]
     for near, far in parts:
         far -= dice.pick((0.0, 0.0, 0.8))
-        front, height = setback + dice.between(0, 0.5), dice.between(5.0, 15.0)
+        front, height = setback + dice.between(0, 0.5), dice.between(7.0, 20.0)
         color = dice.pick(FACADES)
         block = lot.strip(front, front + 9)
         world.slab(Deliver.BUILDING, block, (near, far), height, Material.FACADE, color)
@@ -97,7 +97,7 @@ def park(world: WorldBuilder, dice: Dice, lot: Lot) -> None:
 
 def water(world: WorldBuilder, dice: Dice, lot: Lot) -> None:
     """A canal behind a strip of grass or a stone edge, with the far bank."""
-    bank, width = dice.between(0.4, 1.6), dice.between(10, 16)
+    bank, width = dice.between(0.3, 1.2), dice.between(10, 16)
     lot.ground(world, Deliver.TERRAIN, bank, Material.GRASS, GRASS)
     span = (lot.near, lot.far)
     world.slab(Deliver.WATER, lot.strip(bank, width), span, 0.012, Material.WATER, RIVER)
@@ -154,7 +154,7 @@ def square(world: WorldBuilder, dice: Dice, lot: Lot) -> None:
                 objects.pedestrian(world, dice, x + dice.between(-1, 1), y, dice.between(0, 6), 0.6)
         y += dice.between(2.4, 4.5)
     span, color = (lot.near, lot.far), dice.pick(FACADES)
-    height = dice.between(5, 14)
+    height = dice.between(7, 16)
     world.slab(Deliver.BUILDING, lot.strip(12, 22), span, height, Material.FACADE, color)
 
 
@@ -194,7 +194,7 @@ def guard_rail(world: WorldBuilder, side: int, x: float, y: tuple[float, float])
 def _backdrop(world: WorldBuilder, dice: Dice, lot: Lot, outwards: float) -> None:
     """Close the view behind an open lot with a tree belt or a row of houses."""
     span = (lot.near, lot.far)
-    strip, height = lot.strip(outwards, outwards + 8), dice.between(4, 9)
+    strip, height = lot.strip(outwards, outwards + 8), dice.between(5, 11)
     if dice.chance(0.5):
         leaves = dice.pick(objects.LEAVES)
         world.slab(Deliver.VEGETATION, strip, span, height, Material.FOLIAGE, leaves)

@@ -84,6 +84,8 @@ class Primitives:
         return Primitives(**{**values, "center": center})
 
 
+_UNSEEN = 0.0035
+"""Parts whose half size over distance is less are left out: a third of a pixel at 128 px."""
 _Row = tuple[float, ...]
 
 
@@ -98,6 +100,11 @@ class Thing:
         self._sin, self._cos = math.sin(heading), math.cos(heading)
         self._velocity = (speed * self._sin, speed * self._cos)
         self._instance = world.new_instance()
+
+    @property
+    def distance(self) -> float:
+        """Metres ahead of the camera, which stands at y = 0."""
+        return self._y
 
     def relabel(self, label: Deliver) -> Thing:
         """Give the parts that follow another class (a rider on a two-wheeler, a lamp on a pole)."""
@@ -118,9 +125,15 @@ class Thing:
         color: Color,
         emission: float = 0.0,
     ) -> None:
-        """Add one part; `right` and `forward` place its centre on the thing's own axes."""
+        """Add one part; `right` and `forward` place its centre on the thing's own axes.
+
+        Parts that the camera cannot see (behind it, or far smaller than a pixel) are left out.
+        """
         x = self._x + right * self._cos + forward * self._sin
         y = self._y - right * self._sin + forward * self._cos
+        thin, wide = sorted((half_right, half_forward, (high - low) / 2))[1:]
+        if y + wide < 0 or (thin < _UNSEEN * (y - wide) and not emission):
+            return
         self._world.rows.append(
             (shape, x, y, low, high, half_right, half_forward, self._heading, *self._velocity,
              self._label, material, *color, emission, self._instance)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.datasets.synthetic import sensors
 from pipeline.datasets.synthetic.caption import describe
 from pipeline.datasets.synthetic.shade import expose
-from pipeline.datasets.synthetic.shadow import Sun
+from pipeline.datasets.synthetic.shadow import Sun, cast_shadows, no_shadows
 from pipeline.datasets.synthetic.street import build_world
 from pipeline.datasets.synthetic.weather import WEATHERS, check_attributes, scene_attributes
 
@@ -69,8 +69,9 @@ def render_scene(
 
     world, weather = build_world(stream(_WORLD)), WEATHERS[condition]
     sun, lens = _draw_sun(stream(_SUN)), world.lens(size_px)
-    frame = expose(world, weather, sun, lens, 0.0)
-    before = expose(world, weather, sun, lens, -EVENT_WINDOW_S)
+    shadows = cast_shadows(world.primitives, sun) if weather.sunny else no_shadows(sun)
+    frame = expose(world, weather, shadows, lens, 0.0)
+    before = expose(world, weather, shadows, lens, -EVENT_WINDOW_S)
     light, light_before = frame.radiance, before.radiance
     if weather.streaks:
         rain = stream(_RAIN)

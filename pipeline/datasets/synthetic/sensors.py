@@ -61,8 +61,8 @@ def rgb_image(
 
 
 def _shake(radiance: F32, angle: float) -> F32:
-    """Mean over a straight camera movement of a ninth of the width; `angle` from level in radians."""
-    length = max(radiance.shape[2] // 9, 2)
+    """Mean over a straight camera movement of a fourteenth of the width; `angle` from level in radians."""
+    length = max(radiance.shape[2] // 14, 3)
     total = np.zeros_like(radiance)
     for step in range(length):
         right = round((step - length / 2) * math.cos(angle))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.datasets.synthetic import textures
 from pipeline.datasets.synthetic.primitives import F32, Color, Material
 from pipeline.datasets.synthetic.raycast import Hits, Lens, cast
-from pipeline.datasets.synthetic.shadow import Sun, cast_shadows
+from pipeline.datasets.synthetic.shadow import ShadowMap, Sun
 from pipeline.datasets.synthetic.street import World
 from pipeline.datasets.synthetic.surface import Surface, locate
 from pipeline.datasets.synthetic.weather import Weather
@@ -37,7 +37,9 @@ class Frame:
     """(3, H, W) linear RGB."""
 
 
-def expose(world: World, weather: Weather, sun: Sun, lens: Lens, seconds: float) -> Frame:
+def expose(
+    world: World, weather: Weather, shadows: ShadowMap, lens: Lens, seconds: float
+) -> Frame:
     """Cast and shade the world as it is `seconds` after the picture (before it, when negative)."""
     table, pose = world.primitives.moved(seconds), world.camera_at(seconds)
     hits = cast(table, lens, pose)
@@ -49,13 +51,11 @@ def expose(world: World, weather: Weather, sun: Sun, lens: Lens, seconds: float)
     if weather.dark:
         _add_lamps(lit, surface, world.lamps)
         _add_headlights(lit, surface)
-    elif max(weather.sun) > 0.5:
-        lit += _sunlight(surface, weather, sun, cast_shadows(table, sun).lit)
-    else:
-        lit += _sunlight(surface, weather, sun, None)
+    elif weather.sunny:
+        lit += _sunlight(surface, weather, shadows)
     radiance = albedo * lit + emission + _reflection(surface, weather)
     sky = np.flatnonzero(surface.material == Material.SKY)
-    radiance[:, sky] = _sky(surface, weather, sun, sky)
+    radiance[:, sky] = _sky(surface, weather, shadows.sun, sky)
     _add_haze(radiance, surface, weather, sky)
     image = radiance.reshape(3, lens.size_px, lens.size_px)
     _mirror(image, surface, weather, lens)
@@ -126,13 +126,11 @@ def _light(surface: Surface, weather: Weather) -> F32:
     return _column(weather.ambient) * (dome * crevice)
 
 
-def _sunlight(surface: Surface, weather: Weather, sun: Sun, lit: object) -> F32:
-    x, y, z = sun.direction
+def _sunlight(surface: Surface, weather: Weather, shadows: ShadowMap) -> F32:
+    x, y, z = shadows.sun.direction
     nx, ny, nz = surface.normal
     facing = np.maximum(nx * np.float32(x) + ny * np.float32(y) + nz * np.float32(z), 0)
-    if callable(lit):
-        facing *= lit(surface.x, surface.y, surface.z)
-    return _column(weather.sun) * facing
+    return _column(weather.sun) * (facing * shadows.lit(surface.x, surface.y, surface.z))
 
 
 def _add_lamps(lit: F32, surface: Surface, lamps: F32) -> None:
@@ -173,7 +171,7 @@ def _sky(surface: Surface, weather: Weather, sun: Sun, which: NDArray[np.intp]) 
     tone = 1 + np.float32(weather.clouds * 0.35) * cloud * np.clip(up * 6, 0, 1)
     blend = _column(weather.horizon) + height * (_column(weather.zenith) - _column(weather.horizon))
     color = blend * tone
-    if max(weather.sun) > 0.5:
+    if weather.sunny:
         x, y, z = sun.direction
         length = np.sqrt(right * right + forward * forward + up * up)
         toward = np.maximum((right * x + forward * y + up * z) / length, 0)

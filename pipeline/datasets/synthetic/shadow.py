@@ -15,8 +15,8 @@ from pipeline.datasets.synthetic.primitives import F32, Primitives, Shape
 
 CELL_M = 0.25
 _X0, _Y0, _NUM_X, _NUM_Y = -24.0, -8.0, 192, 224
-_LOWEST_M = 0.3
-"""Flatter things cast no shadow worth the time."""
+_LOWEST_M, _TALL_M, _LEAST_M3 = 0.3, 1.8, 0.1
+"""Things that are flatter, or both lower and smaller than this, cast no shadow worth the time."""
 _BIAS_M = 0.45
 """A cell's height error at a steep sun; less would shade lit faces."""
 
@@ -53,13 +53,21 @@ class ShadowMap:
         return np.where(dark, np.float32(0), np.float32(1))
 
 
+def no_shadows(sun: Sun) -> ShadowMap:
+    """The map of an empty world, for weathers that hide the sun."""
+    return ShadowMap(sun, np.zeros((_NUM_Y, _NUM_X), np.float32))
+
+
 def cast_shadows(table: Primitives, sun: Sun) -> ShadowMap:
     """Draw every primitive of some height into the map."""
-    height = np.zeros((_NUM_Y, _NUM_X), np.float32)
-    tall = (table.high > _LOWEST_M) & (np.arange(len(table.high)) < len(table.high) - 1)
-    for index in np.flatnonzero(tall).tolist():
-        _draw(height, table, index, sun)
-    return ShadowMap(sun, height)
+    shadows = no_shadows(sun)
+    rise = table.high - np.maximum(table.low, 0)
+    volume = 4 * table.half[:, 0] * table.half[:, 1] * rise
+    casts = (table.high > _LOWEST_M) & ((rise > _TALL_M) | (volume > _LEAST_M3))
+    casts[-1] = False
+    for index in np.flatnonzero(casts).tolist():
+        _draw(shadows.height, table, index, sun)
+    return shadows
 
 
 def _draw(height: F32, table: Primitives, index: int, sun: Sun) -> None:

@@ -33,7 +33,7 @@ class Weather:
     ambient: Color
     """Light from the sky dome on an upward face."""
     sun: Color
-    """Light of the sun on a facing surface."""
+    """Light of the sun on a facing surface; black where it is hidden."""
     zenith: Color
     horizon: Color
     haze_per_m: float
@@ -56,10 +56,15 @@ class Weather:
     dark: bool = False
     """Lamps, headlights and windows are lit."""
 
+    @property
+    def sunny(self) -> bool:
+        """Whether there are shadows."""
+        return max(self.sun) > 0
+
 
 WEATHERS: dict[str, Weather] = {
     "cloud": Weather(
-        ambient=(0.92, 0.95, 1.0), sun=(0.10, 0.10, 0.09), zenith=(0.55, 0.60, 0.68),
+        ambient=(0.92, 0.95, 1.0), sun=(0.0, 0.0, 0.0), zenith=(0.55, 0.60, 0.68),
         horizon=(0.80, 0.83, 0.86), haze_per_m=0.002, clouds=0.35, exposure=1.0, noise=0.012,
         event_noise=0.002, lidar_loss=0.04, lidar_ghosts=0.0,
     ),
