@@ -1,0 +1,296 @@
+"""The target store: teacher embeddings of one modality of one dataset, made by one tower.
+
+    targets/<dataset>/<modality>-<teacher>-<fp12>/
+        provenance.json                           everything the fingerprint covers
+        targets.zarr/<split>/{embedding,patch}    row r of shard s at s * shard_size + r; one object a shard
+        ledger/<split>/<shard>.json               the commit record, written last
+        cost/<split>/<shard>.json                 seconds, device, host: tells nothing about the numbers
+
+An object counts only if its record exists and names the sha256 that the manifest gives for the
+shard; anything else is a hole and is made again. Reading checks the object's sha256 against the
+record. `MissingTarget` and `CorruptTarget` say what to run; nothing here computes an embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from pipeline import VERSION
+from pipeline.config import Config
+from pipeline.errors import CorruptTarget, MissingTarget
+from pipeline.files import locked, read_json, sha256_file, sweep_partials, write_json
+from pipeline.fingerprint import SHORT, fingerprint, require_same
+from pipeline.frozen import Frozen
+from pipeline.manifest import ShardInfo
+from pipeline.store_index import REMEDY, look_up, point_to, slug
+from pipeline.workspace import SCHEMA_VERSION, Workspace
+from pipeline.zarr_arrays import RowArray, object_exists
+
+PROVENANCE = "provenance.json"
+ARRAYS = "targets.zarr"
+LOCK = ".lock"
+EMBEDDING = "embedding"
+PATCH = "patch"
+
+
+class TargetProvenance(Frozen):
+    """What a store's numbers depend on, and how they lie there."""
+
+    schema_version: int = SCHEMA_VERSION
+    modality: str
+    teacher: str
+    """Name of the teacher, for people; its weights' digest is in `tower`."""
+    spec: dict[str, Any]
+    """Identity of the modality's stored form (`ModalitySpec.identity()`)."""
+    tower: dict[str, Any]
+    """The teacher's part: tower, weights digest, preprocessing, views, arithmetic."""
+    outputs: dict[str, tuple[PositiveInt, ...]]
+    """Shape of one row of each output: `embedding` (D,), `patch` (P, D)."""
+    dtype: Literal["float16", "float32"] = "float16"
+    shard_size: PositiveInt
+
+    @property
+    def tower_fingerprint(self) -> str:
+        """Hex sha256 over all that decides a number in the store."""
+        return fingerprint(
+            self.model_dump(mode="json", exclude={"modality", "teacher", "shard_size"})
+        )
+
+    @property
+    def dim(self) -> int:
+        """D, the width of an embedding."""
+        return self.outputs[EMBEDDING][-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many shards of a list are there, missing, or stale (made from other shard bytes)."""
+
+    there: int = 0
+    missing: int = 0
+    stale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStore:
+    """One store on disk. Small, stateless and picklable; every call looks at the files."""
+
+    path: Path
+    provenance: TargetProvenance
+
+    @classmethod
+    def create(cls, root: Path, provenance: TargetProvenance) -> TargetStore:
+        """Make or open the store of `provenance` under `root` (`Workspace.targets`).
+
+        Sweeps what killed writers left. Raises `FingerprintMismatch` if another store is there.
+        """
+        name = f"{provenance.modality}-{slug(provenance.teacher)}"
+        path = root / f"{name}-{provenance.tower_fingerprint[:SHORT]}"
+        with locked(path / LOCK, wait=True):
+            sweep_partials(path)
+            if not (path / PROVENANCE).exists():
+                described = provenance.model_dump(mode="json")
+                described["tower_fingerprint"] = provenance.tower_fingerprint
+                write_json(path / PROVENANCE, described)
+        store = cls.open(path)
+        require_same(
+            str(path),
+            store.provenance.model_dump(mode="json", exclude={"teacher"}),
+            provenance.model_dump(mode="json", exclude={"teacher"}),
+            "Delete the folder, or use another workspace.",
+        )
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> TargetStore:
+        """Open a store. Raises `MissingTarget` if there is none."""
+        try:
+            described = read_json(path / PROVENANCE)
+        except FileNotFoundError:
+            raise MissingTarget(f"{path}: expected a target store, found none. {REMEDY}") from None
+        described.pop("tower_fingerprint", None)
+        return cls(path, TargetProvenance.model_validate(described))
+
+    def array(self, split: str, output: str) -> RowArray:
+        """Where an output's rows of a split lie."""
+        return RowArray(
+            folder=self.path / ARRAYS,
+            name=f"{split}/{output}",
+            row_shape=self.provenance.outputs[output],
+            dtype=self.provenance.dtype,
+            object_rows=self.provenance.shard_size,
+        )
+
+    def commit(
+        self, shard: ShardInfo, arrays: Mapping[str, NDArray[Any]], cost: Mapping[str, Any]
+    ) -> bool:
+        """Write a shard's rows of every output, in the order of `shard.keys`, then the record.
+
+        Arrays are (num_rows, *row shape); a row is NaN exactly where the sample lacks the modality.
+        Returns False, writing nothing, if the shard is committed already. Raises `CorruptTarget`
+        naming the sample whose numbers are not finite, `ValueError` for wrong shapes.
+        """
+        stored = {name: self._stored(shard, name, arrays) for name in self.provenance.outputs}
+        with locked(self.path / LOCK, wait=True):
+            if self.is_committed(shard):
+                return False
+            # A record of other bytes must not vouch for the object that replaces them.
+            self._record_path(shard).unlink(missing_ok=True)
+            digests = {
+                name: self.array(shard.split, name).write_object(shard.index, rows)
+                for name, rows in stored.items()
+            }
+            write_json(self._cost_path(shard), dict(cost))
+            write_json(self._record_path(shard), self._record(shard, digests))
+        return True
+
+    def is_committed(self, shard: ShardInfo) -> bool:
+        """Whether the shard's numbers are there, made from the shard's present bytes."""
+        record = self._read_record(shard)
+        return self._is_current(record, shard) and self._objects_exist(shard)
+
+    def missing(self, shards: Iterable[ShardInfo]) -> list[ShardInfo]:
+        """The shards that are not committed, in order."""
+        return [shard for shard in shards if not self.is_committed(shard)]
+
+    def coverage(self, shards: Iterable[ShardInfo]) -> Coverage:
+        """Counts of shards there, missing and stale."""
+        counts = {"there": 0, "missing": 0, "stale": 0}
+        for shard in shards:
+            record = self._read_record(shard)
+            if record is None or not self._objects_exist(shard):
+                counts["missing"] += 1
+            else:
+                counts["there" if self._is_current(record, shard) else "stale"] += 1
+        return Coverage(**counts)
+
+    def read(self, shard: ShardInfo, output: str) -> NDArray[Any]:
+        """(num_rows, *row shape) in the store's dtype, in the order of `shard.keys`.
+
+        NaN rows belong to samples that lack the modality. Raises `MissingTarget` or `CorruptTarget`.
+        """
+        record = self._read_record(shard)
+        current = self._is_current(record, shard) and self._objects_exist(shard)
+        if record is None or not current:
+            raise MissingTarget(
+                f"{self.path}: no {self.provenance.modality} {output} of shard {shard.name} with "
+                f"sha256 {shard.sha256[:SHORT]}. {REMEDY}"
+            )
+        array = self.array(shard.split, output)
+        path = array.object_path(shard.index)
+        found, wanted = sha256_file(path), record["objects"][output]
+        if found != wanted:
+            raise CorruptTarget(
+                f"{path}: expected sha256 {wanted[:SHORT]} as in the commit record, found "
+                f"{found[:SHORT]}. Delete {self._record_path(shard)} and run "
+                "`any2seg precompute CONFIG` to make it again."
+            )
+        return array.read_object(shard.index)[: shard.num_rows]
+
+    def cost(self, shard: ShardInfo) -> dict[str, Any]:
+        """What the shard cost to make, as given to `commit`; empty if not known."""
+        try:
+            return dict(read_json(self._cost_path(shard)))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def _stored(
+        self, shard: ShardInfo, output: str, arrays: Mapping[str, NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Rows as they will be stored, checked."""
+        expected = (shard.num_rows, *self.provenance.outputs[output])
+        if output not in arrays or arrays[output].shape != expected:
+            found = arrays[output].shape if output in arrays else "nothing"
+            raise ValueError(f"{shard.name}: {output}: expected {expected}, found {found}")
+        with np.errstate(over="ignore"):
+            rows = arrays[output].astype(self.provenance.dtype)
+        axes = tuple(range(1, rows.ndim))
+        present = np.array(shard.present[self.provenance.modality])
+        fine = np.where(present, np.isfinite(rows).all(axis=axes), np.isnan(rows).all(axis=axes))
+        if not fine.all():
+            key = shard.keys[int(np.argmin(fine))]
+            wanted = (
+                "finite numbers" if present[np.argmin(fine)] else "NaN (it has no such picture)"
+            )
+            raise CorruptTarget(
+                f"sample {key}: {self.provenance.modality} {output}: expected {wanted} in "
+                f"{self.provenance.dtype}, found others. Look at the picture and the tower."
+            )
+        return rows
+
+    def _record(self, shard: ShardInfo, digests: Mapping[str, str]) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA_VERSION,
+            "shard_sha256": shard.sha256,
+            "tower_fingerprint": self.provenance.tower_fingerprint,
+            "num_rows": shard.num_rows,
+            "objects": dict(digests),
+            "code_version": VERSION,
+        }
+
+    def _is_current(self, record: Mapping[str, Any] | None, shard: ShardInfo) -> bool:
+        return (
+            record is not None
+            and record["shard_sha256"] == shard.sha256
+            and record["tower_fingerprint"] == self.provenance.tower_fingerprint
+            and record["num_rows"] == shard.num_rows
+        )
+
+    def _objects_exist(self, shard: ShardInfo) -> bool:
+        return all(
+            object_exists(self.array(shard.split, output).object_path(shard.index))
+            for output in self.provenance.outputs
+        )
+
+    def _read_record(self, shard: ShardInfo) -> dict[str, Any] | None:
+        """The commit record; None if there is none or it cannot be read (then it vouches for nothing)."""
+        try:
+            record = dict(read_json(self._record_path(shard)))
+        except (FileNotFoundError, ValueError):
+            return None
+        needed = {"shard_sha256", "tower_fingerprint", "num_rows", "objects"}
+        complete = needed <= set(record) and set(record["objects"]) == set(self.provenance.outputs)
+        return record if complete else None
+
+    def _record_path(self, shard: ShardInfo) -> Path:
+        return self.path / "ledger" / shard.split / f"{shard.name}.json"
+
+    def _cost_path(self, shard: ShardInfo) -> Path:
+        return self.path / "cost" / shard.split / f"{shard.name}.json"
+
+
+def target_request(config: Config, modality: str) -> dict[str, Any]:
+    """Everything that a config says about a modality's targets; no weights are looked at."""
+    spec, teacher = config.specs()[modality], config.teacher
+    return {
+        "schema": SCHEMA_VERSION,
+        "teacher": teacher.name,
+        "revision": teacher.revision,
+        "arithmetic": teacher.dtype,
+        "outputs": list(teacher.outputs),
+        "tower": spec.tower,
+        "spec": spec.identity(),
+        "max_depth_m": teacher.max_depth_m if spec.tower == "depth" else None,
+        "antialias": teacher.antialias,
+        "dtype": config.store.dtype,
+    }
+
+
+def point_to_store(config: Config, workspace: Workspace, store: TargetStore) -> None:
+    """Remember that this config's request is served by `store`; call it when a pass has planned."""
+    modality = store.provenance.modality
+    point_to(workspace.targets(config), modality, target_request(config, modality), store.path)
+
+
+def resolve(config: Config, workspace: Workspace, modality: str) -> TargetStore:
+    """The store that serves a config's modality. Raises `MissingTarget`."""
+    request = target_request(config, modality)
+    return TargetStore.open(look_up(workspace.targets(config), modality, request))
