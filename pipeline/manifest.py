@@ -162,7 +162,8 @@ class Manifest:
     def class_pixels(self, split: str) -> NDArray[np.int64]:
         """(K,) labelled pixels of each class in a split."""
         counts = [row["class_pixels"] for row in self.rows(split)]
-        return np.array(counts, dtype=np.int64).reshape(-1, len(self.classes)).sum(axis=0)
+        table = np.array(counts, dtype=np.int64).reshape(-1, len(self.classes))
+        return table.sum(axis=0, dtype=np.int64)
 
     def digest(self) -> str:
         """Hex sha256 over every shard's split, index and sha256: the content of the dataset."""

@@ -9,7 +9,6 @@ and nothing is decoded here.
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import CorruptShard
-from pipeline.files import write_atomic
+from pipeline.files import sha256_file, write_atomic
 
 LABEL_MEMBER = "label.png"
 META_MEMBER = "meta.json"
@@ -53,41 +52,19 @@ class WrittenShard:
     """For each sample in order: member name without the key, to its bytes."""
 
 
-class _Hashing:
-    """A sink that hashes what passes through to a file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self._hash.update(data)
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
-
 def write_shard(path: Path, samples: Sequence[tuple[str, Mapping[str, bytes]]]) -> WrittenShard:
     """Write `(key, {member: bytes})` samples to `path`, durably and atomically."""
     spans: list[dict[str, Span]] = []
-    digest = ""
 
     def write(file: BinaryIO) -> None:
-        nonlocal digest
-        sink = _Hashing(file)
-        with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for key, members in samples:
                 spans.append(
                     {name: _add(tar, f"{key}.{name}", members[name]) for name in sorted(members)}
                 )
-        digest = sink.hexdigest()
 
     write_atomic(path, write)
-    return WrittenShard(digest, tuple(spans))
+    return WrittenShard(sha256_file(path), tuple(spans))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> Span:
@@ -102,8 +79,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> Span:
 def verify_shard(path: Path, sha256: str) -> None:
     """Raise `CorruptShard` unless the file at `path` has this digest."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_file(path)
     except FileNotFoundError:
         found = "no file"
     if found != sha256:

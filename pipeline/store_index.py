@@ -40,7 +40,7 @@ def look_up(root: Path, what: str, request: Mapping[str, Any]) -> Path:
     """The folder that `request` leads to. Raises `MissingTarget`."""
     path = _path(root, what, request)
     try:
-        store = root / read_json(path)["store"]
+        store = root / str(read_json(path)["store"])
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
         raise MissingTarget(
             f"{root}: nothing was computed for {what} as configured. {REMEDY}"

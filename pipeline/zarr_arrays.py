@@ -21,6 +21,8 @@ from pipeline.files import fsync_path, sha256_file
 
 DENSE_ROWS = 16
 """Rows of an inner chunk of a dense array: larger ones make reading one row slow."""
+WRITE_ALL: Any = {"write_empty_chunks": True}
+"""Objects that are NaN throughout must exist too: a missing one is a hole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +75,15 @@ class RowArray:
         """The array, opened for writing, created or enlarged to hold `num_objects` objects."""
         import zarr
 
-        # Objects that are NaN throughout must exist too: a missing one is a hole.
-        config = {"write_empty_chunks": True}
         if not (self.folder / self.name / "zarr.json").exists():
-            self._create(num_objects, config)
-        array = zarr.open_array(self.folder, path=self.name, mode="r+", config=config)
+            self._create(num_objects)
+        array = zarr.open_array(self.folder, path=self.name, mode="r+", config=WRITE_ALL)
         rows = num_objects * self.object_rows
         if array.shape[0] < rows:
             array.resize((rows, *self.row_shape))
         return array
 
-    def _create(self, num_objects: int, config: dict[str, Any]) -> None:
+    def _create(self, num_objects: int) -> None:
         import zarr
         from zarr.codecs import BytesCodec, Crc32cCodec
 
@@ -99,7 +99,7 @@ class RowArray:
             serializer=BytesCodec(endian="little"),
             compressors=[Crc32cCodec()],
             fill_value=np.nan,
-            config=config,
+            config=WRITE_ALL,
             overwrite=True,
         )
 

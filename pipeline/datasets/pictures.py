@@ -10,15 +10,13 @@ is dropped; palette pictures are expanded, except labels, whose palette indices 
 
 from __future__ import annotations
 
-import struct
-import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.modalities import ModalitySpec
@@ -26,17 +24,6 @@ from pipeline.modalities import ModalitySpec
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 """File name endings (any case) that count as pictures."""
 LOSSY = frozenset({".jpg", ".jpeg"})
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-"""What Pillow raises for broken, truncated, unknown or absurdly large files."""
 ORIENTATION_TAG = 274
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 REFUSED_ID = -1
@@ -115,7 +102,9 @@ def _open(path: Path) -> Image.Image:
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except FileNotFoundError:
         raise BadPictureError(f"{path}: no such file") from None
-    except UNREADABLE as error:
+    except BadPictureError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes may raise anything
         raise BadPictureError(f"{path}: expected a whole picture, found: {error}") from None
     if orientation != 1:
         raise BadPictureError(
@@ -126,7 +115,7 @@ def _open(path: Path) -> Image.Image:
     return image
 
 
-def _raw_mode(image: Image.Image) -> str:
+def _raw_mode(image: ImageFile.ImageFile) -> str:
     """How the samples lie in the file; Pillow narrows 16-bit colour to 8 without a word."""
     return str(image.tile[0][3]) if image.tile else ""
 
