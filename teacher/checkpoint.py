@@ -16,11 +16,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.errors import CheckpointError, ConfigError
 from teacher.hubconfig import HubConfig
 
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 StateDict = dict[str, Tensor]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LORA = re.compile(r"\.lora_(?P<side>[AB])\.default\.weight$")
@@ -40,11 +50,9 @@ def read_tensors(path: Path) -> StateDict:
     """All tensors of a safetensors or .bin file, on the CPU, as stored."""
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{path}: expected a checkpoint of tensors only, found: {reason}. Fetch it again from "

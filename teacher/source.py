@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pipeline.errors import CheckpointError
 from pipeline.modalities import TowerName
-from teacher.hubconfig import PREFIX, HubConfig, read_config
+from teacher.hubconfig import PREFIX, TOWERS, HubConfig, read_config
 
 TINY = "languagebind-tiny"
 ASSETS = Path(__file__).parent / "assets"
@@ -74,14 +74,17 @@ def find_tower(name: str, modality: TowerName, revision: str | None = None) -> T
 
 
 def find_text_tower(name: str, revision: str | None = None) -> TowerFiles:
-    """The checkpoint whose text half is used: the source's only tower, else the Image one.
+    """The checkpoint whose text half is used: the source's one tower, its Image tower, or its first.
 
     The text towers of all released L/14 checkpoints are the same frozen weights upstream.
     Raises `CheckpointError` as `find_tower` does.
     """
     if name == TINY or Path(name).is_dir():
         root = ASSETS / TINY if name == TINY else Path(name)
-        return _single(root, name) if (root / CONFIG).is_file() else _local(root, name, "image")
+        if (root / CONFIG).is_file():
+            return _single(root, name)
+        there = [tower for tower in TOWERS if (root / tower_folder(tower) / CONFIG).is_file()]
+        return _local(root, name, there[0] if there else "image")
     if "/" in name and _HUB_NAME.fullmatch(name):
         return _fetched(name, None, revision)
     return find_tower(name, "image", revision)
