@@ -64,7 +64,7 @@ def houses(world: WorldBuilder, dice: Dice, lot: Lot) -> None:
     parts = [(lot.near, lot.far)] if lot.length < 14 else [(lot.near, cut), (cut, lot.far)]
     for near, far in parts:
         far -= dice.pick((0.0, 0.0, 0.8))
-        front, height = setback + dice.between(0, 0.5), dice.between(7.0, 20.0)
+        front, height = setback + dice.between(0, 0.5), dice.between(8.0, 24.0)
         color = dice.pick(FACADES)
         block = lot.strip(front, front + 9)
         world.slab(Deliver.BUILDING, block, (near, far), height, Material.FACADE, color)
@@ -104,7 +104,7 @@ def water(world: WorldBuilder, dice: Dice, lot: Lot) -> None:
     world.slab(Deliver.WALL, lot.strip(width, width + 0.5), span, 0.9, Material.BRICK, STONE)
     far = lot.strip(width + 0.5, width + 14)
     world.slab(Deliver.TERRAIN, far, span, 0.7, Material.GRASS, GRASS)
-    if dice.chance(0.2):
+    if dice.chance(0.12):
         fence(world, dice, lot, 0.15)
     _backdrop(world, dice, lot, width + 4)
 

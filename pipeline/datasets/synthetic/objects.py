@@ -29,7 +29,7 @@ CLOTHES: tuple[Color, ...] = (
     (0.55, 0.08, 0.06), (0.08, 0.14, 0.45), (0.65, 0.60, 0.50), (0.05, 0.05, 0.06),
     (0.55, 0.42, 0.05), (0.10, 0.32, 0.16), (0.45, 0.12, 0.35),
 )  # fmt: skip
-LEAVES: tuple[Color, ...] = ((0.07, 0.16, 0.03), (0.05, 0.12, 0.04), (0.13, 0.19, 0.03))
+LEAVES: tuple[Color, ...] = ((0.11, 0.22, 0.04), (0.07, 0.17, 0.05), (0.19, 0.24, 0.04))
 
 
 _WHEELS_SEEN_M = 26.0
@@ -162,7 +162,7 @@ def pedestrian(
 def tree(world: WorldBuilder, dice: Dice, x: float, y: float) -> None:
     """A trunk and a crown of three ellipsoids, all vegetation."""
     body = world.thing(Deliver.VEGETATION, x, y, dice.between(0, 3))
-    trunk, size, leaves = dice.between(1.6, 2.6), dice.between(1.2, 2.1), dice.pick(LEAVES)
+    trunk, size, leaves = dice.between(1.8, 2.8), dice.between(1.0, 1.8), dice.pick(LEAVES)
     body.add(CYLINDER, 0, 0, 0, trunk + 0.8, 0.15, 0.15, PLAIN, (0.09, 0.06, 0.04))
     for _ in range(3):
         right, forward = dice.between(-0.5, 0.5) * size, dice.between(-0.5, 0.5) * size

@@ -91,15 +91,14 @@ class _Rays:
 def cast(table: Primitives, lens: Lens, pose: Pose) -> Hits:
     """First hit of every pixel's ray, to float32 precision; the sky row of `table` is left out."""
     rays = _local_rays(table, lens, pose)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        columns = _column_intervals(table, rays)
-        rows = _row_intervals(table, rays)
+    columns, rows = _column_intervals(table, rays), _row_intervals(table, rays)
+    windows = _windows(columns, rows)
     shape = (lens.size_px, lens.size_px)
     hits = Hits(np.full(shape, np.inf, np.float32), np.full(shape, len(table.low) - 1, np.int16))
-    windows = _windows(columns, rows)
-    round_ = table.shape[:-1] == Shape.ELLIPSOID
-    _draw_upright(hits, columns, rows, windows, np.flatnonzero(~round_))
-    _draw_ellipsoids(hits, table, rays, windows, np.flatnonzero(round_))
+    ellipsoid = table.shape[:-1] == Shape.ELLIPSOID
+    _draw_upright(hits, columns, rows, windows, np.flatnonzero(~ellipsoid))
+    with np.errstate(invalid="ignore"):
+        _draw_ellipsoids(hits, table, rays, windows, np.flatnonzero(ellipsoid))
     return hits
 
 
@@ -130,14 +129,14 @@ def _slab(origin: F32, slope: F32, half: F32) -> _Interval:
 
 
 def _column_intervals(table: Primitives, rays: _Rays) -> _Interval:
-    """(P, W) depth at which each column enters and leaves each footprint; empty where enter > leave."""
+    """(P, W) depths at which columns enter (`NEAR_M` at least) and leave footprints; else enter > leave."""
     enter, leave = np.empty_like(rays.right), np.empty_like(rays.right)
     is_box = table.shape[:-1] == Shape.BOX
     for chosen, footprint in ((is_box, _rectangle), (~is_box, _ellipse)):
         enter[chosen], leave[chosen] = footprint(
             rays.origin[chosen], rays.right[chosen], rays.forward[chosen], table.half[:-1][chosen]
         )
-    return enter, leave
+    return np.maximum(enter, np.float32(NEAR_M)), leave
 
 
 def _rectangle(origin: F32, right: F32, forward: F32, half: F32) -> _Interval:
@@ -166,10 +165,10 @@ _Window = tuple[slice, slice]
 
 def _windows(columns: _Interval, rows: _Interval) -> list[_Window | None]:
     """Screen rectangle of every primitive; None where it cannot be seen."""
-    in_columns = (columns[0] < columns[1]) & (columns[1] > NEAR_M)
+    in_columns = columns[0] < columns[1]
     first = np.where(in_columns, columns[0], np.inf).min(axis=1, keepdims=True)
     last = np.where(in_columns, columns[1], -np.inf).max(axis=1, keepdims=True)
-    in_rows = (rows[0] < last) & (rows[1] > np.maximum(first, NEAR_M))
+    in_rows = (rows[0] < last) & (rows[1] > first)
     seen = (in_columns.any(axis=1) & in_rows.any(axis=1)).tolist()
     return [
         (slice(r0, r1), slice(c0, c1)) if visible else None
@@ -202,7 +201,6 @@ def _draw_upright(
         leave = np.minimum(rows[1][index, down, None], columns[1][index, across])
         np.minimum(leave, depth, out=leave)
         hit = enter < leave
-        hit &= enter > NEAR_M
         np.copyto(depth, enter, where=hit)
         np.copyto(hits.primitive[window], index, where=hit)
 
@@ -214,7 +212,10 @@ def _draw_ellipsoids(
     windows: list[_Window | None],
     which: NDArray[np.intp],
 ) -> None:
-    """Quadratic of each ellipsoid; its coefficients are a column term plus a row term."""
+    """Quadratic of each ellipsoid; its coefficients are a column term plus a row term.
+
+    Rays that miss have a negative discriminant; their NaN fails both comparisons.
+    """
     x, y = (rays.origin[which, axis] / table.half[which, axis] for axis in (0, 1))
     half_z = (table.high[which] - table.low[which]) / 2
     z = rays.origin[which, 2] / half_z
@@ -232,8 +233,8 @@ def _draw_ellipsoids(
         depth = hits.depth[window]
         a = square[1][row, down, None] + square[0][row, across]
         b = mixed[1][row, down, None] + mixed[0][row, across]
-        spread = b * b - a * constant[row]
-        enter = -(b + np.sqrt(np.maximum(spread, 0))) / a
-        hit = (spread > 0) & (enter > NEAR_M) & (enter < depth)
+        enter = (b + np.sqrt(b * b - a * constant[row])) / -a
+        hit = enter < depth
+        hit &= enter > NEAR_M
         np.copyto(depth, enter, where=hit)
         np.copyto(hits.primitive[window], index, where=hit)

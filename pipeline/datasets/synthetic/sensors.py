@@ -26,7 +26,7 @@ MAX_EVENTS = 5
 EVENT_DARK = 0.004
 """Dark current in units of radiance: below it, change is not seen."""
 LOW_RES_BLOCK_PX = 4
-LIDAR_ROWS_DEG: tuple[float, float, int] = (-26.0, 10.0, 32)
+LIDAR_ROWS_DEG: tuple[float, float, int] = (-30.0, 12.0, 36)
 """Lowest and highest elevation and the number of beams."""
 LIDAR_STEP_DEG = 0.7
 LIDAR_NOISE_M = 0.02

@@ -93,6 +93,8 @@ def _paint(albedo: F32, emission: F32, surface: Surface, weather: Weather) -> No
         which = _pixels(surface, material)
         visible = textures.fade(surface.footprint[which], detail)
         tone[which] *= 1 + visible * (pattern(surface.u[which], surface.v[which]) - 1)
+    which = _pixels(surface, Material.FOLIAGE)
+    tone[which] += np.float32(0.35) * textures.noise(surface.u[which] * 2, surface.v[which] * 2)
     albedo *= np.clip(tone, np.float32(0.15), np.float32(2.2))
     _paint_windows(albedo, emission, surface, weather)
     which = _pixels(surface, Material.COACH)
@@ -208,15 +210,21 @@ def _mirror(image: F32, surface: Surface, weather: Weather, lens: Lens) -> None:
 
 def _bloom(emission: F32) -> F32:
     """Glow around lamps; its width follows the picture's size."""
-    step = max(emission.shape[1] // 64, 1)
+    radius = max(emission.shape[1] // 40, 1)
     glow = emission
-    for radius in (step, step, 2 * step):
-        glow = _spread(_spread(glow, radius, 1), radius, 2)
+    for axis in (1, 2, 1, 2):
+        glow = _box_blur(glow, radius, axis)
     return glow * np.float32(0.9)
 
 
-def _spread(image: F32, radius: int, axis: int) -> F32:
-    return (np.roll(image, radius, axis) + 2 * image + np.roll(image, -radius, axis)) / np.float32(4)
+def _box_blur(image: F32, radius: int, axis: int) -> F32:
+    """Mean over 2 radius + 1 pixels along one axis; black beyond the edge."""
+    margin = [(0, 0)] * image.ndim
+    margin[axis] = (radius + 1, radius)
+    sums = np.moveaxis(np.cumsum(np.pad(image, margin), axis=axis), axis, -1)
+    width = 2 * radius + 1
+    means = (sums[..., width:] - sums[..., :-width]) / np.float32(width)
+    return np.moveaxis(means, -1, axis)
 
 
 def _defocus(image: F32) -> F32:

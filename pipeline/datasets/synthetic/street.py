@@ -17,7 +17,7 @@ from pipeline.datasets.synthetic.dice import Dice
 from pipeline.datasets.synthetic.primitives import F32, Material, Primitives, WorldBuilder
 from pipeline.datasets.synthetic.raycast import Lens, Pose
 
-LANE_M = 3.0
+LANE_M = 2.9
 BEHIND_M = -6.0
 FAR_M = 75.0
 ASPHALT = (0.085, 0.085, 0.09)
@@ -105,11 +105,11 @@ def build_world(rng: np.random.Generator) -> World:
         primitives=world.build(),
         lamps=np.array(world.lamps, np.float32).reshape(-1, 4),
         camera=Pose(
-            plan.lane(ego) + dice.between(-0.4, 0.6), 0.0, dice.between(1.7, 2.3),
-            dice.sign() * (dice.between(0.2, 0.5) if dice.chance(0.45) else dice.between(0, 0.2)),
+            plan.lane(ego) + dice.between(-0.4, 0.6), 0.0, dice.between(1.8, 2.5),
+            dice.sign() * (dice.between(0.25, 0.6) if dice.chance(0.52) else dice.between(0, 0.2)),
         ),
         view_deg=dice.between(70, 75),
-        horizon=dice.between(0.38, 0.50),
+        horizon=dice.between(0.40, 0.52),
         speed=dice.between(4, 14) if moving else 0.0,
         turn=dice.between(-0.25, 0.25) if moving else 0.0,
     )  # fmt: skip
@@ -119,9 +119,9 @@ def _draw_plan(dice: Dice) -> _Plan:
     near = dice.between(8, 22)
     return _Plan(
         median=1.7 if dice.chance(0.14) else 0.0,
-        num_lanes=2 if dice.chance(0.2) else 1,
-        parking={side: 2.1 if dice.chance(0.35) else 0.0 for side in (-1, 1)},
-        crossing=(near, near + dice.between(7, 10)) if dice.chance(0.5) else None,
+        num_lanes=2 if dice.chance(0.16) else 1,
+        parking={side: 2.1 if dice.chance(0.3) else 0.0 for side in (-1, 1)},
+        crossing=(near, near + dice.between(7, 10)) if dice.chance(0.55) else None,
     )
 
 
@@ -179,7 +179,7 @@ def _spans(dice: Dice, plan: _Plan) -> list[tuple[float, float]]:
 
 def _lay_side(world: WorldBuilder, dice: Dice, plan: _Plan, side: int) -> None:
     theme = dice.weighted(
-        {"mixed": 0.48, "water": 0.15, "railway": 0.12, "park": 0.07, "square": 0.11, "wall": 0.07}
+        {"mixed": 0.44, "water": 0.19, "railway": 0.12, "park": 0.07, "square": 0.11, "wall": 0.07}
     )
     narrow = theme != "mixed" and dice.chance(0.6)
     kerb, walk = plan.kerb(side), 0.9 if narrow else dice.between(1.5, 2.6)
@@ -201,7 +201,7 @@ def _lay_side(world: WorldBuilder, dice: Dice, plan: _Plan, side: int) -> None:
 
 
 _FURNITURE: dict[str, float] = {
-    "lamp": 1.6, "pole": 0.9, "bollards": 0.9, "sign": 2.0, "walker": 2.6, "bike": 2.0, "bench": 0.9,
+    "lamp": 1.6, "pole": 0.9, "bollards": 0.9, "sign": 2.0, "walker": 2.6, "bike": 2.6, "bench": 0.9,
     "stop": 0.9, "hydrant": 1.3, "bins": 1.9, "trolley": 0.9, "tree": 1.8, "stall": 1.0,
 }  # fmt: skip
 
@@ -244,7 +244,7 @@ def _furnish_slot(
             "hydrant": (objects.hydrant, inner),
             "bins": (objects.bins, inner),
             "trolley": (objects.trolley, inner),
-            "tree": (objects.tree, inner),
+            "tree": (objects.tree if y > 6 else objects.hydrant, inner),
             "stall": (objects.stall, inner),
         }[kind]
         piece(world, dice, x, y)
@@ -262,7 +262,7 @@ def _park_vehicles(world: WorldBuilder, dice: Dice, plan: _Plan, side: int) -> N
 
 
 _PARKED = {"car": 0.6, "two_wheeler": 0.25, "truck": 0.15}
-_MOVING = {"car": 0.38, "bus": 0.19, "truck": 0.21, "two_wheeler": 0.22}
+_MOVING = {"car": 0.40, "bus": 0.17, "truck": 0.16, "two_wheeler": 0.27}
 
 
 def _vehicle(
@@ -285,7 +285,7 @@ def _vehicle(
 def _put_traffic(world: WorldBuilder, dice: Dice, plan: _Plan, ego: int) -> None:
     """Vehicles ahead of us in our direction, oncoming ones, and some across the junction."""
     for number in range(plan.num_lanes):
-        y = dice.between(9, 20) if number == ego else dice.between(4, 16)
+        y = dice.between(8, 16) if number == ego else dice.between(4, 16)
         while y < 55:
             if dice.chance(0.75):
                 x = plan.lane(number) + dice.between(-0.3, 0.3)
