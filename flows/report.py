@@ -1,0 +1,93 @@
+"""The report stage: one self-contained HTML page about a run and its comparison rows.
+
+Writes `runs/<run-id>/report/index.html` (no script, no request to anywhere: pictures are data URIs,
+charts are inline SVG) and then `report.json`, which holds the digest of everything that the page was
+made from. The same inputs: nothing is done. `Any2SegError` if the main run is not scored yet,
+`ConfigError` if matplotlib (extra `report`) is missing, `CorruptShard` if a shown sample is damaged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.report_data import RunRow, Sources, input_files, read_sources, scored_rows
+from pipeline import VERSION
+from pipeline.config import Config
+from pipeline.files import read_json, sha256_file, write_bytes, write_json
+from pipeline.fingerprint import fingerprint
+from pipeline.manifest import Manifest
+from pipeline.stage import StageReport
+from pipeline.workspace import Workspace
+
+SCHEMA = 1
+FOLDER, PAGE, RECORD = "report", "index.html", "report.json"
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def report(config: Config, workspace: Workspace) -> StageReport:
+    """Write the page of the config's main run, with the finished comparison rows beside it.
+
+    `details["page"]` is its path. Skipped if the page there was made from the same inputs.
+    """
+    started = time.perf_counter()
+    manifest = Manifest.load(workspace.dataset(config))
+    rows, unfinished = scored_rows(config, workspace, manifest)
+    folder = rows[0].run.folder / FOLDER
+    files = input_files(rows, config, workspace, manifest)
+    record = _record(rows, config, workspace.root, files)
+    current = _is_current(folder, record)
+    if not current:
+        sources = read_sources(rows, unfinished, config, workspace, manifest)
+        write_bytes(folder / PAGE, render(sources).encode())
+        write_json(folder / RECORD, record)
+    return StageReport(
+        "report",
+        done=int(not current),
+        skipped=int(current),
+        seconds=time.perf_counter() - started,
+        details={"page": str(folder / PAGE)},
+    )
+
+
+def report_is_current(config: Config, workspace: Workspace) -> bool:
+    """Whether the page is there and made from what is in the workspace now. Raises as `report`."""
+    manifest = Manifest.load(workspace.dataset(config))
+    rows, _ = scored_rows(config, workspace, manifest)
+    files = input_files(rows, config, workspace, manifest)
+    record = _record(rows, config, workspace.root, files)
+    return _is_current(rows[0].run.folder / FOLDER, record)
+
+
+def _record(
+    rows: Sequence[RunRow], config: Config, root: Path, files: Sequence[Path]
+) -> dict[str, Any]:
+    """What the page is made from: config, rows, files by content, and the code that draws it."""
+    code = [*TEMPLATES.iterdir(), *Path(__file__).parent.glob("report*.py")]
+    inputs = {
+        "config": config.model_dump(mode="json"),
+        "rows": [row.run.id for row in rows],
+        "files": {file.relative_to(root).as_posix(): sha256_file(file) for file in files},
+        "code": {file.name: sha256_file(file) for file in code},
+    }
+    return {"schema": SCHEMA, "code_version": VERSION, "inputs": fingerprint(inputs)}
+
+
+def _is_current(folder: Path, record: Mapping[str, Any]) -> bool:
+    there = (folder / PAGE).is_file() and (folder / RECORD).is_file()
+    return there and read_json(folder / RECORD) == record
+
+
+def render(sources: Sources) -> str:
+    """The page's HTML. `ConfigError` if matplotlib is missing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from flows.report_page import page_values
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
+    )
+    template = environment.get_template("report.html.j2")
+    return template.render(page_values(sources), version=VERSION)
