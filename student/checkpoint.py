@@ -1,0 +1,125 @@
+"""Checkpoints: one safetensors file that holds tensors and state, replaced atomically.
+
+`checkpoints/last.safetensors` carries its JSON state in the file's own metadata, so tensors and
+state can never come from different moments. `checkpoints/last.json` repeats the state with the
+file's sha256, for readers that want no tensors; it is written after and may lag one checkpoint
+behind a killed run. A file that is damaged, of another schema or of another run is refused:
+`CheckpointError`, `FingerprintMismatch`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pipeline.errors import CheckpointError
+from pipeline.files import write_bytes, write_json
+from pipeline.fingerprint import require_same
+from student.run import CHECKPOINT_SCHEMA, Run
+
+_STATE = "any2seg"
+"""Key of the JSON state in the file's metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Tensors by `<part>.<name>` (parts: model, lscd, optimizer, rng) and the JSON state."""
+
+    tensors: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return int(self.state["step"])
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one part, without its prefix."""
+        prefix = f"{name}."
+        return {
+            key.removeprefix(prefix): value
+            for key, value in self.tensors.items()
+            if key.startswith(prefix)
+        }
+
+
+def save_checkpoint(run: Run, step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Replace the run's checkpoint by this one, durably."""
+    state = {"schema": CHECKPOINT_SCHEMA, "step": step, "identity": run.identity}
+    # A plain contiguous copy: channels-last strides are the model's business, not the file's.
+    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    data = save(plain, metadata={_STATE: json.dumps(state, sort_keys=True)})
+    write_bytes(run.checkpoint, data)
+    write_json(run.checkpoint_state, {**state, "sha256": hashlib.sha256(data).hexdigest()})
+
+
+def load_checkpoint(run: Run) -> Checkpoint | None:
+    """The run's checkpoint, or None if there is none yet."""
+    path = run.checkpoint
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {}).get(_STATE, "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint: {error}. Delete it to train this run from the start."
+        ) from None
+    if state.get("schema") != CHECKPOINT_SCHEMA:
+        raise CheckpointError(
+            f"{path}: expected checkpoint schema {CHECKPOINT_SCHEMA}, found {state.get('schema')}. "
+            f"Delete it to train this run from the start."
+        )
+    require_same(
+        str(path), state["identity"], run.identity, "Train again, or delete the checkpoint."
+    )
+    return Checkpoint(tensors, state)
+
+
+def model_tensors(part: str, module: nn.Module) -> dict[str, Tensor]:
+    """A module's state under `<part>.`."""
+    return {f"{part}.{key}": value for key, value in module.state_dict().items()}
+
+
+def load_module(run: Run, part: str, module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's part into a module, strictly. `CheckpointError` names what does not
+    fit."""
+    try:
+        module.load_state_dict(checkpoint.part(part), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{run.checkpoint}: {part} does not fit this configuration: {error}"
+        ) from None
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """The optimiser's tensors by parameter name: `optimizer.<slot>.<parameter>`."""
+    return {
+        f"optimizer.{slot}.{name}": value
+        for name, parameter in names.items()
+        for slot, value in optimizer.state[parameter].items()
+    }
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[str, nn.Parameter],
+    checkpoint: Checkpoint,
+) -> None:
+    """Put back what `optimizer_tensors` saved, in each parameter's own memory layout."""
+    for key, value in checkpoint.part("optimizer").items():
+        slot, name = key.split(".", 1)
+        parameter = names[name]
+        target = torch.empty_like(parameter) if value.shape == parameter.shape else value.clone()
+        optimizer.state[parameter][slot] = target.copy_(value)

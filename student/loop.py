@@ -1,0 +1,292 @@
+"""The training loop: two passes a step over shared features, the LSCD terms, AdamW, checkpoints.
+
+A step runs the backbone once. The full pass and the pass on a random subset of each sample's
+modalities (the robust recipe) fuse the same features; the distillation terms read them too.
+Everything random is a function of (seed, step) or (seed, position in the stream), so a resumed run
+repeats the uninterrupted one. Writes the run's checkpoint and `metrics.parquet`; what can fail:
+see `student.train`, and `Any2SegError` for a loss that is not finite.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.config import Config, TrainConfig
+from pipeline.errors import Any2SegError
+from pipeline.files import write_atomic
+from pipeline.manifest import Manifest
+from pipeline.progress import progress_bar
+from pipeline.prompts_store import resolve_prompts
+from pipeline.teacher_source import CachedTeacher
+from pipeline.workspace import Workspace
+from student.checkpoint import (
+    load_checkpoint,
+    load_module,
+    load_optimizer,
+    model_tensors,
+    optimizer_tensors,
+    save_checkpoint,
+)
+from student.device import pick_device, threads
+from student.losses import class_weights, segmentation_loss
+from student.lscd import Lscd, TeacherBatch
+from student.model import Student
+from student.resize import resize
+from student.run import Run, reads_prompts, reads_targets
+from student.samples import list_samples
+from student.stream import Augment, Batch, TargetJoin, TrainStream, loader
+
+TRAIN_SPLIT = "train"
+POLY_POWER = 0.9
+_SUBSETS = 3
+"""Stream of random numbers, as in `student.stream`."""
+TERMS = ("ce", "subset_ce", "inter", "language", "intra", "dense")
+COLUMNS = ("loss", *TERMS, "lr", "step_s", "data_s")
+METRICS_SCHEMA = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in COLUMNS)])
+
+Row = dict[str, float]
+
+
+def run_loop(
+    config: Config, workspace: Workspace, manifest: Manifest, run: Run, *, progress: bool
+) -> tuple[int, Row]:
+    """Train from the last checkpoint (or the start) to the last step.
+
+    Returns the step it went on from, and rates.
+    """
+    with threads(config.train.threads):
+        trainer = Trainer(config, workspace, manifest, run)
+        first = trainer.resume()
+        steps = config.train.steps
+        title = f"train {run.id}"
+        with progress_bar(title, steps - first, "step", progress) as advance:
+            for batch, waited in _timed(trainer.batches(first)):
+                trainer.step(batch, waited)
+                advance(1)
+                if trainer.steps_done % config.train.checkpoint_every == 0:
+                    trainer.save()
+        if not trainer.saved:
+            trainer.save()
+    return first, trainer.figures(first)
+
+
+class Trainer:
+    """Model, losses, optimiser and metrics of one run."""
+
+    def __init__(self, config: Config, workspace: Workspace, manifest: Manifest, run: Run) -> None:
+        self.config = config
+        self.run = run
+        self.device = pick_device(config.train.device)
+        torch.manual_seed(config.seed)
+        specs = config.specs()
+        self.stream_parts = (list_samples(manifest, TRAIN_SPLIT, tuple(specs)), specs)
+        self.join = _target_join(config, workspace, manifest)
+        self.model = Student(config.student, specs, len(manifest.classes))
+        self.lscd = _lscd(config, workspace, self.model, self.join)
+        for module in (self.model, self.lscd):
+            module.to(self.device).to(memory_format=torch.channels_last)
+            module.train()
+        pixels = manifest.class_pixels(TRAIN_SPLIT)
+        weights = class_weights(pixels, config.train.class_weight_power)
+        self.class_weights = weights.to(self.device)
+        self.parameters = {
+            f"{part}.{name}": parameter
+            for part, module in (("model", self.model), ("lscd", self.lscd))
+            for name, parameter in module.named_parameters()
+        }
+        self.optimizer = _optimizer(list(self.parameters.values()), config.train)
+        self.steps_done = 0
+        self.rows: list[Row] = []
+        self.saved = False
+
+    def resume(self) -> int:
+        """Go back to the last checkpoint, if there is one; returns the steps already done."""
+        checkpoint = load_checkpoint(self.run)
+        if checkpoint is not None:
+            load_module(self.run, "model", self.model, checkpoint)
+            load_module(self.run, "lscd", self.lscd, checkpoint)
+            load_optimizer(self.optimizer, self.parameters, checkpoint)
+            torch.set_rng_state(checkpoint.part("rng")["torch"])
+            self.steps_done = checkpoint.step
+            self.rows = [row for row in _read_metrics(self.run) if row["step"] <= self.steps_done]
+            self.saved = True
+        return self.steps_done
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """The batches of the steps still to do."""
+        train = self.config.train
+        refs, specs = self.stream_parts
+        stream = TrainStream(
+            refs=refs,
+            specs=specs,
+            batch_size=train.batch_size,
+            seed=self.config.seed,
+            start=first,
+            stop=train.steps,
+            augment=Augment(train.crop_px, train.flip),
+            join=self.join,
+        )
+        return iter(loader(stream, train.workers))
+
+    def step(self, batch: Batch, waited_s: float) -> None:
+        """One update of the weights and one row of metrics."""
+        started = time.perf_counter()
+        lr = learning_rate(self.config.train, self.steps_done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = self.losses(batch.to(self.device))
+        loss = sum((self._weight(name) * value for name, value in terms.items()), torch.zeros(()))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.steps_done += 1
+        self.saved = False
+        values = torch.stack([loss.detach(), *(v.detach() for v in terms.values())]).tolist()
+        self._check_finite(values[0])
+        row = dict(zip(("loss", *terms), values, strict=True))
+        spent = time.perf_counter() - started
+        self.rows.append(
+            {"step": self.steps_done} | row | {"lr": lr, "step_s": spent, "data_s": waited_s}
+        )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss, unweighted."""
+        features = self.model.features(batch.inputs, batch.present)
+        subsets = [batch.present]
+        if self._two_passes:
+            rng = np.random.default_rng([self.config.seed, _SUBSETS, batch.index])
+            drawn = draw_subsets(batch.present.cpu().numpy(), rng)
+            subsets.append(torch.from_numpy(drawn).to(self.device))
+        height, width = batch.label.shape[1:]
+        logits = resize(self.model.logits(features, *subsets), height, width)
+        terms = {
+            name: segmentation_loss(part, batch.label, self.class_weights)
+            for name, part in zip(TERMS, logits.chunk(len(subsets)), strict=False)
+        }
+        teacher = TeacherBatch(
+            batch.targets.get("embedding"), batch.targets.get("patch"), batch.view
+        )
+        distilled: dict[str, Tensor] = self.lscd(features.maps, batch.present, batch.label, teacher)
+        return terms | distilled
+
+    def save(self) -> None:
+        """Write the metrics, then the checkpoint that commits them."""
+        _write_metrics(self.run, self.rows)
+        tensors = (
+            model_tensors("model", self.model)
+            | model_tensors("lscd", self.lscd)
+            | optimizer_tensors(self.optimizer, self.parameters)
+            | {"rng.torch": torch.get_rng_state()}
+        )
+        save_checkpoint(self.run, self.steps_done, tensors)
+        self.saved = True
+
+    def figures(self, first: int) -> Row:
+        """Rates over the steps that this call did."""
+        rows = [row for row in self.rows if row["step"] > first]
+        data_s = sum(row["data_s"] for row in rows)
+        total_s = data_s + sum(row["step_s"] for row in rows)
+        return {
+            "last_loss": self.rows[-1]["loss"],
+            "steps_per_s": len(rows) / total_s if rows else 0.0,
+            "data_wait_share": data_s / total_s if rows else 0.0,
+        }
+
+    @property
+    def _two_passes(self) -> bool:
+        return self.config.train.subset_weight > 0 and len(self.model.modalities) > 1
+
+    def _weight(self, term: str) -> float:
+        if term == "ce":
+            return 1.0
+        if term == "subset_ce":
+            return self.config.train.subset_weight
+        return float(getattr(self.config.student.lscd, term))
+
+    def _check_finite(self, loss: float) -> None:
+        if not np.isfinite(loss):
+            raise Any2SegError(
+                f"{self.run.id}: the loss of step {self.steps_done} is {loss}. The last checkpoint "
+                f"stays; lower train.lr (now {self.config.train.lr}) and train again."
+            )
+
+
+def learning_rate(train: TrainConfig, step: int) -> float:
+    """Linear warm-up times polynomial decay (power 0.9) at a step, counted from 0."""
+    warm = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
+    return float(train.lr * warm * (1 - step / train.steps) ** POLY_POWER)
+
+
+def draw_subsets(present_BM: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """For each sample a non-empty proper subset of its modalities, all equally likely.
+
+    A sample with one modality keeps it.
+    """
+    drawn = present_BM.copy()
+    for row in drawn:
+        places = np.flatnonzero(row)
+        if len(places) > 1:
+            bits = int(rng.integers(1, 2 ** len(places) - 1))
+            row[places] = [bool(bits >> place & 1) for place in range(len(places))]
+    return drawn
+
+
+def _optimizer(parameters: list[nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices and kernels, and leaves biases and norms alone."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=train.lr, fused=True)
+
+
+def _target_join(config: Config, workspace: Workspace, manifest: Manifest) -> TargetJoin | None:
+    outputs = reads_targets(config)
+    if not outputs:
+        return None
+    source = CachedTeacher.open(config, workspace, outputs)
+    source.require_complete(manifest.shards(TRAIN_SPLIT))
+    return TargetJoin(source, tuple(config.modalities), outputs)
+
+
+def _lscd(config: Config, workspace: Workspace, model: Student, join: TargetJoin | None) -> Lscd:
+    prompts = None
+    if reads_prompts(config):
+        prompts = torch.from_numpy(resolve_prompts(config, workspace).class_embedding())
+    width = join.source.dim if join else None
+    return Lscd(config.student.lscd, model.backbone.channels, prompts, width)
+
+
+def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch with the seconds that it was waited for."""
+    while True:
+        started = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - started
+
+
+def _read_metrics(run: Run) -> list[Row]:
+    with run.metrics.open("rb") as file:
+        rows: list[Row] = pq.read_table(file).to_pylist()
+    return rows
+
+
+def _write_metrics(run: Run, rows: list[Row]) -> None:
+    complete = [{**dict.fromkeys(TERMS), **row} for row in rows]
+    table = pa.Table.from_pylist(complete, schema=METRICS_SCHEMA)
+
+    def write(file: BinaryIO) -> None:
+        pq.write_table(table, file)
+
+    write_atomic(run.metrics, write)

@@ -1,0 +1,71 @@
+"""Modality-agnostic feature fusion (MFF): parameter-free, for any number of present modalities.
+
+Any2Seg (Zheng et al., ECCV 2024) publishes no code; this is our reading of its Fig. 3, per
+position: reference r = mean_m f_m; w_m = cos(f_m, r); f_b = mean_m w_m f_m; the modality m* most
+similar to f_b gives f_s = f_m*; the fused feature is f_b + f_s. Absent modalities take no part in
+any of it.
+
+Every dot product above is a sum of entries of the Gram matrix <f_m, f_n> of a position, so that
+matrix is computed once and any number of subsets of the modalities is fused from it: the output is
+sum_m a_m f_m with a_m = w_m / n + [m = m*]. Nothing depends on the order of the modalities: where
+several are exactly as similar to f_b, f_s is their mean.
+
+Legend: M modalities, B samples, C channels, H W space. Writes nothing, raises nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TINY = 1e-8
+"""Vectors shorter than this count as having this length (as torch's cosine similarity does)."""
+
+
+def gram(features_MBCHW: Tensor) -> Tensor:
+    """Dot products of all pairs of modalities at every position: (M, M, B, H, W)."""
+    # Channels last is how the backbone leaves them; sums over contiguous channels beat small
+    # matmuls.
+    last_MBHWC = features_MBCHW.permute(0, 1, 3, 4, 2)
+    return torch.stack([(last_MBHWC * one_BHWC).sum(-1) for one_BHWC in last_MBHWC])
+
+
+def mff_weights(gram_MMBHW: Tensor, present_BM: Tensor) -> Tensor:
+    """The factor of each modality in the fused feature, (M, B, H, W); 0 where it is absent.
+
+    present: (B, M) bool, at least one modality a sample. Differentiable but for the choice of m*.
+    """
+    present_MB11 = present_BM.T[:, :, None, None]
+    share_MB11 = present_MB11 / present_BM.sum(1).clamp_min(1)[:, None, None]
+    length_MBHW = _root(gram_MMBHW.diagonal(dim1=0, dim2=1).movedim(-1, 0))
+    with_reference_MBHW = (gram_MMBHW * share_MB11).sum(1)
+    reference_length_BHW = _root((with_reference_MBHW * share_MB11).sum(0))
+    cosine_MBHW = with_reference_MBHW / (length_MBHW * reference_length_BHW)
+    blend_MBHW = cosine_MBHW * share_MB11
+    with torch.no_grad():
+        similarity_MBHW = (gram_MMBHW * blend_MBHW).sum(1) / length_MBHW
+        similarity_MBHW.masked_fill_(~present_MB11, -torch.inf)
+        best_MBHW = (similarity_MBHW == similarity_MBHW.amax(0)) & present_MB11
+        choice_MBHW = best_MBHW / best_MBHW.sum(0).clamp_min(1)
+    return blend_MBHW + choice_MBHW
+
+
+def mean_weights(features_MBCHW: Tensor, present_BM: Tensor) -> Tensor:
+    """The factors of the plain mean over the present modalities: (M, B, 1, 1)."""
+    share_BM = present_BM / present_BM.sum(1, keepdim=True).clamp_min(1)
+    return share_BM.to(features_MBCHW.dtype).T[:, :, None, None]
+
+
+def weighted_sum(features_MBCHW: Tensor, weights_MBHW: Tensor) -> Tensor:
+    """sum_m a_m f_m: (B, C, H, W). A factor of 0 leaves out whatever finite value stands there."""
+    return (features_MBCHW * weights_MBHW[:, :, None]).sum(0)
+
+
+def mff(features_MBCHW: Tensor, present_BM: Tensor) -> Tensor:
+    """The fused feature f_b + f_s of one stage: (B, C, H, W)."""
+    return weighted_sum(features_MBCHW, mff_weights(gram(features_MBCHW), present_BM))
+
+
+def _root(squares: Tensor) -> Tensor:
+    """Square root that is at least `TINY`, with a finite gradient at zero."""
+    return squares.clamp_min(TINY * TINY).sqrt()

@@ -1,0 +1,111 @@
+"""The student: one backbone for all modalities, fusion at every stage, one head.
+
+The modalities are stacked in the batch, so the backbone sees M B pictures at once. `features` is
+the expensive half and does not depend on which modalities are fused; `logits` fuses any subset
+from it and is cheap, so a second training pass and all 2^M - 1 subsets of an evaluation share one
+run of the backbone. What an absent modality's tensor holds never reaches the backbone.
+
+Legend: M modalities, B samples, C channels, H W space, K classes. Writes nothing; building can
+raise `ConfigError` and `CheckpointError` (see `student.backbone`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import StudentConfig
+from pipeline.modalities import ModalitySpec
+from student.backbone import Backbone
+from student.head import MlpHead
+from student.mff import gram, mean_weights, mff_weights, weighted_sum
+from student.resize import resize
+
+
+@dataclass(frozen=True, slots=True)
+class StageFeatures:
+    """What one run of the backbone gives; rows of absent modalities are 0."""
+
+    maps: tuple[Tensor, ...]
+    """(M, B, C_i, H_i, W_i) at strides 4, 8, 16, 32."""
+    grams: tuple[Tensor, ...]
+    """(M, M, B, H_i, W_i) dot products, for MFF; empty for mean fusion."""
+
+
+class Student(nn.Module):
+    """Segmentation from any subset of the configured modalities."""
+
+    def __init__(
+        self, config: StudentConfig, specs: Mapping[str, ModalitySpec], num_classes: int
+    ) -> None:
+        super().__init__()
+        self.modalities = tuple(specs)
+        self.fusion = config.fusion
+        self.backbone = Backbone(config.backbone, config.weights)
+        self.head = MlpHead(self.backbone.channels, config.head_channels, num_classes)
+        # Pretrained weights expect their own statistics for colour; other sensors have the
+        # registry's.
+        colour = (self.backbone.mean, self.backbone.std)
+        statistics = [colour if s.kind == "rgb" else (s.mean, s.std) for s in specs.values()]
+        self.mean_M13: Tensor
+        self.std_M13: Tensor
+        for name, values in zip(
+            ("mean_M13", "std_M13"), zip(*statistics, strict=True), strict=True
+        ):
+            self.register_buffer(name, torch.tensor(values)[:, None], persistent=False)
+
+    def features(self, inputs: Mapping[str, Tensor], present_BM: Tensor) -> StageFeatures:
+        """Run the backbone on the present pictures.
+
+        `inputs`: (B, 1 or 3, H, W) in [0, 1] for every modality; `present`: (B, M) bool in the
+        order of `self.modalities`, at least one a sample.
+        """
+        stacked = torch.cat(
+            [self._normalised(index, inputs) for index in range(len(self.modalities))]
+        )
+        M, B = len(self.modalities), present_BM.shape[0]
+        flat_present = present_BM.T.reshape(-1)
+        if bool(flat_present.all()):
+            maps = self.backbone(stacked.contiguous(memory_format=torch.channels_last))
+        else:
+            rows = flat_present.nonzero().squeeze(1)
+            picked = stacked[rows].contiguous(memory_format=torch.channels_last)
+            maps = [_scatter(found, rows, M * B) for found in self.backbone(picked)]
+        staged = tuple(found.view(M, B, *found.shape[1:]) for found in maps)
+        grams = tuple(gram(found) for found in staged) if self.fusion == "mff" else ()
+        return StageFeatures(staged, grams)
+
+    def logits(self, features: StageFeatures, *subsets_BM: Tensor) -> Tensor:
+        """Fuse each subset of the present modalities: logits (S B, K, H / 4, W / 4), subset by
+        subset."""
+        fused = []
+        for stage, maps in enumerate(features.maps):
+            parts = [weighted_sum(maps, self._weights(features, stage, s)) for s in subsets_BM]
+            fused.append(torch.cat(parts) if len(parts) > 1 else parts[0])
+        found: Tensor = self.head(fused)
+        return found
+
+    def forward(self, inputs: Mapping[str, Tensor], present_BM: Tensor) -> Tensor:
+        """Logits (B, K, H, W) at the size of the inputs."""
+        height, width = inputs[self.modalities[0]].shape[-2:]
+        return resize(self.logits(self.features(inputs, present_BM), present_BM), height, width)
+
+    def _weights(self, features: StageFeatures, stage: int, present_BM: Tensor) -> Tensor:
+        if self.fusion == "mff":
+            return mff_weights(features.grams[stage], present_BM)
+        return mean_weights(features.maps[stage], present_BM)
+
+    def _normalised(self, index: int, inputs: Mapping[str, Tensor]) -> Tensor:
+        """One modality as (B, 3, H, W) in the statistics that the backbone gets."""
+        picture = inputs[self.modalities[index]]
+        mean, std = self.mean_M13[index, 0], self.std_M13[index, 0]
+        return (picture - mean[:, None, None]) / std[:, None, None]
+
+
+def _scatter(found: Tensor, rows: Tensor, total: int) -> Tensor:
+    """Put `found` (N, C, H, W) at `rows` of a zero tensor (total, C, H, W), channels last."""
+    empty = found.new_zeros(total, *found.shape[1:]).contiguous(memory_format=torch.channels_last)
+    return empty.index_copy(0, rows, found)

@@ -1,0 +1,130 @@
+"""What a run is, where it lies, whether it is finished. No torch: `status` and a skipped stage use
+this.
+
+A run's identity covers everything that its weights depend on: the student and training settings,
+seed, modalities, dataset, manifest, the teacher's outputs that the losses read, code version.
+Settings that only say how to execute (device, threads, loader processes, checkpoint interval) stay
+out of it. `open_run` writes `runs/<name>-<12 hex digits>/{config.toml, run.json}`. Asking for the
+identity raises `DatasetError` before the dataset is prepared and `MissingTarget` before the
+teacher's outputs are there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import VERSION
+from pipeline.config import Config, dump_config
+from pipeline.files import read_json, write_bytes, write_json
+from pipeline.fingerprint import SHORT, fingerprint
+from pipeline.manifest import Manifest
+from pipeline.prompts_store import resolve_prompts
+from pipeline.targets import resolve
+from pipeline.workspace import Workspace, dataset_identity
+
+RUN_SCHEMA = 1
+CHECKPOINT_SCHEMA = 1
+_EXECUTION = {"checkpoint_every", "workers", "threads", "device"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run: its folder and what its weights depend on."""
+
+    id: str
+    folder: Path
+    identity: dict[str, Any]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Weights, optimiser and state of the last checkpoint."""
+        return self.folder / "checkpoints" / "last.safetensors"
+
+    @property
+    def checkpoint_state(self) -> Path:
+        """The state of the last checkpoint and its file's sha256, readable without tensors."""
+        return self.folder / "checkpoints" / "last.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One row a step: losses, learning rate, times."""
+        return self.folder / "metrics.parquet"
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores of every subset of the modalities."""
+        return self.folder / "evaluation.json"
+
+    @property
+    def pictures(self) -> Path:
+        """`<key>/{label, <modality>+<modality>...}.png`: predictions as class ids."""
+        return self.folder / "pictures"
+
+
+def identify(config: Config, workspace: Workspace, manifest: Manifest | None = None) -> Run:
+    """The run that this config asks for, whether it exists or not."""
+    manifest = manifest or Manifest.load(workspace.dataset(config))
+    identity = {
+        "schema": RUN_SCHEMA,
+        "code": VERSION,
+        "seed": config.seed,
+        "student": config.student.model_dump(mode="json"),
+        "train": config.train.model_dump(mode="json", exclude=_EXECUTION),
+        "modalities": [[name, asdict(spec)] for name, spec in config.specs().items()],
+        "dataset": fingerprint(dataset_identity(config)),
+        "manifest": manifest.digest(),
+        "towers": _tower_fingerprints(config, workspace),
+        "prompts": _prompt_fingerprint(config, workspace),
+    }
+    run_id = f"{config.name}-{fingerprint(identity)[:SHORT]}"
+    return Run(run_id, workspace.runs / run_id, identity)
+
+
+def open_run(config: Config, workspace: Workspace, manifest: Manifest | None = None) -> Run:
+    """`identify`, and write the run's folder with its resolved config and identity."""
+    run = identify(config, workspace, manifest)
+    write_bytes(run.folder / "config.toml", dump_config(config).encode())
+    write_json(run.folder / "run.json", {"run_id": run.id, "identity": run.identity})
+    return run
+
+
+def steps_done(run: Run) -> int:
+    """Steps of the last checkpoint; 0 if there is none."""
+    try:
+        return int(read_json(run.checkpoint_state)["step"])
+    except FileNotFoundError:
+        return 0
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the run's checkpoint is that of its last step."""
+    return run.checkpoint.exists() and steps_done(run) == run.identity["train"]["steps"]
+
+
+def reads_targets(config: Config) -> tuple[str, ...]:
+    """The teacher outputs that the losses with weight read: of `embedding` and `patch`."""
+    lscd = config.student.lscd
+    outputs = []
+    if lscd.inter or lscd.language:
+        outputs.append("embedding")
+    if lscd.dense:
+        outputs.append("patch")
+    return tuple(outputs)
+
+
+def reads_prompts(config: Config) -> bool:
+    """Whether a loss with weight reads the class prompts."""
+    return bool(config.student.lscd.language or config.student.lscd.intra)
+
+
+def _tower_fingerprints(config: Config, workspace: Workspace) -> dict[str, str]:
+    if not reads_targets(config):
+        return {}
+    stores = {name: resolve(config, workspace, name) for name in config.modalities}
+    return {name: store.provenance.tower_fingerprint for name, store in stores.items()}
+
+
+def _prompt_fingerprint(config: Config, workspace: Workspace) -> str:
+    return resolve_prompts(config, workspace).fingerprint if reads_prompts(config) else ""

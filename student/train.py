@@ -1,0 +1,43 @@
+"""The training stage: `train(config, workspace)` writes or completes one run.
+
+Writes `runs/<run-id>/{config.toml, run.json, metrics.parquet, checkpoints/}`. Killed at any
+instruction and called again it goes on from the last checkpoint, with the same losses as if it had
+never stopped (bit for bit on a CPU). A finished run is skipped without importing torch. What can
+fail: `DatasetError`, `MissingTarget`, `CheckpointError`, `FingerprintMismatch`, and
+`WorkspaceBusy` while another process trains the same run.
+"""
+
+from __future__ import annotations
+
+import time
+
+from pipeline.config import Config
+from pipeline.files import locked
+from pipeline.manifest import Manifest
+from pipeline.stage import StageReport
+from pipeline.workspace import Workspace
+from student.run import identify, is_finished, open_run
+
+
+def train(config: Config, workspace: Workspace, *, progress: bool = True) -> StageReport:
+    """Train the config's student to its last step. Units of the report are steps."""
+    started = time.perf_counter()
+    manifest = Manifest.load(workspace.dataset(config))
+    run = identify(config, workspace, manifest)
+    details: dict[str, object] = {"run_id": run.id, "folder": str(run.folder)}
+    steps = config.train.steps
+    if is_finished(run):
+        seconds = time.perf_counter() - started
+        return StageReport("train", skipped=steps, seconds=seconds, details=details)
+    from student.loop import run_loop
+
+    with locked(run.folder / ".lock", wait=False):
+        open_run(config, workspace, manifest)
+        first, figures = run_loop(config, workspace, manifest, run, progress=progress)
+    return StageReport(
+        "train",
+        done=steps - first,
+        skipped=first,
+        seconds=time.perf_counter() - started,
+        details=details | figures,
+    )

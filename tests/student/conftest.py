@@ -1,0 +1,115 @@
+"""A prepared workspace with random unit-norm targets, as a student finds it when a teacher has been there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config import Config
+from pipeline.manifest import Manifest
+from pipeline.prepare import prepare
+from pipeline.prompts_store import PromptStore, point_to_prompts
+from pipeline.targets import TargetProvenance, TargetStore, point_to_store
+from pipeline.workspace import Workspace
+
+DIM = 16
+PATCHES = 4
+SCENES = 12
+
+
+def make_config(folder: Path, **tables: Any) -> Config:
+    """A run of a few steps on rendered scenes of 64 px; keyword arguments replace whole fields."""
+    data: dict[str, Any] = {
+        "name": "tiny",
+        "workspace": str(folder),
+        "dataset": {
+            "adapter": "synthetic",
+            "num_train": SCENES,
+            "num_val": 6,
+            "num_test": 2,
+            "size_px": 64,
+        },
+        "modalities": {"rgb": {}, "depth": {}, "event": {}, "lidar": {}},
+        "store": {"shard_size": 4},
+        "prepare": {"workers": 1},
+        "teacher": {"outputs": ["embedding", "patch"]},
+        "student": {
+            "backbone": "test_efficientnet",
+            "weights": "none",
+            "head_channels": 8,
+            "lscd": {"inter": 0.05, "language": 0.05, "intra": 0.1, "dense": 0.05},
+        },
+        "train": {
+            "steps": 6,
+            "batch_size": 3,
+            "warmup_steps": 2,
+            "checkpoint_every": 2,
+            "threads": 1,
+            "device": "cpu",
+        },
+        "evaluate": {"batch_size": 4, "num_pictures": 3},
+    }
+    return Config.model_validate(data | tables)
+
+
+def unit_rows(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Random vectors of length 1 along the last axis."""
+    rows = rng.standard_normal(shape)
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def write_targets(config: Config, workspace: Workspace) -> None:
+    """Random targets for every shard and modality, and random prompts, through the real stores."""
+    manifest = Manifest.load(workspace.dataset(config))
+    rng = np.random.default_rng(0)
+    rows = {"embedding": (DIM,), "patch": (PATCHES, DIM)}
+    for name, spec in config.specs().items():
+        store = TargetStore.create(
+            workspace.targets(config),
+            TargetProvenance(
+                modality=name,
+                teacher="random",
+                spec=spec.identity(),
+                tower={"weights": "random"},
+                outputs={output: rows[output] for output in config.teacher.outputs},
+                shard_size=config.store.shard_size,
+            ),
+        )
+        for shard in manifest.all_shards:
+            arrays = {o: unit_rows(rng, shard.num_rows, *rows[o]) for o in config.teacher.outputs}
+            for array in arrays.values():
+                array[~np.array(shard.present[name])] = np.nan
+            store.commit(shard, arrays, {})
+        point_to_store(config, workspace, store)
+    prompts = unit_rows(rng, len(manifest.classes), 2, DIM)
+    identity = {"text": "random", "classes": list(manifest.classes)}
+    found = PromptStore.create(workspace.prompts, "random", identity, prompts[:, 0], prompts)
+    point_to_prompts(config, workspace, found)
+
+
+def make_workspace(config: Config) -> Workspace:
+    """Prepare the config's dataset and fill its target stores."""
+    workspace = Workspace.of(config)
+    prepare(config, workspace, progress=False)
+    write_targets(config, workspace)
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared workspace without runs; tests that train copy it."""
+    folder = tmp_path_factory.mktemp("scenes")
+    make_workspace(make_config(folder))
+    return folder
+
+
+@pytest.fixture
+def fresh(scenes: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared workspace that the test may write to."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(scenes, folder)
+    return folder
