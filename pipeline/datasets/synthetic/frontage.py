@@ -70,9 +70,7 @@ def houses(world: WorldBuilder, dice: Dice, lot: Lot) -> None:
         world.slab(Deliver.BUILDING, block, (near, far), height, Material.FACADE, color)
         roof = lot.strip(front - 0.25, front + 8)
         dark = (color[0] * 0.5, color[1] * 0.5, color[2] * 0.5)
-        world.slab(
-            Deliver.BUILDING, roof, (near, far), height + 0.35, Material.PLAIN, dark, height
-        )
+        world.slab(Deliver.BUILDING, roof, (near, far), height + 0.35, Material.PLAIN, dark, height)
 
 
 def park(world: WorldBuilder, dice: Dice, lot: Lot) -> None:
@@ -140,7 +138,9 @@ def square(world: WorldBuilder, dice: Dice, lot: Lot) -> None:
     y = lot.near + 1.2
     while y < lot.far - 1:
         x = lot.x(dice.between(1.0, 4.5))
-        piece = dice.weighted({"stall": 0.42, "fountain": 0.14, "bench": 0.16, "bins": 0.12, "crowd": 0.16})
+        piece = dice.weighted(
+            {"stall": 0.42, "fountain": 0.14, "bench": 0.16, "bins": 0.12, "crowd": 0.16}
+        )
         if piece == "stall":
             objects.stall(world, dice, x, y)
         elif piece == "fountain":
@@ -185,9 +185,7 @@ def guard_rail(world: WorldBuilder, side: int, x: float, y: tuple[float, float])
     posts = world.thing(Deliver.GROUND_RAIL, x + side * 0.15, 0)
     forward = y[0] + 1
     while forward < min(y[1], 30):
-        posts.add(
-            Shape.BOX, 0, forward, 0, 0.82, 0.06, 0.06, Material.PLAIN, (0.30, 0.30, 0.30)
-        )
+        posts.add(Shape.BOX, 0, forward, 0, 0.82, 0.06, 0.06, Material.PLAIN, (0.30, 0.30, 0.30))
         forward += 2.6
 
 

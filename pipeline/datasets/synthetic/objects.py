@@ -40,9 +40,7 @@ def _wheels(body: Thing, half_width: float, axles: tuple[float, ...], radius: fl
         return
     for forward in axles:
         for right in (-half_width, half_width):
-            body.add(
-                ELLIPSOID, right, forward, 0, 2 * radius, 0.12, radius, PLAIN, RUBBER
-            )
+            body.add(ELLIPSOID, right, forward, 0, 2 * radius, 0.12, radius, PLAIN, RUBBER)
 
 
 def _lights(body: Thing, half_width: float, half_length: float, height: float) -> None:
@@ -54,12 +52,12 @@ def _lights(body: Thing, half_width: float, half_length: float, height: float) -
             )  # fmt: skip
 
 
-def _contact_shadow(world: WorldBuilder, body: Thing, half_width: float, half_length: float) -> None:
+def _contact_shadow(
+    world: WorldBuilder, body: Thing, half_width: float, half_length: float
+) -> None:
     """A dark patch of road below a vehicle; without it things float under a flat sky."""
     body.relabel(Deliver.ROAD)
-    body.add(
-        BOX, 0, 0, -1, 0.021, half_width, half_length, ASPHALT, (0.018, 0.018, 0.018)
-    )
+    body.add(BOX, 0, 0, -1, 0.021, half_width, half_length, ASPHALT, (0.018, 0.018, 0.018))
 
 
 def car(world: WorldBuilder, dice: Dice, x: float, y: float, heading: float, speed: float) -> None:
@@ -89,11 +87,15 @@ def bus(world: WorldBuilder, dice: Dice, x: float, y: float, heading: float, spe
     _contact_shadow(world, body, 1.3, half_length)
 
 
-def truck(world: WorldBuilder, dice: Dice, x: float, y: float, heading: float, speed: float) -> None:
+def truck(
+    world: WorldBuilder, dice: Dice, x: float, y: float, heading: float, speed: float
+) -> None:
     """A lorry: a cab in paint and a taller plain cargo box behind it."""
     body = world.thing(Deliver.TRUCK, x, y, heading, speed)
     paint, half_length = dice.pick(CAR_PAINTS), dice.between(3.0, 4.2)
-    cargo = dice.pick(((0.70, 0.70, 0.68), (0.50, 0.47, 0.40), (0.12, 0.25, 0.42), (0.6, 0.3, 0.05)))
+    cargo = dice.pick(
+        ((0.70, 0.70, 0.68), (0.50, 0.47, 0.40), (0.12, 0.25, 0.42), (0.6, 0.3, 0.05))
+    )
     front = half_length - 0.95
     body.add(BOX, 0, front, 0.45, 2.5, 1.1, 0.95, PAINT, paint)
     body.add(BOX, 0, half_length, 1.45, 2.25, 0.95, 0.06, GLASS, PANE)
@@ -153,9 +155,7 @@ def pedestrian(
     stride = 0.16 if speed else 0.0
     trousers = dice.pick(CLOTHES)
     for side in (-1, 1):
-        body.add(
-            CYLINDER, 0.1 * side, stride * side, 0, hip, 0.09, 0.1, PLAIN, trousers
-        )
+        body.add(CYLINDER, 0.1 * side, stride * side, 0, hip, 0.09, 0.1, PLAIN, trousers)
     _person(body, dice, hip, 0.0)
 
 
@@ -168,9 +168,7 @@ def tree(world: WorldBuilder, dice: Dice, x: float, y: float) -> None:
         right, forward = dice.between(-0.5, 0.5) * size, dice.between(-0.5, 0.5) * size
         low = trunk + dice.between(-0.2, 0.8)
         half = size * dice.between(0.75, 1.1)
-        body.add(
-            ELLIPSOID, right, forward, low, low + 1.7 * half, half, half, FOLIAGE, leaves
-        )
+        body.add(ELLIPSOID, right, forward, low, low + 1.7 * half, half, half, FOLIAGE, leaves)
 
 
 def bush(world: WorldBuilder, dice: Dice, x: float, y: float) -> None:
@@ -215,11 +213,11 @@ def traffic_sign(world: WorldBuilder, dice: Dice, x: float, y: float) -> None:
     high = low + (1.15 if wide else 2 * half)
     post.add(CYLINDER, 0, 0, 0, high, 0.06, 0.06, PLAIN, STEEL)
     post.relabel(Deliver.TRAFFIC_SIGN)
-    board = dice.pick(((0.60, 0.03, 0.03), (0.02, 0.10, 0.50), (0.65, 0.50, 0.02), (0.03, 0.28, 0.10)))
-    post.add(BOX, 0, -0.07, low, high, half, 0.03, PLAIN, board)
-    post.add(
-        BOX, 0, -0.11, low + 0.2, high - 0.2, half - 0.2, 0.02, PLAIN, (0.8, 0.8, 0.78)
+    board = dice.pick(
+        ((0.60, 0.03, 0.03), (0.02, 0.10, 0.50), (0.65, 0.50, 0.02), (0.03, 0.28, 0.10))
     )
+    post.add(BOX, 0, -0.07, low, high, half, 0.03, PLAIN, board)
+    post.add(BOX, 0, -0.11, low + 0.2, high - 0.2, half - 0.2, 0.02, PLAIN, (0.8, 0.8, 0.78))
 
 
 def sign_gantry(world: WorldBuilder, dice: Dice, x: tuple[float, float], y: float) -> None:
@@ -254,9 +252,7 @@ def _signal_head(mast: Thing, right: float, low: float, state: int) -> None:
     for place, color in enumerate(colors):
         bottom = low + 1.0 - 0.42 * place
         strength, tint = (1.6, color) if place == state else (0.0, (0.08, 0.06, 0.05))
-        mast.add(
-            BOX, right, -0.23, bottom, bottom + 0.3, 0.15, 0.02, PLAIN, tint, strength
-        )
+        mast.add(BOX, right, -0.23, bottom, bottom + 0.3, 0.15, 0.02, PLAIN, tint, strength)
 
 
 def bench(world: WorldBuilder, dice: Dice, x: float, y: float, side: int) -> None:

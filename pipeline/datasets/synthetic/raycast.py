@@ -152,11 +152,13 @@ def _ellipse(origin: F32, right: F32, forward: F32, half: F32) -> _Interval:
     middle = -(x * right + y * forward) / square
     spread = middle * middle - (x * x + y * y - 1) / square
     reach = np.sqrt(np.maximum(spread, 0))
-    return np.where(spread > 0, middle - reach, np.inf), np.where(spread > 0, middle + reach, -np.inf)
+    return np.where(spread > 0, middle - reach, np.inf), np.where(
+        spread > 0, middle + reach, -np.inf
+    )
 
 
 def _row_intervals(table: Primitives, rays: _Rays) -> _Interval:
-    half = (table.high[:-1] - table.low[:-1]) / 2
+    half = np.float32(0.5) * (table.high[:-1] - table.low[:-1])
     return _slab(rays.origin[:, 2:3], rays.up, half[:, None])
 
 

@@ -45,9 +45,7 @@ def _display_curve() -> F32:
     return np.where(linear <= 0.0031308, 12.92 * linear, curve).astype(np.float32)
 
 
-def rgb_image(
-    radiance: F32, weather: Weather, corner_case: str, rng: np.random.Generator
-) -> U8:
+def rgb_image(radiance: F32, weather: Weather, corner_case: str, rng: np.random.Generator) -> U8:
     """(H, W, 3) sRGB from (3, H, W) radiance: blur, exposure, transfer curve, noise."""
     angle = rng.uniform(-0.5, 0.5)
     if corner_case == "motionblur":
@@ -79,7 +77,7 @@ def rain_streaks(radiance: F32, share: float, rng: np.random.Generator) -> F32:
     veil = np.zeros_like(drops)
     for step in range(length):
         veil += np.roll(drops, (step, -(step // 4)), axis=(0, 1))
-    return radiance + np.float32(0.13) * np.minimum(veil, 1)
+    return radiance + np.float32(0.13) * np.clip(veil, 0, 1)
 
 
 def depth_image(depth: F32, rng: np.random.Generator) -> U16:
@@ -90,7 +88,8 @@ def depth_image(depth: F32, rng: np.random.Generator) -> U16:
 
 
 def _millimetres(metres: F32) -> U16:
-    return np.clip(metres * 1000 + 0.5, 0, 65535).astype(np.uint16)
+    codes = np.clip(metres * np.float32(1000) + np.float32(0.5), 0, 65535)
+    return np.asarray(codes, np.uint16)
 
 
 def luminance(radiance: F32) -> F32:
@@ -144,7 +143,9 @@ def lidar_image(
     true = np.where(inside, depth[row, column], np.inf) * slope
     reach = LIDAR_REACH_M / (1 + 12 * weather.haze_per_m)
     kept = np.isfinite(true) & (luck > weather.lidar_loss)
-    kept &= luck - weather.lidar_loss > (1 - weather.lidar_loss) * (1 - np.exp2(-((true / reach) ** 2)))
+    kept &= luck - weather.lidar_loss > (1 - weather.lidar_loss) * (
+        1 - np.exp2(-((true / reach) ** 2))
+    )
     measured = np.where(kept, true + np.float32(LIDAR_NOISE_M) * noise, 0)
     spurious = inside & (ghost < weather.lidar_ghosts) & (1 + 9 * near < true)
     measured = np.where(spurious, 1 + 9 * near, measured)

@@ -37,9 +37,7 @@ class Frame:
     """(3, H, W) linear RGB."""
 
 
-def expose(
-    world: World, weather: Weather, shadows: ShadowMap, lens: Lens, seconds: float
-) -> Frame:
+def expose(world: World, weather: Weather, shadows: ShadowMap, lens: Lens, seconds: float) -> Frame:
     """Cast and shade the world as it is `seconds` after the picture (before it, when negative)."""
     table, pose = world.primitives.moved(seconds), world.camera_at(seconds)
     hits = cast(table, lens, pose)
@@ -132,7 +130,8 @@ def _sunlight(surface: Surface, weather: Weather, shadows: ShadowMap) -> F32:
     x, y, z = shadows.sun.direction
     nx, ny, nz = surface.normal
     facing = np.maximum(nx * np.float32(x) + ny * np.float32(y) + nz * np.float32(z), 0)
-    return _column(weather.sun) * (facing * shadows.lit(surface.x, surface.y, surface.z))
+    facing *= shadows.lit(surface.x, surface.y, surface.z)
+    return np.asarray(_column(weather.sun) * facing, np.float32)
 
 
 def _add_lamps(lit: F32, surface: Surface, lamps: F32) -> None:
@@ -158,9 +157,7 @@ def _add_headlights(lit: F32, surface: Surface) -> None:
 
 def _reflection(surface: Surface, weather: Weather) -> F32:
     """Glossy surfaces add a share of the sky that they face."""
-    gloss = np.zeros(len(Material), np.float32)
-    for material, share in _GLOSS.items():
-        gloss[material] = share
+    gloss = np.array([_GLOSS.get(material, 0.0) for material in Material], np.float32)
     share = gloss[surface.material] * (np.float32(0.6) + np.float32(0.4) * surface.normal[2])
     return _column(weather.horizon) * share
 
@@ -168,8 +165,8 @@ def _reflection(surface: Surface, weather: Weather) -> F32:
 def _sky(surface: Surface, weather: Weather, sun: Sun, which: NDArray[np.intp]) -> F32:
     right, forward, up = surface.right[which], surface.forward[which], surface.up[which]
     height = np.clip(up / np.float32(0.55), 0, 1)
-    flat = 1 / np.maximum(up, np.float32(0.06))
-    cloud = textures.noise(right * flat * 22, forward * flat * 22)
+    stretch = np.float32(22) / np.clip(up, np.float32(0.06), None)
+    cloud = textures.noise(right * stretch, forward * stretch)
     tone = 1 + np.float32(weather.clouds * 0.35) * cloud * np.clip(up * 6, 0, 1)
     blend = _column(weather.horizon) + height * (_column(weather.zenith) - _column(weather.horizon))
     color = blend * tone

@@ -82,8 +82,8 @@ def _draw(height: F32, table: Primitives, index: int, sun: Sun) -> None:
     rows = _cells(y - half_y, y + half_y, -sun.y * reach, _Y0, _NUM_Y)
     if columns.start >= columns.stop or rows.start >= rows.stop:
         return
-    gx = (np.arange(columns.start, columns.stop) + 0.5) * CELL_M + (_X0 - x)
-    gy = (np.arange(rows.start, rows.stop) + 0.5) * CELL_M + (_Y0 - y)
+    gx = _centres(columns, _X0 - x)
+    gy = _centres(rows, _Y0 - y)
     round_ = turned or table.shape[index] != Shape.BOX
     interval = _ellipse if round_ else _rectangle
     enter, leave = interval(gx[None, :], gy[:, None], half_x, half_y, sun)
@@ -98,6 +98,12 @@ def _cells(low: float, high: float, shift: float, origin: float, count: int) -> 
     first = int((low + min(shift, 0.0) - origin) / CELL_M)
     last = int((high + max(shift, 0.0) - origin) / CELL_M) + 1
     return slice(max(first, 0), min(last, count))
+
+
+def _centres(cells: slice, origin: float) -> F32:
+    """Cell centres in metres from `origin` of the grid."""
+    places = np.arange(cells.start, cells.stop, dtype=np.float32) + np.float32(0.5)
+    return places * np.float32(CELL_M) + np.float32(origin)
 
 
 def _rectangle(x: F32, y: F32, half_x: float, half_y: float, sun: Sun) -> tuple[F32, F32]:
@@ -116,5 +122,6 @@ def _ellipse(x: F32, y: F32, half_x: float, half_y: float, sun: Sun) -> tuple[F3
     square = dx * dx + dy * dy
     middle = -(px * dx + py * dy) / square
     spread = middle * middle - (px * px + py * py - 1) / square
-    reach = np.sqrt(np.maximum(spread, 0))
-    return middle - reach, np.where(spread > 0, middle + reach, -np.inf)
+    reach = np.sqrt(np.clip(spread, 0, None))
+    leave = np.where(spread > 0, middle + reach, np.float32(-np.inf))
+    return np.asarray(middle - reach, np.float32), leave

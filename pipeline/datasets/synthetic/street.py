@@ -189,9 +189,7 @@ def _lay_side(world: WorldBuilder, dice: Dice, plan: _Plan, side: int) -> None:
         if theme == "mixed":
             kind = dice.weighted({"houses": 0.52, "park": 0.16, "square": 0.16, "wall": 0.16})
         pavement = (side * kerb, side * (kerb + walk))
-        world.slab(
-            Deliver.SIDEWALK, pavement, (near, far), 0.12, Material.PAVING, frontage.PAVING
-        )
+        world.slab(Deliver.SIDEWALK, pavement, (near, far), 0.12, Material.PAVING, frontage.PAVING)
         frontage.FRONTAGES[kind](world, dice, frontage.Lot(side, kerb + walk, near, far))
         if barrier:
             frontage.guard_rail(world, side, side * (kerb + 0.15), (near, far))

@@ -20,7 +20,7 @@ _SKY_DEPTH_M = 1000.0
 class Surface:
     """What each of the N pixels looks at; rows of sky pixels hold finite placeholders."""
 
-    primitive: NDArray[np.int16]
+    primitive: NDArray[np.intp]
     material: NDArray[np.uint8]
     depth: F32
     """Metres along the camera axis."""
@@ -50,7 +50,7 @@ def locate(table: Primitives, hits: Hits, lens: Lens, pose: Pose) -> Surface:
     right, forward, up = (
         np.broadcast_to(part, shape).ravel() for part in (column[0], column[1], row)
     )
-    which = hits.primitive.ravel()
+    which = hits.primitive.ravel().astype(np.intp)
     depth = np.minimum(hits.depth.ravel(), np.float32(_SKY_DEPTH_M))
     x = np.float32(pose.x) + depth * right
     y = np.float32(pose.y) + depth * forward
@@ -64,7 +64,7 @@ def locate(table: Primitives, hits: Hits, lens: Lens, pose: Pose) -> Surface:
 
 
 def _on_primitive(
-    table: Primitives, which: NDArray[np.int16], x: F32, y: F32, z: F32
+    table: Primitives, which: NDArray[np.intp], x: F32, y: F32, z: F32
 ) -> tuple[tuple[F32, F32, F32], F32, F32]:
     """Normals and texture coordinates: a point lies on the face whose scaled coordinate is largest."""
     sin, cos = np.sin(table.heading)[which], np.cos(table.heading)[which]

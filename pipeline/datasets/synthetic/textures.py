@@ -41,10 +41,10 @@ def noise_tile() -> F32:
         octave = rng.standard_normal((_SIDE, _SIDE), dtype=np.float32)
         for _ in range(passes):
             for axis in (0, 1):
-                octave = (np.roll(octave, 1, axis) + 2 * octave + np.roll(octave, -1, axis)) / 4
+                around = np.roll(octave, 1, axis) + np.roll(octave, -1, axis)
+                octave = np.float32(0.5) * octave + np.float32(0.25) * around
         total += np.float32(weight) * octave
-    total -= total.mean()
-    return total / total.std()
+    return np.asarray((total - total.mean()) / total.std(), np.float32)
 
 
 @cache
@@ -64,7 +64,7 @@ def noise(u: F32, v: F32) -> F32:
     return noise_tile().ravel()[(row << 8) + column]
 
 
-def cell_hash(column: F32, row: F32, salt: F32) -> F32:
+def cell_hash(column: F32, row: F32, salt: F32 | float = 0.0) -> F32:
     """A value in [0, 1) for every cell of a grid."""
     mixed = np.sin(column * np.float32(12.9898) + row * np.float32(78.233) + salt) * 43758.547
     return np.asarray(mixed - np.floor(mixed), np.float32)
@@ -72,7 +72,7 @@ def cell_hash(column: F32, row: F32, salt: F32) -> F32:
 
 def fade(footprint: F32, detail_m: float) -> F32:
     """1 where pixels are much smaller than the detail, 0 where they are larger."""
-    return np.clip(1.5 - footprint / np.float32(detail_m), 0, 1)
+    return np.asarray(np.clip(1.5 - footprint / np.float32(detail_m), 0, 1), np.float32)
 
 
 def windows(u: F32, v: F32) -> tuple[NDArray[np.bool_], F32, F32]:
@@ -89,7 +89,7 @@ def bricks(u: F32, v: F32) -> F32:
     course = np.floor(v / np.float32(0.32))
     along = u / np.float32(0.7) + 0.5 * (course % 2)
     joint = (along - np.floor(along) < 0.12) | (v / np.float32(0.32) - course < 0.16)
-    shade = 0.9 + 0.25 * cell_hash(np.floor(along), course, np.float32(0))
+    shade = 0.9 + 0.25 * cell_hash(np.floor(along), course)
     return np.where(joint, np.float32(0.72), shade)
 
 
@@ -97,7 +97,7 @@ def flags(u: F32, v: F32) -> F32:
     """Brightness of square paving stones with joints, around 1."""
     a, b = u / np.float32(0.9), v / np.float32(0.9)
     joint = (a - np.floor(a) < 0.08) | (b - np.floor(b) < 0.08)
-    shade = 0.94 + 0.14 * cell_hash(np.floor(a), np.floor(b), np.float32(1))
+    shade = 0.94 + 0.14 * cell_hash(np.floor(a), np.floor(b), 1.0)
     return np.where(joint, np.float32(0.75), shade)
 
 
