@@ -16,7 +16,7 @@ from pipeline.datasets.synthetic import sensors
 from pipeline.datasets.synthetic.caption import describe
 from pipeline.datasets.synthetic.shade import expose
 from pipeline.datasets.synthetic.shadow import Sun, cast_shadows, no_shadows
-from pipeline.datasets.synthetic.street import build_world
+from pipeline.datasets.synthetic.street import World, build_world
 from pipeline.datasets.synthetic.weather import WEATHERS, check_attributes, scene_attributes
 
 RENDERER_VERSION = 1
@@ -67,7 +67,7 @@ def render_scene(
     def stream(number: int) -> np.random.Generator:
         return np.random.default_rng([seed, index, number])
 
-    world, weather = build_world(stream(_WORLD)), WEATHERS[condition]
+    world, weather = scene_world(seed, index), WEATHERS[condition]
     sun, lens = _draw_sun(stream(_SUN)), world.lens(size_px)
     shadows = cast_shadows(world.primitives, sun) if weather.sunny else no_shadows(sun)
     frame = expose(world, weather, shadows, lens, 0.0)
@@ -96,6 +96,11 @@ def render_scene(
         corner_case=corner_case,
         caption=describe(table, frame.hits, condition),
     )
+
+
+def scene_world(seed: int, index: int) -> World:
+    """The street of scene `index`, its camera and how it moves; weather has no say in it."""
+    return build_world(np.random.default_rng([seed, index, _WORLD]))
 
 
 def _draw_sun(rng: np.random.Generator) -> Sun:
