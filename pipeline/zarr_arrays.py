@@ -77,11 +77,11 @@ class RowArray:
 
         if not (self.folder / self.name / "zarr.json").exists():
             self._create(num_objects)
-        array = zarr.open_array(self.folder, path=self.name, mode="r+", config=WRITE_ALL)
+        array = zarr.open_array(self.folder, path=self.name, mode="r+")
         rows = num_objects * self.object_rows
         if array.shape[0] < rows:
             array.resize((rows, *self.row_shape))
-        return array
+        return array.with_config(WRITE_ALL)  # `open_array` ignores a `config`
 
     def _create(self, num_objects: int) -> None:
         import zarr
