@@ -1,0 +1,196 @@
+"""Scenes for training the tiny teacher: rendered once into memory-mapped arrays, cut into crops.
+
+`render_cache` writes one .npy file a sensor plus scenes.json into a directory and reuses a
+directory that already holds the same scenes. `SceneCrops` then makes batches: the same crop of
+every sensor, with the pixel values that inference would make, and what the crop truly holds.
+
+Shape letters: N scenes, B crops, P patches, K classes, H W pixels.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.datasets.synthetic.render import render_scene
+from pipeline.files import read_json, write_json
+from pipeline.modalities import TowerName
+from teacher.preprocess import depth_to_unit, normalise
+from teacher.tiny.captions import Content
+from teacher.tiny.layout import GRID, IMAGE_PX, MAX_DEPTH_M
+from teacher.tiny.lexicon import CLASSES
+
+SENSORS: dict[str, TowerName] = {
+    "rgb": "image",
+    "event": "image",
+    "depth": "depth",
+    "lidar": "depth",
+}
+"""Sensor to tower."""
+
+_ARRAYS = {"rgb": "uint8", "event": "uint8", "depth": "uint16", "lidar": "uint16", "label": "uint8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenes:
+    """N rendered scenes: arrays by sensor and "label", and what goes with them."""
+
+    arrays: Mapping[str, NDArray[np.generic]]
+    conditions: tuple[str, ...]
+    captions: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A crop in fractions of the picture: centre, half size, and whether it is mirrored."""
+
+    centre_x: float = 0.5
+    centre_y: float = 0.5
+    half_width: float = 0.5
+    half_height: float = 0.5
+    flip: bool = False
+
+    @property
+    def whole(self) -> bool:
+        return self == Box()
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What B crops hold: class shares per patch (B, P, K) and in all (B, K), and descriptions."""
+
+    patch_shares: Tensor
+    areas: Tensor
+    contents: tuple[Content, ...]
+
+
+def render_cache(directory: Path, seed: int, num: int, size_px: int, processes: int = 2) -> Scenes:
+    """Render scenes (seed, 0..num-1) into `directory`, or reuse what is there for these numbers."""
+    identity = {"seed": seed, "num": num, "size_px": size_px}
+    record = directory / "scenes.json"
+    if not record.is_file() or read_json(record)["identity"] != identity:
+        directory.mkdir(parents=True, exist_ok=True)
+        _allocate(directory, num, size_px)
+        work = partial(_render_range, directory, seed, size_px)
+        bounds = np.linspace(0, num, min(num, 8 * processes) + 1).astype(int).tolist()
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            texts = pool.starmap(work, zip(bounds[:-1], bounds[1:], strict=True))
+        write_json(record, {"identity": identity, "texts": [row for part in texts for row in part]})
+    rows = read_json(record)["texts"]
+    arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    return Scenes(arrays, tuple(row[0] for row in rows), tuple(row[1] for row in rows))
+
+
+def random_box(rng: np.random.Generator, whole_share: float) -> Box:
+    """The whole picture with the given probability, else a crop of 15 to 95 % of its area."""
+    flip = bool(rng.random() < 0.5)
+    if rng.random() < whole_share:
+        return Box(flip=flip)
+    side, aspect = np.sqrt(rng.uniform(0.15, 0.95)), np.exp(rng.uniform(-0.25, 0.25))
+    half_w, half_h = min(0.5 * side * aspect, 0.5), min(0.5 * side / aspect, 0.5)
+    centre_x, centre_y = rng.uniform(half_w, 1 - half_w), rng.uniform(half_h, 1 - half_h)
+    return Box(float(centre_x), float(centre_y), float(half_w), float(half_h), flip)
+
+
+def pixel_values(
+    scenes: Scenes,
+    sensor: str,
+    rows: NDArray[np.intp],
+    boxes: list[Box],
+    grey: np.random.Generator | None = None,
+) -> Tensor:
+    """The tower's input for one sensor of the given scenes, (B, 3, 64, 64).
+
+    Whole unmirrored pictures come out as `Tower.preprocess` makes them (a test compares the two).
+    `grey` replaces the channels by one random mixture of them, as near-infrared cameras look.
+    """
+    raw = torch.from_numpy(np.asarray(scenes.arrays[sensor][rows]).astype(np.float32))
+    if SENSORS[sensor] == "depth":
+        unit = depth_to_unit(raw, MAX_DEPTH_M, holes="upstream")[:, None]
+    else:
+        unit = raw.permute(0, 3, 1, 2) / 255.0
+    if grey is not None:
+        weights = torch.from_numpy(grey.dirichlet(np.ones(3), len(rows)).astype(np.float32))
+        unit = torch.einsum("bchw,bc->bhw", unit, weights)[:, None]
+    return normalise(_crop(unit, boxes, "bicubic"))
+
+
+def truth_of(scenes: Scenes, rows: NDArray[np.intp], boxes: list[Box]) -> Truth:
+    """Count the classes of every patch of the crops; ignored pixels count nowhere."""
+    num_classes = len(CLASSES)
+    labels = torch.from_numpy(np.asarray(scenes.arrays["label"][rows]).astype(np.float32))
+    ids = _crop(labels[:, None], boxes, "nearest")[:, 0].long()
+    ids[ids >= num_classes] = num_classes
+    count, cell = len(rows), torch.arange(IMAGE_PX) // (IMAGE_PX // GRID)
+    patch = cell[:, None] * GRID + cell[None, :]
+    index = (torch.arange(count)[:, None, None] * GRID**2 + patch) * (num_classes + 1) + ids
+    total = torch.bincount(index.flatten(), minlength=count * GRID**2 * (num_classes + 1))
+    shares = total.view(count, GRID**2, num_classes + 1)[..., :num_classes].float()
+    patch_BPK = shares / (IMAGE_PX // GRID) ** 2
+    area_BK = patch_BPK.mean(dim=1)
+    return Truth(patch_BPK, area_BK, _contents(scenes, rows, patch_BPK, area_BK))
+
+
+def _contents(
+    scenes: Scenes, rows: NDArray[np.intp], patch_BPK: Tensor, area_BK: Tensor
+) -> tuple[Content, ...]:
+    column_P = (torch.arange(GRID**2) % GRID + 0.5) / GRID
+    weight_BK = torch.einsum("bpk,p->bk", patch_BPK, column_P) / GRID**2
+    centre_BK = (weight_BK / area_BK.clamp_min(1e-6)).numpy()
+    return tuple(
+        Content(area_BK[i].numpy(), centre_BK[i], scenes.conditions[row])
+        for i, row in enumerate(rows)
+    )
+
+
+def _crop(values_BCHW: Tensor, boxes: list[Box], mode: str) -> Tensor:
+    """Cut and resize without antialiasing, as torch's bicubic resize does."""
+    theta = torch.tensor(
+        [
+            [
+                [(-2 if box.flip else 2) * box.half_width, 0.0, 2 * box.centre_x - 1],
+                [0.0, 2 * box.half_height, 2 * box.centre_y - 1],
+            ]
+            for box in boxes
+        ]
+    )
+    size = [len(boxes), values_BCHW.shape[1], IMAGE_PX, IMAGE_PX]
+    grid = functional.affine_grid(theta, size, align_corners=False)
+    return functional.grid_sample(
+        values_BCHW, grid, mode=mode, padding_mode="border", align_corners=False
+    )
+
+
+def _allocate(directory: Path, num: int, size_px: int) -> None:
+    for name, dtype in _ARRAYS.items():
+        tail = (3,) if name in ("rgb", "event") else ()
+        np.lib.format.open_memmap(
+            directory / f"{name}.npy", "w+", dtype, (num, size_px, size_px, *tail)
+        )
+
+
+def _render_range(
+    directory: Path, seed: int, size_px: int, start: int, stop: int
+) -> list[tuple[str, str]]:
+    files = {name: np.load(directory / f"{name}.npy", mmap_mode="r+") for name in _ARRAYS}
+    texts = []
+    for index in range(start, stop):
+        scene = render_scene(seed, index, size_px)
+        for name, file in files.items():
+            file[index] = getattr(scene, name)
+        texts.append((scene.condition, scene.caption))
+    for file in files.values():
+        file.flush()
+    return texts

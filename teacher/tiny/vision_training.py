@@ -1,0 +1,168 @@
+"""Phase two: the image and the depth tower, against the frozen text tower.
+
+Every step takes the same crops of the same scenes in one sensor of each tower. Terms, all ours:
+caption InfoNCE; presence of every class (binary, on class prompts); KL to the root areas of the
+classes; per-patch class shares along the dense path; and, for the image tower, the condition.
+Whole-scene InfoNCE alone learns the weather and nothing else, hence the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection
+
+from teacher.tiny.captions import MIN_AREA, describe
+from teacher.tiny.layout import GRID, IMAGE_PX, TOWERS, encode_texts, vision_network
+from teacher.tiny.progress import (
+    Phase,
+    contrastive_loss,
+    make_optimiser,
+    share_loss,
+    take_step,
+)
+from teacher.tiny.scenes import (
+    Box,
+    Scenes,
+    Truth,
+    pixel_values,
+    random_box,
+    truth_of,
+)
+from teacher.tiny.text_training import NUM_CLASSES, TAU, concept_embeddings, condition_loss
+from teacher.vision import TowerOutput, VisionNetwork
+
+PEAK_RATE = 1.5e-3
+WHOLE_SHARE = 0.4
+PATCH_TAU = 0.05
+KEPT_SHARE = 0.5
+DROPOUT_UNTIL = 0.65
+"""Half the patches are dropped for this share of the budget: nearly twice the steps (as upstream)."""
+PRESENCE_SCALE_INIT = 2.3
+PRESENCE_BIAS_INIT = -2.0
+SENSOR_SHARES = {
+    "image": {"rgb": 0.45, "grey": 0.15, "event": 0.4},
+    "depth": {"depth": 0.5, "lidar": 0.5},
+}
+_COMMON = {"caption": 0.5, "presence": 4.0, "areas": 1.0, "patches": 1.0}
+WEIGHTS = {"image": {**_COMMON, "condition": 0.3}, "depth": {**_COMMON, "condition": 0.05}}
+"""Depth hardly shows the weather (LiDAR drop-out does), so its condition term is small."""
+
+
+class Pupil(nn.Module):
+    """A vision tower in training, with what is thrown away after: patch dropout, presence offsets.
+
+    `kept` are the patches that the tower sees; `release` gives the plain tower back.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = vision_network()
+        self.presence_scale = nn.Parameter(torch.tensor(PRESENCE_SCALE_INIT))
+        self.presence_bias = nn.Parameter(torch.full((NUM_CLASSES,), PRESENCE_BIAS_INIT))
+        self.kept = torch.arange(GRID**2)
+        embeddings = self.tower.vision_model.embeddings
+        self._hook = embeddings.register_forward_hook(lambda _module, _args, out: self._drop(out))
+
+    def _drop(self, tokens_BND: Tensor) -> Tensor:
+        return torch.cat([tokens_BND[:, :1], tokens_BND[:, 1 + self.kept]], dim=1)
+
+    def release(self) -> VisionNetwork:
+        self._hook.remove()
+        return self.tower.eval()
+
+
+def train_vision(
+    scenes: Scenes,
+    text: CLIPTextModelWithProjection,
+    tokenizer: Any,
+    phase: Phase,
+    seed: int,
+    batch: int,
+) -> Mapping[str, VisionNetwork]:
+    """Train both vision towers; returns them by tower name, in eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        pupils = {name: Pupil().train() for name in TOWERS}
+    rng = np.random.default_rng([seed, 2])
+    prompts = concept_embeddings(partial(encode_texts, text, tokenizer))
+    optimisers = {name: make_optimiser(pupil.parameters()) for name, pupil in pupils.items()}
+    while phase.fraction < 1.0:
+        num_kept = GRID**2 if phase.fraction > DROPOUT_UNTIL else int(GRID**2 * KEPT_SHARE)
+        rows = rng.choice(len(scenes), min(batch, len(scenes)), replace=False)
+        boxes = [random_box(rng, WHOLE_SHARE) for _ in rows]
+        truth = truth_of(scenes, rows, boxes)
+        with torch.no_grad():
+            caption_BD = encode_texts(text, tokenizer, captions_of(scenes, rows, boxes, truth, rng))
+        rate = phase.learning_rate(PEAK_RATE)
+        logged: dict[str, float] = {}
+        for name, pupil in pupils.items():
+            pupil.kept = torch.from_numpy(np.sort(rng.permutation(GRID**2)[:num_kept]))
+            pixels = mixed_pixels(scenes, SENSOR_SHARES[name], rows, boxes, rng)
+            terms = loss_terms(pupil, pixels, truth, caption_BD, prompts)
+            weighted = [WEIGHTS[name][key] * term for key, term in terms.items()]
+            take_step(optimisers[name], torch.stack(weighted).sum(), rate)
+            logged |= {f"{name}.{key}": float(term.detach()) for key, term in terms.items()}
+        phase.advance(logged)
+    return {name: pupil.release() for name, pupil in pupils.items()}
+
+
+def captions_of(
+    scenes: Scenes,
+    rows: NDArray[np.intp],
+    boxes: list[Box],
+    truth: Truth,
+    rng: np.random.Generator,
+) -> list[str]:
+    """A composed caption for every crop; half of the whole scenes keep their own."""
+    captions = [describe(content, rng) for content in truth.contents]
+    for index, box in enumerate(boxes):
+        if box.whole and rng.random() < 0.5:
+            captions[index] = scenes.captions[rows[index]]
+    return captions
+
+
+def mixed_pixels(
+    scenes: Scenes,
+    shares: Mapping[str, float],
+    rows: NDArray[np.intp],
+    boxes: list[Box],
+    rng: np.random.Generator,
+) -> Tensor:
+    """Pixel values of every sample in one sensor, drawn with the given shares, (B, 3, 64, 64)."""
+    drawn = rng.choice(list(shares), len(rows), p=list(shares.values()))
+    pixels = torch.zeros(len(rows), 3, IMAGE_PX, IMAGE_PX)
+    for sensor in shares:
+        where = np.flatnonzero(drawn == sensor)
+        if len(where):
+            source, grey = ("rgb", rng) if sensor == "grey" else (sensor, None)
+            crops = [boxes[i] for i in where]
+            pixels[where] = pixel_values(scenes, source, rows[where], crops, grey)
+    return pixels
+
+
+def loss_terms(
+    pupil: Pupil, pixels: Tensor, truth: Truth, caption_BD: Tensor, prompts: Tensor
+) -> dict[str, Tensor]:
+    """Every term of one tower on one batch, unweighted; prompts as `concept_embeddings` gives."""
+    output: TowerOutput = pupil.tower(pixels, patch=True)
+    assert output.patch is not None
+    class_KD, embedding_BD = prompts[:NUM_CLASSES], output.embedding
+    logits_BK = pupil.presence_scale.exp() * embedding_BD @ class_KD.T + pupil.presence_bias
+    present_BK = (truth.areas >= MIN_AREA).float()
+    root_BK = truth.areas.sqrt()
+    share_BK = root_BK / root_BK.sum(dim=1, keepdim=True).clamp_min(1e-6)
+    patch_ND, patch_NK = output.patch.flatten(0, 1), truth.patch_shares[:, pupil.kept].flatten(0, 1)
+    return {
+        "caption": contrastive_loss(embedding_BD, caption_BD, pupil.tower.logit_scale),
+        "presence": nn.functional.binary_cross_entropy_with_logits(logits_BK, present_BK),
+        "areas": share_loss(embedding_BD, class_KD, share_BK, TAU),
+        "patches": share_loss(patch_ND, class_KD, patch_NK, PATCH_TAU),
+        "condition": condition_loss(embedding_BD, prompts, list(truth.contents)),
+    }
