@@ -16,7 +16,6 @@ from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.files import read_json, sha256_file, write_json
-from pipeline.modalities import ModalitySpec
 from teacher.settings import Preprocessing
 from teacher.source import TowerFiles
 
@@ -51,16 +50,12 @@ def weights_digest(path: Path, cache: Path) -> str:
 
 
 def tower_identity(
-    files: TowerFiles,
-    preprocessing: Preprocessing,
-    spec: ModalitySpec,
-    *,
-    outputs: Sequence[str],
-    compute_dtype: str,
-    stored_dtype: str,
-    cache: Path,
+    files: TowerFiles, preprocessing: Preprocessing, *, compute_dtype: str, cache: Path
 ) -> dict[str, Any]:
-    """Everything that one modality's stored embeddings depend on, JSON-ready."""
+    """Everything about the tower that an embedding depends on, JSON-ready.
+
+    The modality's stored form, the outputs and their stored type are the target store's to add.
+    """
     return {
         "forward": FORWARD_VERSION,
         "weights": weights_digest(files.weights, cache),
@@ -70,10 +65,7 @@ def tower_identity(
             "projection_dim": files.config.projection_dim,
         },
         "preprocessing": preprocessing.identity(),
-        "modality": spec.identity(),
-        "outputs": sorted(outputs),
         "compute_dtype": compute_dtype,
-        "stored_dtype": stored_dtype,
     }
 
 

@@ -1,0 +1,244 @@
+"""The precompute stage: right rows, nothing twice, byte-identical after a kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import teacher
+from pipeline.codecs import decode_png
+from pipeline.config import Config, dump_config
+from pipeline.errors import CorruptTarget
+from pipeline.manifest import Manifest
+from pipeline.prepare import prepare
+from pipeline.prompts_store import resolve_prompts
+from pipeline.shards import picture_member, read_shard
+from pipeline.targets import resolve
+from pipeline.workspace import Workspace
+from teacher.encode import precompute
+
+NUM_TRAIN, SHARD_SIZE, BATCH = 10, 4, 3
+
+
+def write_pictures(root: Path) -> None:
+    """Two image modalities and metric depth; one sample lacks its depth, one its nir."""
+    rng = np.random.default_rng([5])
+    for split, count in (("train", NUM_TRAIN), ("val", 3)):
+        for index in range(count):
+            arrays = {
+                "rgb": rng.integers(0, 256, (40, 50, 3), dtype=np.uint8),
+                "nir": rng.integers(0, 256, (40, 50), dtype=np.uint8),
+                "depth": rng.integers(0, 9000, (40, 50), dtype=np.uint16),
+                "label": rng.integers(0, 3, (40, 50), dtype=np.uint8),
+            }
+            for name, array in arrays.items():
+                if (split, index, name) in {("train", 2, "depth"), ("train", 5, "nir")}:
+                    continue
+                path = root / name / split / f"{index:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+
+
+def make_config(root: Path, source: Path, **changes: Any) -> Config:
+    data: dict[str, Any] = {
+        "name": "small",
+        "workspace": str(root / "workspace"),
+        "dataset": {
+            "adapter": "folder",
+            "root": str(root / "pictures"),
+            "classes": ["road", "car", "tree"],
+            "missing": "allow",
+        },
+        "modalities": {"rgb": {}, "nir": {}, "depth": {}},
+        "store": {"shard_size": SHARD_SIZE},
+        "prepare": {"workers": 1},
+        "teacher": {
+            "name": str(source),
+            "batch_size": BATCH,
+            "device": "cpu",
+            "outputs": ["embedding", "patch"],
+            **changes,
+        },
+    }
+    return Config.model_validate(data)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
+    """A folder with pictures and a prepared workspace, no targets."""
+    root = tmp_path_factory.mktemp("prepared")
+    write_pictures(root / "pictures")
+    config = make_config(root, source)
+    prepare(config, Workspace.of(config), progress=False)
+    return root
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared workspace; the pictures stay where they are."""
+    shutil.copytree(prepared / "workspace", tmp_path / "workspace")
+    (tmp_path / "pictures").symlink_to(prepared / "pictures")
+    return tmp_path
+
+
+@pytest.fixture
+def config(root: Path, prepared: Path, source: Path) -> Config:
+    data = make_config(prepared, source).model_dump(mode="json", exclude_none=True)
+    return Config.model_validate({**data, "workspace": str(root / "workspace")})
+
+
+def run(config: Config) -> Any:
+    return precompute(config, Workspace.of(config), progress=False)
+
+
+def stored_bytes(config: Config) -> dict[str, bytes]:
+    """Every file under targets and prompts but the cost journal and locks."""
+    root = Workspace.of(config).root
+    files = [p for name in ("targets", "prompts") for p in (root / name).rglob("*") if p.is_file()]
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in files
+        if "cost" not in path.parts and path.name != ".lock"
+    }
+
+
+def test_every_row_is_the_embedding_of_its_own_picture(config: Config, source: Path) -> None:
+    report = run(config)
+    assert (report.done, report.skipped, report.failed) == (4 * 3 + 1, 0, ())
+    workspace = Workspace.of(config)
+    rows = 0
+    for name, spec in config.specs().items():
+        tower = teacher.load_tower(str(source), spec.tower)
+        store = resolve(config, workspace, name)
+        for shard in Manifest.load(workspace.dataset(config)).all_shards:
+            members = dict(read_shard(shard.path, shard.sha256))
+            found = {o: store.read(shard, o) for o in ("embedding", "patch")}
+            for row, key in enumerate(shard.keys):
+                if not shard.present[name][row]:
+                    assert all(np.isnan(array[row]).all() for array in found.values())
+                    continue
+                picture = decode_png(members[key][picture_member(name)], spec, key)
+                output = tower.encode(tower.preprocess([picture]), patch=True)
+                for out, array in found.items():
+                    expected = getattr(output, out)[0].numpy()
+                    np.testing.assert_allclose(array[row], expected, atol=6e-4)
+                rows += 1
+            assert store.cost(shard)["num_pictures"] == sum(shard.present[name])
+            assert store.cost(shard)["seconds"] > 0
+    assert rows == 3 * (NUM_TRAIN + 3) - 2
+
+
+def test_prompts_are_kept_with_their_mean(config: Config, source: Path) -> None:
+    run(config)
+    store = resolve_prompts(config, Workspace.of(config))
+    expected = teacher.load_text_tower(str(source)).encode(["a photo of a road."]).numpy()[0]
+    np.testing.assert_allclose(store.class_embedding()[0], expected, atol=1e-6)
+    assert store.prompt_embedding().shape == (3, 1, 12)
+
+
+def test_a_second_run_needs_no_torch(config: Config, root: Path) -> None:
+    run(config)
+    (root / "config.toml").write_text(dump_config(config))
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from pipeline.config import load_config\n"
+        "from pipeline.workspace import Workspace\n"
+        "from teacher.encode import precompute\n"
+        f"config = load_config({str(root / 'config.toml')!r})\n"
+        "report = precompute(config, Workspace.of(config))\n"
+        "assert (report.done, report.skipped) == (0, 13), report\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_hole_is_filled_with_the_very_same_bytes(config: Config) -> None:
+    run(config)
+    whole = stored_bytes(config)
+    store = resolve(config, Workspace.of(config), "nir")
+    (store.path / "ledger" / "train" / "train-000001.json").unlink()
+    store.array("train", "patch").object_path(1).unlink()
+    assert run(config).done == 1
+    assert stored_bytes(config) == whole
+
+
+def test_killed_and_called_again_gives_the_same_bytes(config: Config, root: Path) -> None:
+    whole_config = Config.model_validate(
+        {**config.model_dump(mode="json", exclude_none=True), "workspace": str(root / "whole")}
+    )
+    shutil.copytree(root / "workspace", root / "whole")
+    run(whole_config)
+    (root / "config.toml").write_text(dump_config(config))
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from pipeline.config import load_config\n"
+        "from pipeline.workspace import Workspace\n"
+        "from teacher.encode import precompute\n"
+        f"config = load_config({str(root / 'config.toml')!r})\n"
+        "precompute(config, Workspace.of(config), progress=False)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    ledgers = root / "workspace" / "targets"
+    deadline = time.monotonic() + 200
+    while not list(ledgers.rglob("ledger/*/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    report = run(config)
+    assert report.skipped > 0
+    assert stored_bytes(config) == stored_bytes(whole_config)
+
+
+def test_new_templates_leave_the_pictures_alone(config: Config) -> None:
+    run(config)
+    teacher_settings = config.teacher.model_copy(update={"templates": "driving"})
+    report = run(config.model_copy(update={"teacher": teacher_settings}))
+    assert (report.done, report.skipped) == (1, 12)
+
+
+def test_new_preprocessing_is_another_store(config: Config) -> None:
+    run(config)
+    before = resolve(config, Workspace.of(config), "depth").provenance
+    deeper = config.model_copy(
+        update={"teacher": config.teacher.model_copy(update={"max_depth_m": 80.0})}
+    )
+    report = run(deeper)
+    assert (report.done, report.skipped) == (4, 9)
+    after = resolve(deeper, Workspace.of(deeper), "depth").provenance
+    assert before.tower_fingerprint != after.tower_fingerprint
+    assert after.tower["preprocessing"]["max_depth_m"] == 80.0
+
+
+@pytest.fixture
+def broken_source(source: Path, tmp_path: Path) -> Callable[[float], Path]:
+    def make(value: float) -> Path:
+        copy = shutil.copytree(source, tmp_path / "broken")
+        weights = copy / "LanguageBind_Depth" / "model.safetensors"
+        state = {name: tensor.clone() for name, tensor in load_file(weights).items()}
+        state["visual_projection.weight"][:] = value
+        weights.unlink()
+        save_file(state, weights)
+        return copy
+
+    return make
+
+
+def test_a_number_that_is_not_finite_names_the_sample(
+    config: Config, broken_source: Callable[[float], Path]
+) -> None:
+    name = str(broken_source(torch.inf))
+    broken = config.model_copy(update={"teacher": config.teacher.model_copy(update={"name": name})})
+    with pytest.raises(CorruptTarget, match="sample train_000: depth embedding"):
+        run(broken)
