@@ -121,7 +121,7 @@ def _require_modality(files: TowerFiles, modality: TowerName | None) -> TowerFil
     if modality is None or files.config.modality == modality:
         return files
     raise CheckpointError(
-        f"{files.name}: expected a {modality} tower, found the {files.config.modality} tower. "
+        f"{files.name}: expected the {modality} tower, found the {files.config.modality} tower. "
         "Give teacher.name a source that has both, or change the modality's tower."
     )
 

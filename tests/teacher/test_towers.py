@@ -172,7 +172,7 @@ def test_half_precision_stays_close(
 
 
 def test_a_wrong_modality_or_option_is_refused(goldens: Path) -> None:
-    with pytest.raises(CheckpointError, match="expected a thermal tower, found the depth tower"):
+    with pytest.raises(CheckpointError, match="expected the thermal tower, found the depth tower"):
         teacher.load_tower(str(goldens / "LanguageBind_Depth"), "thermal")
     with pytest.raises(ConfigError, match="no option 'max_depth'; expected one of size_px"):
         teacher.load_tower(str(goldens), "depth", max_depth=5)
