@@ -21,6 +21,7 @@ from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest
 from pipeline.stage import StageReport
 from pipeline.workspace import Workspace
+from student.run import identify
 
 SCHEMA = 1
 FOLDER, PAGE, RECORD = "report", "index.html", "report.json"
@@ -53,8 +54,13 @@ def report(config: Config, workspace: Workspace) -> StageReport:
 
 
 def report_is_current(config: Config, workspace: Workspace) -> bool:
-    """Whether the page is there and made from what is in the workspace now. Raises as `report`."""
+    """Whether the page is there and made from what is in the workspace now; False before scoring.
+
+    Raises `DatasetError` or `MissingTarget` before the stages that a run starts from.
+    """
     manifest = Manifest.load(workspace.dataset(config))
+    if not identify(config, workspace, manifest).evaluation.is_file():
+        return False
     rows, _ = scored_rows(config, workspace, manifest)
     files = input_files(rows, config, workspace, manifest)
     record = _record(rows, config, workspace.root, files)

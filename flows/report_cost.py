@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
 def size(num_bytes: int) -> str:
     """`512 B`, `3.1 kB`, `1.2 GB` (powers of 1000)."""
     value, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
+    while value >= 999.5 and len(units) > 1:
         value /= 1000
         units.pop(0)
     return f"{value:.0f} B" if units[0] == "B" else f"{value:.3g} {units[0]}"

@@ -74,7 +74,7 @@ def page_values(sources: Sources) -> dict[str, Any]:
         "curves": _curves(rows),
         **_class_table(main, columns, sources.palette),
         **_condition_table(main, columns, sources.condition_counts),
-        "samples": [_sample(s, main.config, sources.palette) for s in sources.samples],
+        "samples": [sample_values(s, main.config, sources.palette) for s in sources.samples],
         **cost_values(sources, styles),
         "refused": sources.refused[:NUM_REFUSED_SHOWN],
         "num_refused": len(sources.refused),
@@ -277,7 +277,7 @@ def _condition_table(
     }
 
 
-def _sample(sample: SampleInputs, config: Config, palette: Sequence[RGB]) -> dict[str, Any]:
+def sample_values(sample: SampleInputs, config: Config, palette: Sequence[RGB]) -> dict[str, Any]:
     """A grid of figures: readings and label above, the predictions from each below.
 
     With one modality there is one line: reading, label, prediction.
