@@ -75,7 +75,10 @@ def run_training(config_path: str, overrides: list[str], row: str, num_rows: int
         )
 
 
-@flow(name="any2seg", task_runner=ThreadPoolTaskRunner(max_workers=SIDE_BY_SIDE))
+_side_by_side: Any = ThreadPoolTaskRunner(max_workers=SIDE_BY_SIDE)
+
+
+@flow(name="any2seg", task_runner=_side_by_side)
 def any2seg(config_path: str, overrides: list[str] | None = None) -> dict[str, Any]:
     """Run every stage that a config needs; what is already in the workspace is not made again.
 

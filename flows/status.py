@@ -1,0 +1,88 @@
+"""What of a config's run is there, missing or stale, read from the workspace alone.
+
+Loads neither torch nor Prefect and changes nothing. `any2seg status` prints the rows; `any2seg run` asks for
+the first one that is incomplete and starts a flow only if there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.stages import MAIN_ROW, rows
+from pipeline.config import Config
+from pipeline.coverage import CoverageRow, coverage_rows
+from pipeline.errors import CheckpointError, DatasetError, MissingTarget
+from pipeline.manifest import Manifest
+from pipeline.workspace import Workspace
+from student.run import Run, identify, is_finished, steps_done
+
+
+def status_rows(config: Config, workspace: Workspace) -> list[CoverageRow]:
+    """One row per stage and split, modality, prompt set or training row."""
+    return [*coverage_rows(config, workspace), *_run_rows(config, workspace)]
+
+
+def first_missing(config: Config, workspace: Workspace) -> str | None:
+    """The first incomplete row as text, or None when there is nothing to do."""
+    for row in status_rows(config, workspace):
+        if not row.complete:
+            return f"{row.stage} {row.what}: {row.missing + row.stale} {row.unit}"
+    return _outdated_teacher(config, workspace)
+
+
+def report_path(config: Config, workspace: Workspace) -> Path:
+    """Where the report of this config's main run is, or will be."""
+    return identify(config, workspace).folder / "report" / "index.html"
+
+
+def _run_rows(config: Config, workspace: Workspace) -> Iterator[CoverageRow]:
+    steps = config.train.steps
+    runs: dict[str, Run] = {}
+    for name, row in rows(config).items():
+        try:
+            run = runs[name] = identify(row, workspace)
+        except (DatasetError, MissingTarget):
+            yield CoverageRow(
+                "train", name, "steps", missing=steps, note="waits for the stages before"
+            )
+            continue
+        done = steps_done(run)
+        yield CoverageRow("train", name, "steps", there=done, missing=steps - done, note=run.id)
+    for name, row in rows(config).items():
+        yield _one("evaluate", name, name in runs and _is_evaluated(row, runs[name]))
+    yield _one("report", "page", MAIN_ROW in runs and _is_reported(config, workspace))
+
+
+def _is_evaluated(config: Config, run: Run) -> bool:
+    from student.evaluate import current_scores
+
+    return is_finished(run) and current_scores(run, config) is not None
+
+
+def _is_reported(config: Config, workspace: Workspace) -> bool:
+    from flows.report import report_is_current
+
+    return report_is_current(config, workspace)
+
+
+def _one(stage: str, what: str, is_there: bool) -> CoverageRow:
+    return CoverageRow(stage, what, "files", there=int(is_there), missing=int(not is_there))
+
+
+def _outdated_teacher(config: Config, workspace: Workspace) -> str | None:
+    """Whether the weights behind the teacher's name are no longer those of the cached embeddings.
+
+    A teacher that is not on this machine cannot have changed on it: then there is nothing to say.
+    """
+    from teacher.plan import plan_towers
+
+    manifest = Manifest.load(workspace.dataset(config))
+    try:
+        plans = plan_towers(config, workspace)
+    except CheckpointError:
+        return None
+    changed = [name for plan in plans for s in manifest.all_shards for name in plan.missing(s)]
+    if not changed:
+        return None
+    return f"precompute: the teacher of {', '.join(dict.fromkeys(changed))} changed"
