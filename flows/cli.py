@@ -130,11 +130,12 @@ def status(config: ConfigPath, overrides: Overrides = None) -> None:
     from flows.status import status_rows
 
     loaded = load_config(config, overrides or ())
-    table = Table("stage", "what", "there", "missing", "stale", "note")
+    table = Table("stage", "what", "unit", "there", "missing", "stale", "note")
     for line in status_rows(loaded, Workspace.of(loaded)):
         missing = f"[red]{line.missing}[/]" if line.missing else "0"
         stale = f"[yellow]{line.stale}[/]" if line.stale else "0"
-        table.add_row(line.stage, line.what, str(line.there), missing, stale, line.note)
+        counts = (str(line.there), missing, stale)
+        table.add_row(line.stage, line.what, line.unit, *counts, line.note)
     out.print(table)
 
 
