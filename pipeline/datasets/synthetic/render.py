@@ -104,5 +104,5 @@ def scene_world(seed: int, index: int) -> World:
 
 
 def _draw_sun(rng: np.random.Generator) -> Sun:
-    azimuth, elevation = rng.uniform(-math.pi, math.pi), rng.uniform(0.5, 1.0)
+    azimuth, elevation = rng.uniform(-math.pi, math.pi), rng.uniform(0.62, 1.05)
     return Sun(math.sin(azimuth), math.cos(azimuth), math.tan(elevation))

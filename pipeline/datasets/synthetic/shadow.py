@@ -13,11 +13,11 @@ import numpy as np
 
 from pipeline.datasets.synthetic.primitives import F32, Primitives, Shape
 
-CELL_M = 0.25
-_X0, _Y0, _NUM_X, _NUM_Y = -24.0, -8.0, 192, 224
-_LOWEST_M, _TALL_M, _LEAST_M3 = 0.3, 1.8, 0.1
+CELL_M = 0.3
+_X0, _Y0, _NUM_X, _NUM_Y = -24.0, -6.0, 160, 170
+_LOWEST_M, _TALL_M, _LEAST_M3 = 0.3, 1.8, 0.12
 """Things that are flatter, or both lower and smaller than this, cast no shadow worth the time."""
-_BIAS_M = 0.45
+_BIAS_M = 0.5
 """A cell's height error at a steep sun; less would shade lit faces."""
 
 

@@ -59,8 +59,8 @@ def noise_tables() -> tuple[F32, F32]:
 
 def noise(u: F32, v: F32) -> F32:
     """The tile at (u, v) in samples, wrapped; any shape."""
-    row = v.astype(np.int32) & (_SIDE - 1)
-    column = u.astype(np.int32) & (_SIDE - 1)
+    row = np.floor(v).astype(np.int32) & (_SIDE - 1)
+    column = np.floor(u).astype(np.int32) & (_SIDE - 1)
     return noise_tile().ravel()[(row << 8) + column]
 
 
