@@ -30,7 +30,7 @@ MARKER_SIGNS = "\u25c6\u25a0\u25cf\u25bc\u271a\u25b2\u2716"
 """The same marks as characters, for keys in the page."""
 NUM_ROW_COLOURS = 6
 """Row colours that the page defines (`--row-0` is the main run); further rows start again at 1."""
-_POINTS = 240
+_POINTS = 160
 """Points a curve is drawn with, however long the run."""
 
 
@@ -118,9 +118,9 @@ def curve_chart(metric: str, title: str, curves: Sequence[Curve], *, smooth: boo
     axes = figure.add_axes((0.135, 0.15, 0.84, 0.71))
     _plain_axes(axes)
     axes.grid(True, axis="y", color=GRID, linewidth=0.6)
-    for curve in sorted(curves, key=lambda c: -c.index):
+    bands = [(curve, *moving_band(curve.steps, curve.values, smooth)) for curve in curves]
+    for curve, steps, mean, low, high in reversed(bands):
         colour = _stand_in(curve.index)
-        steps, mean, low, high = moving_band(curve.steps, curve.values, smooth)
         if curve.index == 0:
             axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(
@@ -134,8 +134,7 @@ def curve_chart(metric: str, title: str, curves: Sequence[Curve], *, smooth: boo
     axes.yaxis.set_major_formatter("{x:.4g}")
     axes.locator_params(axis="x", integer=True)
     axes.set_title(title, fontsize=10, color=INK, loc="left")
-    ends = [moving_band(c.steps, c.values, smooth)[1][-1] for c in curves]
-    last = ", ".join(f"{c.row} ends at {end:.3g}" for c, end in zip(curves, ends, strict=True))
+    last = ", ".join(f"{curve.row} ends at {mean[-1]:.3g}" for curve, _, mean, _, _ in bands)
     return _as_page_svg(figure, metric, f"{title} over training steps: {last}.")
 
 
