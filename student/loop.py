@@ -41,7 +41,7 @@ from student.losses import class_weights, segmentation_loss
 from student.lscd import Lscd, TeacherBatch
 from student.model import Student
 from student.resize import resize
-from student.run import Run, reads_prompts, reads_targets
+from student.run import Run, reads_prompts, reads_targets, steps_done
 from student.samples import list_samples
 from student.stream import Augment, Batch, TargetJoin, TrainStream, loader
 
@@ -118,7 +118,8 @@ class Trainer:
             torch.set_rng_state(checkpoint.part("rng")["torch"])
             self.steps_done = checkpoint.step
             self.rows = [row for row in _read_metrics(self.run) if row["step"] <= self.steps_done]
-            self.saved = True
+            # A killed run may have left the state file one checkpoint behind.
+            self.saved = steps_done(self.run) == self.steps_done
         return self.steps_done
 
     def batches(self, first: int) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ teacher's outputs are there.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from pipeline import VERSION
 from pipeline.config import Config, dump_config
 from pipeline.files import read_json, write_bytes, write_json
-from pipeline.fingerprint import SHORT, fingerprint
+from pipeline.fingerprint import SHORT, canonical_json, fingerprint
 from pipeline.manifest import Manifest
 from pipeline.prompts_store import resolve_prompts
 from pipeline.targets import resolve
@@ -66,7 +67,7 @@ class Run:
 def identify(config: Config, workspace: Workspace, manifest: Manifest | None = None) -> Run:
     """The run that this config asks for, whether it exists or not."""
     manifest = manifest or Manifest.load(workspace.dataset(config))
-    identity = {
+    identity: dict[str, Any] = {
         "schema": RUN_SCHEMA,
         "code": VERSION,
         "seed": config.seed,
@@ -78,6 +79,7 @@ def identify(config: Config, workspace: Workspace, manifest: Manifest | None = N
         "towers": _tower_fingerprints(config, workspace),
         "prompts": _prompt_fingerprint(config, workspace),
     }
+    identity = json.loads(canonical_json(identity))  # lists for tuples: equal to what files hold
     run_id = f"{config.name}-{fingerprint(identity)[:SHORT]}"
     return Run(run_id, workspace.runs / run_id, identity)
 

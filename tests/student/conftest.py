@@ -1,4 +1,5 @@
-"""A prepared workspace with random unit-norm targets, as a student finds it when a teacher has been there."""
+"""A prepared workspace with random unit-norm targets, as a student finds it when a teacher has
+been there."""
 
 from __future__ import annotations
 

@@ -1,0 +1,68 @@
+"""The evaluation stage: `evaluate(config, workspace)` scores every non-empty subset of the
+modalities.
+
+Writes `runs/<run-id>/evaluation.json` and, for some samples, `pictures/<key>/{label,
+<subset>}.png` with class ids (`<subset>`: modalities joined by `+`). Skipped, without importing
+torch, if that file is there for the same checkpoint and settings. Absent modalities are skipped,
+not filled with zeros; a sample that has none of a subset's modalities does not count for that
+subset. What can fail: `CheckpointError` (nothing trained yet), `DatasetError` (no such split, no
+labelled pixel), `CorruptShard`, `FingerprintMismatch`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import CheckpointError
+from pipeline.files import read_json, write_json
+from pipeline.manifest import Manifest
+from pipeline.stage import StageReport
+from pipeline.workspace import Workspace
+from student.run import Run, identify
+
+EVALUATION_SCHEMA = 1
+
+
+def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> StageReport:
+    """Score the run's last checkpoint. Units of the report are subsets of the modalities."""
+    started = time.perf_counter()
+    manifest = Manifest.load(workspace.dataset(config))
+    run = identify(config, workspace, manifest)
+    if not run.checkpoint.exists():
+        raise CheckpointError(
+            f"{run.checkpoint}: expected a trained student, found none. Run `any2seg train CONFIG`."
+        )
+    found = current_scores(run, config)
+    num_subsets = 2 ** len(config.modalities) - 1
+    if found is None:
+        from student.scoring import score
+
+        found = {"schema": EVALUATION_SCHEMA, "settings": settings(config)}
+        found |= score(config, manifest, run, progress=progress)
+        write_json(run.evaluation, found)
+        done, skipped = num_subsets, 0
+    else:
+        done, skipped = 0, num_subsets
+    details = {"run_id": run.id} | {key: found[key] for key in ("all", "mean", "worst", "step")}
+    seconds = time.perf_counter() - started
+    return StageReport("evaluate", done=done, skipped=skipped, seconds=seconds, details=details)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What the scores depend on, beside the checkpoint."""
+    return {"split": config.evaluate.split, "num_pictures": config.evaluate.num_pictures}
+
+
+def current_scores(run: Run, config: Config) -> dict[str, Any] | None:
+    """The scores of this very checkpoint with these settings, if they are there."""
+    try:
+        found: dict[str, Any] = read_json(run.evaluation)
+        digest = read_json(run.checkpoint_state)["sha256"]
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    wanted = (EVALUATION_SCHEMA, settings(config), digest)
+    same = wanted == (found["schema"], found["settings"], found["checkpoint_sha256"])
+    return found if same else None
