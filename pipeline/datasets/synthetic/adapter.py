@@ -50,11 +50,7 @@ class SyntheticOptions(DatasetOptions):
 
     def num_samples(self, split: str) -> int:
         """Scenes in a split. `DatasetError` on an unknown split."""
-        if split not in SPLITS:
-            raise DatasetError(
-                f"synthetic: unknown split {split!r}; expected one of {', '.join(SPLITS)}"
-            )
-        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}[split]
+        return (self.num_train, self.num_val, self.num_test)[_split_number(split)]
 
 
 class SyntheticAdapter:
@@ -111,4 +107,12 @@ class SyntheticAdapter:
 
 def scene_index(split: str, number: int) -> int:
     """The renderer's index of scene `number` of a split; no two splits share one."""
-    return number * len(SPLITS) + SPLITS.index(split)
+    return number * len(SPLITS) + _split_number(split)
+
+
+def _split_number(split: str) -> int:
+    if split not in SPLITS:
+        raise DatasetError(
+            f"synthetic: unknown split {split!r}; expected one of {', '.join(SPLITS)}"
+        )
+    return SPLITS.index(split)

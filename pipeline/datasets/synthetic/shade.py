@@ -197,7 +197,7 @@ def _mirror(image: F32, surface: Surface, weather: Weather, lens: Lens) -> None:
         return
     row, column = np.divmod(which, lens.size_px)
     above = np.clip((2 * lens.horizon_px - row - 0.5).astype(np.intp), 0, lens.size_px - 1)
-    grazing = 1 - np.clip(-surface.up[which] * 1.6, 0, 0.8)
+    grazing = 1 - np.clip(-surface.up[which] * 1.4, 0, 0.8)
     puddle = np.clip(0.6 + 0.25 * textures.noise(surface.u[which] * 5, surface.v[which] * 5), 0, 1)
     ground = np.float32(weather.wet) * puddle
     strength = (np.where(is_water[which], 0.8, ground) * grazing).astype(np.float32)

@@ -81,7 +81,7 @@ WEATHERS: dict[str, Weather] = {
     "rain": Weather(
         ambient=(0.46, 0.50, 0.56), sun=(0.0, 0.0, 0.0), zenith=(0.25, 0.28, 0.33),
         horizon=(0.42, 0.46, 0.51), haze_per_m=0.010, clouds=0.45, exposure=1.0, noise=0.018,
-        event_noise=0.004, lidar_loss=0.15, lidar_ghosts=0.025, wet=0.55, streaks=0.006,
+        event_noise=0.004, lidar_loss=0.15, lidar_ghosts=0.025, wet=0.9, streaks=0.006,
     ),
     "sun": Weather(
         ambient=(0.26, 0.33, 0.46), sun=(1.45, 1.28, 1.02), zenith=(0.07, 0.22, 0.68),
