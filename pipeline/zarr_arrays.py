@@ -50,7 +50,7 @@ class RowArray:
         block[: len(rows)] = rows
         array = self._grown(index + 1)
         array[self._span(index)] = block
-        self._sync(index)
+        _sync(self.object_path(index), self.folder / self.name)
         if self.read_object(index).tobytes() != block.tobytes():
             raise CorruptTarget(f"{self.object_path(index)}: read back other numbers than written")
         return sha256_file(self.object_path(index))
@@ -102,16 +102,18 @@ class RowArray:
             config=WRITE_ALL,
             overwrite=True,
         )
+        _sync(self.folder / self.name, self.folder.parent)
 
-    def _sync(self, index: int) -> None:
-        """Sync the object, the array's and groups' metadata, and every folder above them."""
-        path = self.object_path(index)
+
+def _sync(path: Path, top: Path) -> None:
+    """Sync `path` and the folders from there up to `top`, with their Zarr metadata."""
+    while True:
         fsync_path(path)
-        while path != self.folder.parent:
-            path = path.parent
-            fsync_path(path)
-            if (path / "zarr.json").exists():
-                fsync_path(path / "zarr.json")
+        if (path / "zarr.json").exists():
+            fsync_path(path / "zarr.json")
+        if path == top:
+            return
+        path = path.parent
 
 
 def object_exists(path: Path) -> bool:

@@ -197,6 +197,7 @@ def test_a_second_writer_is_refused(prepared: tuple[Config, Workspace, Manifest]
         run(config)
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_step_leaves_a_resumable_dataset(
     make_source: MakeSource,
     make_config: MakeConfig,
