@@ -45,7 +45,7 @@ _SURROUNDINGS: dict[Deliver, str] = {
 }
 _NEAR_M, _FAR_M = 9.0, 22.0
 _MIN_THING, _MIN_SURROUNDING = 0.0025, 0.02
-_MAX_NAMED = 5
+_MAX_NAMED = 4
 
 
 def describe(table: Primitives, hits: Hits, condition: str) -> str:

@@ -1,7 +1,8 @@
 """Things that stand or move in a street, each put together from a few primitives.
 
 Every function adds one thing (with its own instance number) to a `WorldBuilder` at a place and heading;
-lengths are metres, speeds metres per second. Classes follow DELIVER. Pure memory; nothing can fail.
+lengths are metres, speeds metres per second. Classes follow DELIVER. What a sidewalk is furnished with
+shares one signature, so some of these draw nothing from the dice. Pure memory; nothing can fail.
 """
 
 from __future__ import annotations

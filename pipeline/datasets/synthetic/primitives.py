@@ -10,7 +10,7 @@ Legend: P primitives.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -79,9 +79,7 @@ class Primitives:
 
     def moved(self, seconds: float) -> Primitives:
         """The same things `seconds` later (or earlier, when negative)."""
-        center = self.center + self.velocity * np.float32(seconds)
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return Primitives(**{**values, "center": center})
+        return replace(self, center=self.center + self.velocity * np.float32(seconds))
 
 
 _UNSEEN = 0.0035
