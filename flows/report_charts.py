@@ -118,8 +118,8 @@ def curve_chart(metric: str, title: str, curves: Sequence[Curve], *, smooth: boo
     axes = figure.add_axes((0.135, 0.15, 0.84, 0.71))
     _plain_axes(axes)
     axes.grid(True, axis="y", color=GRID, linewidth=0.6)
-    bands = [(curve, *moving_band(curve.steps, curve.values, smooth)) for curve in curves]
-    for curve, steps, mean, low, high in reversed(bands):
+    bands = [moving_band(curve.steps, curve.values, smooth) for curve in curves]
+    for curve, (steps, mean, low, high) in reversed(list(zip(curves, bands, strict=True))):
         colour = _stand_in(curve.index)
         if curve.index == 0:
             axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -134,8 +134,8 @@ def curve_chart(metric: str, title: str, curves: Sequence[Curve], *, smooth: boo
     axes.yaxis.set_major_formatter("{x:.4g}")
     axes.locator_params(axis="x", integer=True)
     axes.set_title(title, fontsize=10, color=INK, loc="left")
-    last = ", ".join(f"{curve.row} ends at {mean[-1]:.3g}" for curve, _, mean, _, _ in bands)
-    return _as_page_svg(figure, metric, f"{title} over training steps: {last}.")
+    ends = [f"{c.row} ends at {band[1][-1]:.3g}" for c, band in zip(curves, bands, strict=True)]
+    return _as_page_svg(figure, metric, f"{title} over training steps: {', '.join(ends)}.")
 
 
 def moving_band(
@@ -207,11 +207,22 @@ def _score_bars(
     tops = [np.nan_to_num(_percents(row, order)).max() for row in rows]
     limit = max([*tops, 100 * (chance or 0.0), 1.0]) * 1.04
     axes.set_xlim(0, limit)
-    for line, value in zip(lines, main, strict=True):
-        text = "-" if np.isnan(value) else f"{value:.1f}"
+    _line_numbers(axes, main)
+    if chance is not None:
+        _chance_line(axes, 100 * chance)
+    for line in lines[1:]:
+        if len(order[line]) != len(order[line - 1]):
+            axes.axhline(line - 0.5, color=MUTED, linewidth=0.6)
+    axes.set_xlabel("mIoU, per cent", fontsize=9, color=MUTED)
+    axes.tick_params(axis="y", left=False, labelleft=False)
+
+
+def _line_numbers(axes: Axes, percents: NDArray[np.float64]) -> None:
+    """The main run's score of each line, right of the bars."""
+    for line, value in enumerate(percents):
         axes.annotate(
-            text,
-            (1.0, float(line)),
+            "-" if np.isnan(value) else f"{value:.1f}",
+            (1.0, line),
             xycoords=("axes fraction", "data"),
             xytext=(32, 0),
             textcoords="offset points",
@@ -220,22 +231,19 @@ def _score_bars(
             fontsize=9,
             color=INK,
         )
-    if chance is not None:
-        axes.axvline(100 * chance, color=INK, linewidth=1.1, linestyle=(0, (3, 2)))
-        axes.annotate(
-            f"chance {100 * chance:.1f}",
-            (100 * chance, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(-2, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-        )
-    for line in lines[1:]:
-        if len(order[line]) != len(order[line - 1]):
-            axes.axhline(line - 0.5, color=MUTED, linewidth=0.6)
-    axes.set_xlabel("mIoU, per cent", fontsize=9, color=MUTED)
-    axes.tick_params(axis="y", left=False, labelleft=False)
+
+
+def _chance_line(axes: Axes, percent: float) -> None:
+    axes.axvline(percent, color=INK, linewidth=1.1, linestyle=(0, (3, 2)))
+    axes.annotate(
+        f"chance {percent:.1f}",
+        (percent, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        fontsize=8,
+        color=INK,
+    )
 
 
 def _percents(row: SubsetScores, order: Sequence[tuple[str, ...]]) -> NDArray[np.float64]:

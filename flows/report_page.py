@@ -212,17 +212,21 @@ def _subset_lines(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
 
 
 def _curves(rows: Sequence[RunRow]) -> list[str]:
-    """One chart a metric that any row recorded with a value other than 0."""
+    """One chart a metric that any row recorded with a finite value other than 0."""
     charts = []
     for metric, title in METRICS.items():
         curves = [
             Curve(row.name, index, row.metrics["step"], row.metrics[metric])
             for index, row in enumerate(rows)
-            if metric in row.metrics and np.nan_to_num(row.metrics[metric]).any()
+            if metric in row.metrics and _has_values(row.metrics[metric])
         ]
         if curves:
             charts.append(curve_chart(metric, title, curves, smooth=metric != "lr"))
     return charts
+
+
+def _has_values(values: NDArray[np.float64]) -> bool:
+    return bool(values[np.isfinite(values)].any())
 
 
 def _class_table(
