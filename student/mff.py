@@ -36,7 +36,7 @@ def mff_weights(gram_MMBHW: Tensor, present_BM: Tensor) -> Tensor:
     present: (B, M) bool, at least one modality a sample. Differentiable but for the choice of m*.
     """
     present_MB11 = present_BM.T[:, :, None, None]
-    share_MB11 = present_MB11 / present_BM.sum(1).clamp_min(1)[:, None, None]
+    share_MB11 = mean_weights(gram_MMBHW, present_BM)
     length_MBHW = _root(gram_MMBHW.diagonal(dim1=0, dim2=1).movedim(-1, 0))
     with_reference_MBHW = (gram_MMBHW * share_MB11).sum(1)
     reference_length_BHW = _root((with_reference_MBHW * share_MB11).sum(0))
@@ -50,10 +50,10 @@ def mff_weights(gram_MMBHW: Tensor, present_BM: Tensor) -> Tensor:
     return blend_MBHW + choice_MBHW
 
 
-def mean_weights(features_MBCHW: Tensor, present_BM: Tensor) -> Tensor:
-    """The factors of the plain mean over the present modalities: (M, B, 1, 1)."""
-    share_BM = present_BM / present_BM.sum(1, keepdim=True).clamp_min(1)
-    return share_BM.to(features_MBCHW.dtype).T[:, :, None, None]
+def mean_weights(like: Tensor, present_BM: Tensor) -> Tensor:
+    """The factors of the plain mean over the present modalities: (M, B, 1, 1) in `like`'s dtype."""
+    present_MB = present_BM.T.to(like.dtype)
+    return (present_MB / present_MB.sum(0).clamp_min(1))[:, :, None, None]
 
 
 def weighted_sum(features_MBCHW: Tensor, weights_MBHW: Tensor) -> Tensor:

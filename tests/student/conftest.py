@@ -4,6 +4,7 @@ been there."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ PATCHES = 4
 SCENES = 12
 
 
-def make_config(folder: Path, **tables: Any) -> Config:
+def build_config(folder: Path, **tables: Any) -> Config:
     """A run of a few steps on rendered scenes of 64 px; keyword arguments replace whole fields."""
     data: dict[str, Any] = {
         "name": "tiny",
@@ -92,7 +93,7 @@ def write_targets(config: Config, workspace: Workspace) -> None:
     point_to_prompts(config, workspace, found)
 
 
-def make_workspace(config: Config) -> Workspace:
+def fill_workspace(config: Config) -> Workspace:
     """Prepare the config's dataset and fill its target stores."""
     workspace = Workspace.of(config)
     prepare(config, workspace, progress=False)
@@ -101,10 +102,22 @@ def make_workspace(config: Config) -> Workspace:
 
 
 @pytest.fixture(scope="session")
+def make_config() -> Callable[..., Config]:
+    """See `build_config`."""
+    return build_config
+
+
+@pytest.fixture(scope="session")
+def make_workspace() -> Callable[[Config], Workspace]:
+    """See `fill_workspace`."""
+    return fill_workspace
+
+
+@pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared workspace without runs; tests that train copy it."""
     folder = tmp_path_factory.mktemp("scenes")
-    make_workspace(make_config(folder))
+    fill_workspace(build_config(folder))
     return folder
 
 
