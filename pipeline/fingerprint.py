@@ -26,14 +26,20 @@ def fingerprint(value: object) -> str:
 
 
 def differences(found: object, wanted: object, path: str = "") -> list[str]:
-    """Dotted paths of the fields in which two JSON-like values differ."""
+    """Dotted paths of the fields in which two JSON-like values differ; none if none differs.
+
+    Empty exactly if the fingerprints are equal: an absent field is not a null, 1 is not 1.0.
+    """
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         paths: list[str] = []
         for key in sorted({*found, *wanted}):
             here = f"{path}.{key}" if path else str(key)
-            paths += differences(found.get(key), wanted.get(key), here)
+            if key in found and key in wanted:
+                paths += differences(found[key], wanted[key], here)
+            else:
+                paths.append(here)
         return paths
-    return [] if found == wanted else [path or "value"]
+    return [] if canonical_json(found) == canonical_json(wanted) else [path or "value"]
 
 
 def require_same(
