@@ -83,11 +83,21 @@ def normalise(raw: Mapping[str, Tensor], config: HubConfig, where: str) -> State
 
 def merge_lora(state: Mapping[str, Tensor], alpha: float, where: str) -> StateDict:
     """Fold every lora_A / lora_B pair into its frozen weight, in fp32; other tensors unchanged."""
-    pairs = [name for name in state if _LORA.search(name)]
-    merged = {name: tensor for name, tensor in state.items() if name not in set(pairs)}
-    for stem in sorted({_LORA.sub("", name) for name in pairs}):
+    merged = {name: tensor for name, tensor in state.items() if not _LORA.search(name)}
+    for stem, update in lora_updates(state, alpha, where).items():
+        merged[f"{stem}.weight"] = merged[f"{stem}.weight"].float() + update
+    return merged
+
+
+def lora_updates(state: Mapping[str, Tensor], alpha: float, where: str) -> StateDict:
+    """(alpha / r) * B @ A of every pair, in fp32, by the name of the layer that it belongs to.
+
+    Raises `CheckpointError` for half a pair or shapes that do not fit the frozen weight.
+    """
+    updates = {}
+    for stem in sorted({_LORA.sub("", name) for name in state if _LORA.search(name)}):
         down, up = (state.get(f"{stem}.lora_{side}.default.weight") for side in "AB")
-        weight = state.get(f"{stem}.weight")
+        weight = state.get(f"{stem}.weight", state.get(f"{stem}.base_layer.weight"))
         if down is None or up is None or weight is None:
             raise CheckpointError(
                 f"{where}: expected {stem}.weight with both lora_A and lora_B, found an incomplete "
@@ -98,9 +108,8 @@ def merge_lora(state: Mapping[str, Tensor], alpha: float, where: str) -> StateDi
                 f"{where}: {stem}: expected lora_B @ lora_A of shape {tuple(weight.shape)}, found "
                 f"{tuple(up.shape)} @ {tuple(down.shape)}."
             )
-        scale = alpha / down.shape[0]
-        merged[f"{stem}.weight"] = weight.float() + scale * (up.float() @ down.float())
-    return merged
+        updates[stem] = alpha / down.shape[0] * (up.float() @ down.float())
+    return updates
 
 
 def check_stated(state: Mapping[str, Tensor], config: HubConfig, where: str) -> None:

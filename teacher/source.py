@@ -83,11 +83,28 @@ def find_text_tower(name: str, revision: str | None = None) -> TowerFiles:
         root = ASSETS / TINY if name == TINY else Path(name)
         if (root / CONFIG).is_file():
             return _single(root, name)
-        there = [tower for tower in TOWERS if (root / tower_folder(tower) / CONFIG).is_file()]
-        return _local(root, name, there[0] if there else "image")
+        return _local(root, name, towers_in(name)[0])
     if "/" in name and _HUB_NAME.fullmatch(name):
         return _fetched(name, None, revision)
     return find_tower(name, "image", revision)
+
+
+def towers_in(name: str, revision: str | None = None) -> tuple[TowerName, ...]:
+    """The towers of a source; all five for a hub organisation, whose repositories are not listed.
+
+    Raises `CheckpointError` as `find_tower` does, and for a directory without towers.
+    """
+    if name != TINY and not Path(name).is_dir():
+        if "/" in name and _HUB_NAME.fullmatch(name):
+            return (_fetched(name, None, revision).config.modality,)
+        return TOWERS
+    root = ASSETS / TINY if name == TINY else Path(name)
+    if (root / CONFIG).is_file():
+        return (_single(root, name).config.modality,)
+    found = tuple(tower for tower in TOWERS if (root / tower_folder(tower) / CONFIG).is_file())
+    if not found:
+        raise CheckpointError(f"{root}: expected {CONFIG} or {PREFIX}_<Tower>/{CONFIG}, found none")
+    return found
 
 
 def tower_folder(modality: TowerName) -> str:
