@@ -83,9 +83,14 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON with sorted keys, durably and atomically."""
+    """Write `value` as indented JSON with sorted keys, durably and atomically.
+
+    A file that says the same already is left alone.
+    """
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    data = (text + "\n").encode()
+    if not path.exists() or path.read_bytes() != data:
+        write_bytes(path, data)
 
 
 def read_json(path: Path) -> Any:

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from pipeline.errors import DatasetError
 from pipeline.files import read_json, write_atomic
 from pipeline.fingerprint import fingerprint
+from pipeline.modalities import ModalitySpec
 from pipeline.shards import shard_name
+from pipeline.statistics import SplitStatistics, summarise
 
 MANIFEST = "manifest.parquet"
 QUARANTINE = "quarantine.parquet"
@@ -30,6 +32,17 @@ DATASET = "dataset.json"
 SHARDS = "shards"
 
 _MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("num_bytes", pa.int64())])
+_STATISTICS = pa.struct(
+    [
+        ("name", pa.string()),
+        ("valid_pixels", pa.int64()),
+        ("saturated_pixels", pa.int64()),
+        ("lowest", pa.int32()),
+        ("highest", pa.int32()),
+        ("sums", pa.list_(pa.int64())),
+        ("squares", pa.list_(pa.int64())),
+    ]
+)
 MANIFEST_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -44,6 +57,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("modalities", pa.list_(pa.string())),
         ("class_pixels", pa.list_(pa.int64())),
         ("ignored_pixels", pa.int64()),
+        ("statistics", pa.list_(_STATISTICS)),
         ("members", pa.list_(_MEMBER)),
     ]
 )
@@ -106,6 +120,11 @@ class Manifest:
                 f"{folder}: expected a prepared dataset, found no {missing}. "
                 "Run `any2seg prepare CONFIG`."
             ) from None
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DatasetError(
+                f"{folder}: {MANIFEST} or {DATASET} cannot be read: {error}. "
+                "Run `any2seg prepare CONFIG` to put them together again."
+            ) from None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -133,11 +152,14 @@ class Manifest:
 
     def shards(self, split: str) -> list[ShardInfo]:
         """Shards of a split in order. `DatasetError` naming the splits there are."""
+        self._require_split(split)
+        return [shard for shard in self.all_shards if shard.split == split]
+
+    def _require_split(self, split: str) -> None:
         if split not in self.splits:
             raise DatasetError(
                 f"{self.folder}: no split {split!r}; expected one of {', '.join(self.splits)}"
             )
-        return [shard for shard in self.all_shards if shard.split == split]
 
     @cached_property
     def all_shards(self) -> tuple[ShardInfo, ...]:
@@ -163,7 +185,22 @@ class Manifest:
         """(K,) labelled pixels of each class in a split."""
         counts = [row["class_pixels"] for row in self.rows(split)]
         table = np.array(counts, dtype=np.int64).reshape(-1, len(self.classes))
-        return table.sum(axis=0, dtype=np.int64)
+        total: NDArray[np.int64] = table.sum(axis=0)
+        return total
+
+    @property
+    def specs(self) -> dict[str, ModalitySpec]:
+        """How each modality is stored and what its values mean, as prepared."""
+        described = self.description["modalities"]
+        return {name: ModalitySpec.from_json(fields) for name, fields in described.items()}
+
+    def statistics(self, split: str) -> SplitStatistics:
+        """Value statistics of the modalities, class pixels and co-availability of a split.
+
+        `DatasetError` naming the splits there are.
+        """
+        self._require_split(split)
+        return summarise(self.rows(split), self.specs, self.classes)
 
     def digest(self) -> str:
         """Hex sha256 over every shard's split, index and sha256: the content of the dataset."""

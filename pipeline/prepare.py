@@ -12,7 +12,6 @@ there is nothing to read or if more than `prepare.max_refused` of a split is ref
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from pipeline.datasets import open_dataset
 from pipeline.datasets.base import DatasetAdapter, SourceSample
 from pipeline.encoding import SampleEncoder, encode_in_order
 from pipeline.errors import DatasetError
-from pipeline.files import locked, read_json, sweep_partials, write_json
+from pipeline.files import locked, sweep_partials, write_json
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import DATASET, QUARANTINE
 from pipeline.progress import progress_bar
@@ -110,7 +109,7 @@ def _write(
 
 
 def _describe(config: Config, adapter: DatasetAdapter, folder: Path) -> None:
-    """Write `dataset.json`, if it is not there or says something else (a palette may change)."""
+    """Write `dataset.json`; only the palette may change once it is there."""
     identity = dataset_identity(config)
     description = {
         "schema": SCHEMA_VERSION,
@@ -121,9 +120,7 @@ def _describe(config: Config, adapter: DatasetAdapter, folder: Path) -> None:
         "modalities": {name: asdict(spec) for name, spec in config.specs().items()},
         "shard_size": config.store.shard_size,
     }
-    path = folder / DATASET
-    if not path.exists() or read_json(path) != json.loads(json.dumps(description)):
-        write_json(path, description)
+    write_json(folder / DATASET, description)
 
 
 def _failures(listing: Listing, records: DatasetRecords) -> Iterator[Failure]:

@@ -110,8 +110,12 @@ class DatasetRecords:
 
     def _replace(self, name: str, rows: Rows, schema: pa.Schema) -> None:
         path = self._folder / name
-        if not path.exists() or _read(path) != rows:
-            write_rows(path, rows, schema)
+        try:
+            if read_rows(path) == rows:
+                return
+        except (pa.ArrowException, OSError):
+            pass  # not there, or damaged: it is only put together from the records
+        write_rows(path, rows, schema)
 
     def _load_record(self, path: Path) -> None:
         tar = path.with_suffix(".tar")

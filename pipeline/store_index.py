@@ -30,10 +30,8 @@ def slug(name: str) -> str:
 
 def point_to(root: Path, what: str, request: Mapping[str, Any], store: Path) -> None:
     """Let `request` lead to `store`, a folder in `root`."""
-    path = _path(root, what, request)
     entry = {"request": dict(request), "store": store.relative_to(root).as_posix()}
-    if not path.exists() or read_json(path) != entry:
-        write_json(path, entry)
+    write_json(_path(root, what, request), entry)
 
 
 def look_up(root: Path, what: str, request: Mapping[str, Any]) -> Path:

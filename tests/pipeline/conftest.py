@@ -11,12 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from pipeline.config import Config, load_config
 from pipeline.manifest import Manifest
 from pipeline.prepare import prepare
 from pipeline.workspace import Workspace
+
+# A loaded machine must not fail a property.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 SIZE = (12, 10)
 CONFIG = """

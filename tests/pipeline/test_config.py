@@ -85,7 +85,7 @@ def message(folder: Path, *overrides: str, text: str = BASE) -> str:
 
 
 @given(config=CONFIGS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_dumped_config_loads_as_the_same(tmp_path: Path, config: Config) -> None:
     path = tmp_path / "dumped.toml"
     path.write_text(dump_config(config))
@@ -95,7 +95,7 @@ def test_a_dumped_config_loads_as_the_same(tmp_path: Path, config: Config) -> No
 @given(
     steps=st.integers(1, 10**6), lr=POSITIVE, flip=st.floats(0, 1), name=st.text("ab_", min_size=1)
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_overrides_replace_exactly_their_fields(
     tmp_path: Path, steps: int, lr: float, flip: float, name: str
 ) -> None:

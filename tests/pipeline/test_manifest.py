@@ -82,6 +82,18 @@ def test_an_unprepared_dataset_names_the_command(tmp_path: Path) -> None:
         Manifest.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", [MANIFEST, "dataset.json"])
+def test_a_damaged_file_is_put_together_again(prepared: Prepared, name: str) -> None:
+    config, workspace, manifest = prepared
+    path = manifest.folder / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:30])
+    with pytest.raises(DatasetError, match=r"cannot be read: .*any2seg prepare"):
+        Manifest.load(manifest.folder)
+    prepare(config, workspace, progress=False)
+    assert path.read_bytes() == whole
+
+
 def test_an_unknown_split_names_those_there_are(prepared: Prepared) -> None:
     with pytest.raises(DatasetError, match="no split 'test'; expected one of train, val"):
         prepared[2].shards("test")

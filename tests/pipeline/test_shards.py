@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import webdataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import CorruptShard
@@ -57,6 +57,7 @@ def test_names_keep_their_case(tmp_path: Path) -> None:
     assert list(read_shard(tmp_path / "s.tar", written.sha256)) == samples
 
 
+@settings(max_examples=30)
 @given(kept=st.integers(0, 9_999))
 def test_a_truncated_shard_is_refused(kept: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("t") / "s.tar"
