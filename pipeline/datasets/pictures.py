@@ -90,20 +90,14 @@ def label_table(
 
 def _open(path: Path) -> Image.Image:
     """The decoded picture. PNG checksums are verified, because Pillow's decoder does not."""
+    data = _read_bytes(path)
     try:
-        data = path.read_bytes()
-        if not data:
-            raise BadPictureError(f"{path}: expected a picture, found an empty file")
         with Image.open(BytesIO(data)) as probe:
             probe.verify()
         image = Image.open(BytesIO(data))
         raw_mode = _raw_mode(image)
         image.load()
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except FileNotFoundError:
-        raise BadPictureError(f"{path}: no such file") from None
-    except BadPictureError:
-        raise
     except Exception as error:  # a decoder fed with damaged bytes may raise anything
         raise BadPictureError(f"{path}: expected a whole picture, found: {error}") from None
     if orientation != 1:
@@ -111,8 +105,18 @@ def _open(path: Path) -> Image.Image:
             f"{path}: expected upright pixels, found EXIF orientation {orientation}"
         )
     if image.mode in ("RGB", "RGBA") and "16" in raw_mode:
-        raise BadPictureError(f"{path}: expected at most 8 bits a colour channel, found {raw_mode}")
+        raise BadPictureError(f"{path}: expected 8 bits a colour channel, found {raw_mode}")
     return image
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadPictureError(f"{path}: cannot be read: {error.strerror}") from None
+    if not data:
+        raise BadPictureError(f"{path}: expected a picture, found an empty file")
+    return data
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
