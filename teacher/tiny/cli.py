@@ -82,11 +82,12 @@ def run_training(out: Path, cache: Path, settings: dict[str, Any], held_out: int
     text_phase = Phase("text", settings["text_steps"], TEXT_SHARE * minutes, log)
     text, tokenizer = train_text(rendered, text_phase, seed)
     left = minutes - text_phase.elapsed_s / 60.0
-    vision_phase = Phase("vision", settings["steps"], left, log)
-    vision = train_vision(rendered, text, tokenizer, vision_phase, seed, settings["batch"])
-    for name in TOWERS:
-        save_tower(out, name, vision[name], text, tokenizer)
-    taken = {"text_steps": text_phase.step, "vision_steps": vision_phase.step}
+    phases = {name: Phase(name, settings["steps"], left, log) for name in TOWERS}
+    vision = train_vision(cache / "train", text, tokenizer, phases, seed, settings["batch"])
+    taken: dict[str, Any] = {"text_steps": text_phase.step}
+    for name, (network, num_steps) in vision.items():
+        save_tower(out, name, network, text, tokenizer)
+        taken[f"{name}_steps"] = num_steps
     wall_s = round(time.monotonic() - started, 1)
     write_provenance(out, settings, {**taken, "wall_s": wall_s}, cache, held_out)
 

@@ -28,6 +28,7 @@ TEXT_LAYERS = 2
 NUM_HEADS = 4
 MAX_DEPTH_M = 80.0
 LOGIT_SCALE_INIT = 2.6592
+TEXT_CHUNK = 32
 
 TOWERS: dict[TowerName, str] = {"image": "LanguageBind_Image", "depth": "LanguageBind_Depth"}
 
@@ -47,8 +48,8 @@ def vision_network() -> VisionNetwork:
 
 
 def text_network(vocab_size: int) -> CLIPTextModelWithProjection:
-    """A fresh text tower with random weights, in training mode."""
-    return CLIPTextModelWithProjection(CLIPTextConfig(**_text_config(vocab_size))).train()
+    """A fresh text tower with random weights."""
+    return CLIPTextModelWithProjection(CLIPTextConfig(**_text_config(vocab_size)))
 
 
 def hub_config(tower: TowerName, vocab_size: int) -> dict[str, Any]:
@@ -110,11 +111,18 @@ def save_tower(
 
 
 def encode_texts(text: CLIPTextModelWithProjection, tokenizer: Any, texts: list[str]) -> Tensor:
-    """Unit-norm embeddings of the strings, (N, D)."""
-    ids = tokenizer(
-        texts, padding=True, truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
-    )["input_ids"]
-    return nn.functional.normalize(text(input_ids=ids).text_embeds, dim=-1)
+    """Unit-norm embeddings of the strings, (N, D); strings of like length are padded together."""
+    rows = tokenizer(texts, truncation=True, max_length=CONTEXT_LENGTH)["input_ids"]
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    parts = []
+    for start in range(0, len(order), TEXT_CHUNK):
+        chunk = [rows[index] for index in order[start : start + TEXT_CHUNK]]
+        longest, end = len(chunk[-1]), tokenizer.eos_token_id
+        ids = torch.tensor([row + [end] * (longest - len(row)) for row in chunk])
+        parts.append(text(input_ids=ids).text_embeds)
+    place = torch.empty(len(order), dtype=torch.long)
+    place[order] = torch.arange(len(order))
+    return nn.functional.normalize(torch.cat(parts)[place], dim=-1)
 
 
 def _text_config(vocab_size: int) -> dict[str, Any]:

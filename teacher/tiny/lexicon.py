@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from teacher.prompts import templates
+
 IDENTITY_WEIGHT_SQ = 2.0
 """Squared weight of what a concept shares with no other; one attribute weighs 1."""
 
@@ -87,25 +89,27 @@ RELATED: tuple[Concept, ...] = (
 )
 """Words of other data sets: placed near what they resemble, so that a prompt is not noise."""
 
-TEMPLATES: tuple[str, ...] = (
+_OWN_TEMPLATES = (
     "{}",
     "a {}.",
     "the {}.",
-    "a photo of a {}.",
-    "a photo of the {}.",
-    "a depth photo of a {}.",
-    "a depth photo of the {}.",
-    "a thermal infrared photo of a {}.",
-    "a photo of {} in a street scene.",
     "a street scene with a {}.",
     "a street scene in {}.",
     "a driving scene with {}.",
-    "a {} seen from a car.",
     "a {} on the road.",
     "there is a {} in the scene.",
     "an image of a {}.",
     "a picture of {}.",
+    "a thermal infrared photo of a {}.",
 )
+SCORED_TEMPLATES: tuple[str, ...] = (*templates("photo"), *templates("driving"))
+"""The prompts that the vision towers are trained and scored against."""
+TEMPLATES: tuple[str, ...] = (
+    *(6 * (*_OWN_TEMPLATES, *SCORED_TEMPLATES)),
+    *templates("imagenet-80"),
+    *templates("depth"),
+)
+"""What the text tower is trained on; the common ones are repeated to be drawn oftener."""
 
 
 def all_concepts() -> tuple[Concept, ...]:

@@ -98,7 +98,8 @@ def contrastive_loss(left_BD: Tensor, right_BD: Tensor, logit_scale: Tensor) -> 
     logits_BB = scale * left_BD @ right_BD.T
     target_B = torch.arange(len(left_BD))
     cross_entropy = nn.functional.cross_entropy
-    return 0.5 * (cross_entropy(logits_BB, target_B) + cross_entropy(logits_BB.T, target_B))
+    loss: Tensor = cross_entropy(logits_BB, target_B) + cross_entropy(logits_BB.T, target_B)
+    return 0.5 * loss
 
 
 def share_loss(embedding_ND: Tensor, class_KD: Tensor, share_NK: Tensor, tau: float) -> Tensor:

@@ -88,7 +88,12 @@ def render_cache(directory: Path, seed: int, num: int, size_px: int, processes: 
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
             texts = pool.starmap(work, zip(bounds[:-1], bounds[1:], strict=True))
         write_json(record, {"identity": identity, "texts": [row for part in texts for row in part]})
-    rows = read_json(record)["texts"]
+    return open_cache(directory)
+
+
+def open_cache(directory: Path) -> Scenes:
+    """The scenes that `render_cache` wrote there, memory-mapped."""
+    rows = read_json(directory / "scenes.json")["texts"]
     arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     return Scenes(arrays, tuple(row[0] for row in rows), tuple(row[1] for row in rows))
 

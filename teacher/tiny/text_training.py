@@ -18,7 +18,14 @@ from transformers import CLIPTextModelWithProjection
 
 from teacher.tiny.captions import Content, describe, mentioned_classes, random_content
 from teacher.tiny.layout import LOGIT_SCALE_INIT, WIDTH, encode_texts, text_network
-from teacher.tiny.lexicon import CLASSES, CONDITIONS, TEMPLATES, all_concepts, target_gram
+from teacher.tiny.lexicon import (
+    CLASSES,
+    CONDITIONS,
+    SCORED_TEMPLATES,
+    TEMPLATES,
+    all_concepts,
+    target_gram,
+)
 from teacher.tiny.progress import (
     Phase,
     contrastive_loss,
@@ -29,7 +36,7 @@ from teacher.tiny.progress import (
 from teacher.tiny.scenes import Box, Scenes, truth_of
 from teacher.tiny.tokenizer import train_tokenizer
 
-BATCH = 96
+BATCH = 64
 PEAK_RATE = 2e-3
 NUM_MERGES = 1000
 TAU = 0.1
@@ -60,7 +67,7 @@ def tokenizer_corpus(describer: Describer, num: int = 4000) -> Iterator[str]:
     """Every prompt that training can meet, and a sample of its captions."""
     for concept in all_concepts():
         for name in concept.names:
-            yield from (template.format(name) for template in TEMPLATES)
+            yield from (template.format(name) for template in sorted(set(TEMPLATES)))
     yield from describer.draw(num)[0]
 
 
@@ -118,14 +125,14 @@ def condition_loss(embedding_BD: Tensor, prompt_ND: Tensor, contents: list[Conte
 
 
 def concept_embeddings(encode: Callable[[list[str]], Tensor]) -> Tensor:
-    """Per concept the unit mean of its first name's prompts over all templates, (N, D).
+    """Per concept the unit mean of its first name's prompts over the scored templates, (N, D).
 
     `encode` maps strings to unit-norm embeddings.
     """
     rows = []
     with torch.no_grad():
         for concept in all_concepts():
-            prompts = [template.format(concept.names[0]) for template in TEMPLATES]
+            prompts = [template.format(concept.names[0]) for template in SCORED_TEMPLATES]
             rows.append(encode(prompts).mean(dim=0))
     return nn.functional.normalize(torch.stack(rows), dim=-1)
 

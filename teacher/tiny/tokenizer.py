@@ -67,13 +67,13 @@ def save_tokenizer(tokenizer: Any, directory: Path) -> None:
     )
 
 
-def _clip_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Any:
+def _clip_tokenizer(vocab: dict[str, int], merges: list[Any]) -> Any:
     from transformers import CLIPTokenizer
 
     full = dict(vocab)
     for special in SPECIALS:
         full[special] = len(full)
-    return CLIPTokenizer(vocab=full, merges=list(merges), model_max_length=CONTEXT_LENGTH)
+    return CLIPTokenizer(vocab=full, merges=merges, model_max_length=CONTEXT_LENGTH)
 
 
 def _byte_vocab() -> dict[str, int]:

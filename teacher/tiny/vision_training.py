@@ -1,6 +1,6 @@
 """Phase two: the image and the depth tower, against the frozen text tower.
 
-Every step takes the same crops of the same scenes in one sensor of each tower. Terms, all ours:
+Every step takes crops of scenes, each in one sensor of the tower. Terms, all ours:
 caption InfoNCE; presence of every class (binary, on class prompts); KL to the root areas of the
 classes; per-patch class shares along the dense path; and, for the image tower, the condition.
 Whole-scene InfoNCE alone learns the weather and nothing else, hence the others.
@@ -8,8 +8,10 @@ Whole-scene InfoNCE alone learns the weather and nothing else, hence the others.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
+from pipeline.modalities import TowerName
 from teacher.tiny.captions import MIN_AREA, describe
 from teacher.tiny.layout import GRID, IMAGE_PX, TOWERS, encode_texts, vision_network
 from teacher.tiny.progress import (
@@ -31,6 +34,7 @@ from teacher.tiny.scenes import (
     Box,
     Scenes,
     Truth,
+    open_cache,
     pixel_values,
     random_box,
     truth_of,
@@ -46,12 +50,15 @@ DROPOUT_UNTIL = 0.65
 """Half the patches are dropped for this share of the budget: nearly twice the steps (as upstream)."""
 PRESENCE_SCALE_INIT = 2.3
 PRESENCE_BIAS_INIT = -2.0
-SENSOR_SHARES = {
+SENSOR_SHARES: dict[TowerName, dict[str, float]] = {
     "image": {"rgb": 0.45, "grey": 0.15, "event": 0.4},
     "depth": {"depth": 0.5, "lidar": 0.5},
 }
 _COMMON = {"caption": 0.5, "presence": 4.0, "areas": 1.0, "patches": 1.0}
-WEIGHTS = {"image": {**_COMMON, "condition": 0.3}, "depth": {**_COMMON, "condition": 0.05}}
+WEIGHTS: dict[TowerName, dict[str, float]] = {
+    "image": {**_COMMON, "condition": 0.3},
+    "depth": {**_COMMON, "condition": 0.05},
+}
 """Depth hardly shows the weather (LiDAR drop-out does), so its condition term is small."""
 
 
@@ -70,6 +77,11 @@ class Pupil(nn.Module):
         embeddings = self.tower.vision_model.embeddings
         self._hook = embeddings.register_forward_hook(lambda _module, _args, out: self._drop(out))
 
+    def drop_patches(self, some: bool, rng: np.random.Generator) -> None:
+        """See a random half of the patches from now on, or all of them."""
+        num_kept = int(GRID**2 * KEPT_SHARE) if some else GRID**2
+        self.kept = torch.from_numpy(np.sort(rng.permutation(GRID**2)[:num_kept]))
+
     def _drop(self, tokens_BND: Tensor) -> Tensor:
         return torch.cat([tokens_BND[:, :1], tokens_BND[:, 1 + self.kept]], dim=1)
 
@@ -79,38 +91,54 @@ class Pupil(nn.Module):
 
 
 def train_vision(
-    scenes: Scenes,
+    cache: Path,
     text: CLIPTextModelWithProjection,
     tokenizer: Any,
-    phase: Phase,
+    phases: Mapping[TowerName, Phase],
     seed: int,
     batch: int,
-) -> Mapping[str, VisionNetwork]:
-    """Train both vision towers; returns them by tower name, in eval mode."""
+) -> dict[TowerName, tuple[VisionNetwork, int]]:
+    """Train the towers that `phases` names, one process each, on the scenes in `cache`.
+
+    Returns, by tower, the network in eval mode and the number of steps it took.
+    """
+    work = partial(train_tower, cache, text, tokenizer, seed, batch)
+    with multiprocessing.get_context("spawn").Pool(len(phases)) as pool:
+        results = pool.starmap(work, phases.items())
+    return dict(zip(phases, results, strict=True))
+
+
+def train_tower(
+    cache: Path,
+    text: CLIPTextModelWithProjection,
+    tokenizer: Any,
+    seed: int,
+    batch: int,
+    name: TowerName,
+    phase: Phase,
+) -> tuple[VisionNetwork, int]:
+    """Train one tower on one core."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng([seed, 2, list(TOWERS).index(name)])
     with torch.random.fork_rng():
-        torch.manual_seed(seed + 1)
-        pupils = {name: Pupil().train() for name in TOWERS}
-    rng = np.random.default_rng([seed, 2])
+        torch.manual_seed(int(rng.integers(2**31)))
+        pupil = Pupil().train()
+    scenes = open_cache(cache)
     prompts = concept_embeddings(partial(encode_texts, text, tokenizer))
-    optimisers = {name: make_optimiser(pupil.parameters()) for name, pupil in pupils.items()}
+    optimiser = make_optimiser(pupil.parameters())
     while phase.fraction < 1.0:
-        num_kept = GRID**2 if phase.fraction > DROPOUT_UNTIL else int(GRID**2 * KEPT_SHARE)
+        pupil.drop_patches(phase.fraction < DROPOUT_UNTIL, rng)
         rows = rng.choice(len(scenes), min(batch, len(scenes)), replace=False)
         boxes = [random_box(rng, WHOLE_SHARE) for _ in rows]
         truth = truth_of(scenes, rows, boxes)
         with torch.no_grad():
             caption_BD = encode_texts(text, tokenizer, captions_of(scenes, rows, boxes, truth, rng))
-        rate = phase.learning_rate(PEAK_RATE)
-        logged: dict[str, float] = {}
-        for name, pupil in pupils.items():
-            pupil.kept = torch.from_numpy(np.sort(rng.permutation(GRID**2)[:num_kept]))
-            pixels = mixed_pixels(scenes, SENSOR_SHARES[name], rows, boxes, rng)
-            terms = loss_terms(pupil, pixels, truth, caption_BD, prompts)
-            weighted = [WEIGHTS[name][key] * term for key, term in terms.items()]
-            take_step(optimisers[name], torch.stack(weighted).sum(), rate)
-            logged |= {f"{name}.{key}": float(term.detach()) for key, term in terms.items()}
-        phase.advance(logged)
-    return {name: pupil.release() for name, pupil in pupils.items()}
+        pixels = mixed_pixels(scenes, SENSOR_SHARES[name], rows, boxes, rng)
+        terms = loss_terms(pupil, pixels, truth, caption_BD, prompts)
+        loss = torch.stack([WEIGHTS[name][key] * term for key, term in terms.items()]).sum()
+        take_step(optimiser, loss, phase.learning_rate(PEAK_RATE))
+        phase.advance({key: float(term.detach()) for key, term in terms.items()})
+    return pupil.release(), phase.step
 
 
 def captions_of(
