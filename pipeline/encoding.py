@@ -26,6 +26,7 @@ from pipeline.errors import Any2SegError, SampleRefused
 from pipeline.fingerprint import canonical_json
 from pipeline.modalities import ModalitySpec, check_array
 from pipeline.shards import LABEL_MEMBER, MAX_MEMBER_NAME, META_MEMBER, picture_member
+from pipeline.statistics import measure
 
 WINDOW_PER_WORKER = 4
 """Samples in flight for each process: bounds the memory."""
@@ -111,7 +112,8 @@ class SampleEncoder:
             "class_pixels": counts[: len(self.adapter.classes)].tolist(),
             "ignored_pixels": int(counts[IGNORE_ID]),
         }
-        return EncodedSample(sample.key, members, {**facts, **pixels})
+        statistics = [measure(name, loaded.arrays[name], self.specs[name]) for name in modalities]
+        return EncodedSample(sample.key, members, {**facts, **pixels, "statistics": statistics})
 
 
 def encode_in_order(

@@ -6,6 +6,7 @@ is what dataset adapters return, shards hold, the teacher preprocesses and the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -42,6 +43,12 @@ class ModalitySpec:
     """Student normalisation of the [0, 1] values, per channel."""
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
     """Resampling kernel that keeps the values meaningful (nearest for sparse or coded pictures)."""
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> ModalitySpec:
+        """The spec that `dataclasses.asdict` and JSON made `fields` of."""
+        values: dict[str, Any] = dict(fields)
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
     def identity(self) -> dict[str, Any]:
         """What the stored form and the teacher's view depend on (part of fingerprints)."""
