@@ -71,7 +71,7 @@ def precompute(
     plans = plan_towers(config, workspace)
     work = [(shard, plan) for shard in shards for plan in plans if plan.missing(shard)]
     num_missing = sum(len(plan.missing(shard)) for shard, plan in work)
-    chosen = _device(device or config.teacher.device) if work else "none"
+    chosen = choose_device(device or config.teacher.device) if work else "none"
     new_prompts = _embed_prompts(config, workspace, manifest.classes, device)
     if work:
         _encode(config, work, chosen, progress)
@@ -109,7 +109,7 @@ def _embed_prompts(
             teacher.name,
             revision=teacher.revision,
             dtype=teacher.dtype,
-            device=_device(device or teacher.device),
+            device=choose_device(device or teacher.device),
         )
         prompts = embed_classes(text, classes, teacher.templates)
         store = PromptStore.create(
@@ -252,7 +252,7 @@ def _scatter(
             arrays[picture.modality][output][picture.row] = row
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
     """`auto` is the first accelerator there is, else the processor."""
     if name != "auto":
         return name

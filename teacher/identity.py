@@ -69,6 +69,20 @@ def tower_identity(
     }
 
 
+def text_identity(files: TowerFiles, *, compute_dtype: str, cache: Path) -> dict[str, Any]:
+    """Everything about the text tower that an embedded text depends on, JSON-ready."""
+    return {
+        "forward": FORWARD_VERSION,
+        "weights": weights_digest(files.weights, cache),
+        "tokenizer": [sha256_file(path) for path in files.tokenizer_files()],
+        "architecture": {
+            **{field: files.config.text[field] for field in _TEXT_FIELDS},
+            "projection_dim": files.config.projection_dim,
+        },
+        "compute_dtype": compute_dtype,
+    }
+
+
 def prompt_identity(
     files: TowerFiles,
     classes: Sequence[str],
@@ -79,16 +93,9 @@ def prompt_identity(
 ) -> dict[str, Any]:
     """Everything that the embedded class prompts depend on, JSON-ready."""
     return {
-        "forward": FORWARD_VERSION,
-        "weights": weights_digest(files.weights, cache),
-        "tokenizer": [sha256_file(path) for path in files.tokenizer_files()],
-        "architecture": {
-            **{field: files.config.text[field] for field in _TEXT_FIELDS},
-            "projection_dim": files.config.projection_dim,
-        },
+        **text_identity(files, compute_dtype=compute_dtype, cache=cache),
         "classes": list(classes),
         "templates": list(templates),
-        "compute_dtype": compute_dtype,
     }
 
 

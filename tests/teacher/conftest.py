@@ -6,12 +6,18 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+from pipeline.config import Config
 from pipeline.files import write_json
+from pipeline.prepare import prepare
+from pipeline.workspace import Workspace
 from teacher.hubconfig import read_config
 from teacher.text import text_network
 from teacher.vision import VisionNetwork, layout_of
@@ -91,3 +97,73 @@ def _hub_config(tower: str, vocab_size: int) -> dict[str, object]:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local source of two random towers; tests must not change it."""
     return write_source(tmp_path_factory.mktemp("source") / "small-teacher")
+
+
+NUM_TRAIN, SHARD_SIZE, BATCH = 10, 4, 3
+
+
+def write_pictures(root: Path) -> None:
+    """Two image modalities and metric depth; one sample lacks its depth, one its nir."""
+    rng = np.random.default_rng([5])
+    for split, count in (("train", NUM_TRAIN), ("val", 3)):
+        for index in range(count):
+            arrays = {
+                "rgb": rng.integers(0, 256, (40, 50, 3), dtype=np.uint8),
+                "nir": rng.integers(0, 256, (40, 50), dtype=np.uint8),
+                "depth": rng.integers(0, 9000, (40, 50), dtype=np.uint16),
+                "label": rng.integers(0, 3, (40, 50), dtype=np.uint8),
+            }
+            for name, array in arrays.items():
+                if (split, index, name) in {("train", 2, "depth"), ("train", 5, "nir")}:
+                    continue
+                path = root / name / split / f"{index:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+
+
+def make_config(root: Path, source: Path, **changes: Any) -> Config:
+    data: dict[str, Any] = {
+        "name": "small",
+        "workspace": str(root / "workspace"),
+        "dataset": {
+            "adapter": "folder",
+            "root": str(root / "pictures"),
+            "classes": ["road", "car", "tree"],
+            "missing": "allow",
+        },
+        "modalities": {"rgb": {}, "nir": {}, "depth": {}},
+        "store": {"shard_size": SHARD_SIZE},
+        "prepare": {"workers": 1},
+        "teacher": {
+            "name": str(source),
+            "batch_size": BATCH,
+            "device": "cpu",
+            "outputs": ["embedding", "patch"],
+            **changes,
+        },
+    }
+    return Config.model_validate(data)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
+    """A folder with pictures and a prepared workspace, no targets."""
+    root = tmp_path_factory.mktemp("prepared")
+    write_pictures(root / "pictures")
+    config = make_config(root, source)
+    prepare(config, Workspace.of(config), progress=False)
+    return root
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared workspace; the pictures stay where they are."""
+    shutil.copytree(prepared / "workspace", tmp_path / "workspace")
+    (tmp_path / "pictures").symlink_to(prepared / "pictures")
+    return tmp_path
+
+
+@pytest.fixture
+def config(root: Path, prepared: Path, source: Path) -> Config:
+    data = make_config(prepared, source).model_dump(mode="json", exclude_none=True)
+    return Config.model_validate({**data, "workspace": str(root / "workspace")})

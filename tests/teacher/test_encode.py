@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import teacher
@@ -23,81 +22,11 @@ from pipeline.codecs import decode_png
 from pipeline.config import Config, dump_config
 from pipeline.errors import CorruptTarget
 from pipeline.manifest import Manifest
-from pipeline.prepare import prepare
 from pipeline.prompts_store import resolve_prompts
 from pipeline.shards import picture_member, read_shard
 from pipeline.targets import resolve
 from pipeline.workspace import Workspace
 from teacher.encode import precompute
-
-NUM_TRAIN, SHARD_SIZE, BATCH = 10, 4, 3
-
-
-def write_pictures(root: Path) -> None:
-    """Two image modalities and metric depth; one sample lacks its depth, one its nir."""
-    rng = np.random.default_rng([5])
-    for split, count in (("train", NUM_TRAIN), ("val", 3)):
-        for index in range(count):
-            arrays = {
-                "rgb": rng.integers(0, 256, (40, 50, 3), dtype=np.uint8),
-                "nir": rng.integers(0, 256, (40, 50), dtype=np.uint8),
-                "depth": rng.integers(0, 9000, (40, 50), dtype=np.uint16),
-                "label": rng.integers(0, 3, (40, 50), dtype=np.uint8),
-            }
-            for name, array in arrays.items():
-                if (split, index, name) in {("train", 2, "depth"), ("train", 5, "nir")}:
-                    continue
-                path = root / name / split / f"{index:03d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(array).save(path)
-
-
-def make_config(root: Path, source: Path, **changes: Any) -> Config:
-    data: dict[str, Any] = {
-        "name": "small",
-        "workspace": str(root / "workspace"),
-        "dataset": {
-            "adapter": "folder",
-            "root": str(root / "pictures"),
-            "classes": ["road", "car", "tree"],
-            "missing": "allow",
-        },
-        "modalities": {"rgb": {}, "nir": {}, "depth": {}},
-        "store": {"shard_size": SHARD_SIZE},
-        "prepare": {"workers": 1},
-        "teacher": {
-            "name": str(source),
-            "batch_size": BATCH,
-            "device": "cpu",
-            "outputs": ["embedding", "patch"],
-            **changes,
-        },
-    }
-    return Config.model_validate(data)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
-    """A folder with pictures and a prepared workspace, no targets."""
-    root = tmp_path_factory.mktemp("prepared")
-    write_pictures(root / "pictures")
-    config = make_config(root, source)
-    prepare(config, Workspace.of(config), progress=False)
-    return root
-
-
-@pytest.fixture
-def root(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of the prepared workspace; the pictures stay where they are."""
-    shutil.copytree(prepared / "workspace", tmp_path / "workspace")
-    (tmp_path / "pictures").symlink_to(prepared / "pictures")
-    return tmp_path
-
-
-@pytest.fixture
-def config(root: Path, prepared: Path, source: Path) -> Config:
-    data = make_config(prepared, source).model_dump(mode="json", exclude_none=True)
-    return Config.model_validate({**data, "workspace": str(root / "workspace")})
 
 
 def run(config: Config) -> Any:
@@ -138,7 +67,7 @@ def test_every_row_is_the_embedding_of_its_own_picture(config: Config, source: P
                 rows += 1
             assert store.cost(shard)["num_pictures"] == sum(shard.present[name])
             assert store.cost(shard)["seconds"] > 0
-    assert rows == 3 * (NUM_TRAIN + 3) - 2
+    assert rows == 3 * (10 + 3) - 2
 
 
 def test_prompts_are_kept_with_their_mean(config: Config, source: Path) -> None:
