@@ -264,4 +264,6 @@ def _view(ref: SampleRef, place: Placement, size: tuple[int, int]) -> tuple[floa
 
 def loader(stream: TrainStream, workers: int) -> DataLoader[Batch]:
     """The stream's batches in order, made by `workers` processes (0: in this one)."""
-    return DataLoader(stream, batch_size=None, num_workers=workers)
+    # Its own generator: a loader must not advance the one that training draws from.
+    own = torch.Generator()
+    return DataLoader(stream, batch_size=None, num_workers=workers, generator=own)

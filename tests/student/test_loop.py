@@ -1,0 +1,89 @@
+"""The parts of the loop: schedule, subsets, optimiser groups, a loss that is not finite."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import TrainConfig
+from pipeline.errors import Any2SegError
+from pipeline.manifest import Manifest
+from pipeline.workspace import Workspace
+from student.loop import Trainer, draw_subsets, learning_rate
+from student.run import identify
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+    train = TrainConfig(steps=100, warmup_steps=10, lr=0.5)
+    rates = [learning_rate(train, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.05)
+    assert np.argmax(rates) == 9
+    assert rates[50] == pytest.approx(0.5 * 0.5**0.9)
+    assert 0 < rates[-1] < 0.01
+    assert learning_rate(TrainConfig(steps=10, warmup_steps=0, lr=0.5), 0) == 0.5
+
+
+def test_subsets_are_proper_non_empty_and_equally_likely():
+    present = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 0]], dtype=bool)
+    counts = [Counter() for _ in present]
+    for seed in range(3000):
+        for b, row in enumerate(draw_subsets(present, np.random.default_rng(seed))):
+            counts[b][tuple(row.tolist())] += 1
+    assert len(counts[0]) == 6
+    assert (True, True, True) not in counts[0]
+    assert max(counts[0].values()) < 1.25 * min(counts[0].values())
+    assert set(counts[1]) == {(True, False, False), (False, False, True)}
+    assert set(counts[2]) == {(False, True, False)}
+    assert present.sum() == 6
+
+
+@pytest.fixture
+def trainer(scenes, make_config):
+    def make(**tables):
+        config = make_config(scenes, **tables)
+        workspace = Workspace.of(config)
+        manifest = Manifest.load(workspace.dataset(config))
+        return Trainer(config, workspace, manifest, identify(config, workspace, manifest))
+
+    return make
+
+
+def test_norms_and_biases_are_not_decayed(trainer):
+    decayed, kept = trainer().optimizer.param_groups
+    assert decayed["weight_decay"] > 0 == kept["weight_decay"]
+    assert {p.ndim > 1 for p in decayed["params"]} == {True}
+    assert {p.ndim > 1 for p in kept["params"]} == {False}
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(trainer):
+    made = trainer()
+    for batch in made.batches(0):
+        made.step(batch, 0.0)
+        break
+    row = made.rows[0]
+    terms = made.config.student.lscd.model_dump(exclude={"tau"})
+    expected = row["ce"] + row["subset_ce"] + sum(w * row[name] for name, w in terms.items())
+    assert row["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_second_pass_needs_weight_and_a_second_modality(trainer):
+    made = trainer()
+    assert "subset_ce" in made.losses(next(made.batches(0)))
+    made.model.modalities = ("rgb",)
+    assert not made._two_passes
+    off = trainer(train={"subset_weight": 0, "batch_size": 3, "steps": 1, "device": "cpu"})
+    terms = off.losses(next(off.batches(0)))
+    assert "ce" in terms
+    assert "subset_ce" not in terms
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(trainer):
+    made = trainer()
+    with torch.no_grad():
+        made.model.head.classify.bias.fill_(torch.nan)
+    batch = next(made.batches(0))
+    with pytest.raises(Any2SegError, match=r"step 1 is nan.*lower train\.lr"):
+        made.step(batch, 0.0)
