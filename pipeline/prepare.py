@@ -23,11 +23,12 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.datasets import open_dataset
 from pipeline.datasets.base import DatasetAdapter, SourceSample
-from pipeline.encoding import SampleEncoder, encode_in_order
+from pipeline.encoding import Refused, SampleEncoder
 from pipeline.errors import DatasetError
 from pipeline.files import locked, sweep_partials, write_json
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import DATASET, QUARANTINE
+from pipeline.parallel import map_in_order
 from pipeline.progress import progress_bar
 from pipeline.records import DatasetRecords
 from pipeline.stage import Failure, StageReport
@@ -97,7 +98,7 @@ def _write(
 ) -> None:
     samples = [sample for chunk in chunks for sample in chunk.samples]
     encoder = SampleEncoder(adapter, config.specs())
-    results = encode_in_order(encoder, samples, config.prepare.workers)
+    results = map_in_order(encoder, samples, config.prepare.workers)
     with progress_bar("prepare", len(samples), "samples", progress) as advance:
         for chunk in chunks:
             chunk_results = []
@@ -105,7 +106,8 @@ def _write(
                 chunk_results.append(result)
                 advance(1)
             records.commit(chunk.split, chunk.index, chunk_results)
-            _require_few_refused(config, listing, records, folder)
+            if any(isinstance(result, Refused) for result in chunk_results):
+                _require_few_refused(config, listing, records, folder)
 
 
 def _describe(config: Config, adapter: DatasetAdapter, folder: Path) -> None:

@@ -1,9 +1,8 @@
-"""Encoding samples: order, checks that no adapter can get round, and dying workers."""
+"""Encoding samples: their members and facts, and checks that no adapter can get round."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +12,8 @@ import pytest
 
 from pipeline.codecs import decode_label, decode_png
 from pipeline.datasets.base import LoadedSample, SourceSample
-from pipeline.encoding import EncodedSample, Refused, SampleEncoder, encode_in_order
-from pipeline.errors import Any2SegError, SampleRefused
+from pipeline.encoding import EncodedSample, Refused, SampleEncoder
+from pipeline.errors import SampleRefused
 from pipeline.modalities import KINDS
 
 SPECS = {"rgb": KINDS["rgb"], "depth": KINDS["depth"]}
@@ -39,19 +38,6 @@ class FixedAdapter:
 
     def load(self, sample: SourceSample) -> LoadedSample:
         return self.make(sample.key)
-
-
-def by_number(key: str) -> LoadedSample:
-    number = int(key.split("_")[1])
-    if number % 7 == 3:
-        raise SampleRefused(key, "a multiple of seven and three")
-    return good(number)
-
-
-def dying(key: str) -> LoadedSample:
-    if key == "train_20":
-        os._exit(1)
-    return good()
 
 
 def samples(number: int) -> list[SourceSample]:
@@ -111,21 +97,6 @@ def test_a_defect_of_an_adapter_is_not_a_refusal() -> None:
 
     with pytest.raises(ZeroDivisionError):
         SampleEncoder(FixedAdapter(broken), SPECS)(samples(1)[0])  # type: ignore[arg-type]
-
-
-def test_several_processes_keep_the_order() -> None:
-    encoder = SampleEncoder(FixedAdapter(by_number), SPECS)  # type: ignore[arg-type]
-    alone = list(encode_in_order(encoder, samples(40), workers=1))
-    together = list(encode_in_order(encoder, samples(40), workers=2))
-    assert together == alone
-    assert [r.key for r in alone] == [f"train_{n}" for n in range(40)]
-    assert [n for n, r in enumerate(alone) if isinstance(r, Refused)] == [3, 10, 17, 24, 31, 38]
-
-
-def test_a_dying_worker_is_an_error_with_a_way_out() -> None:
-    encoder = SampleEncoder(FixedAdapter(dying), SPECS)  # type: ignore[arg-type]
-    with pytest.raises(Any2SegError, match=r"died .*prepare.workers=1"):
-        list(encode_in_order(encoder, samples(40), workers=2))
 
 
 def test_the_version_is_that_of_the_attempt(tmp_path: Path) -> None:

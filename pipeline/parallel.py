@@ -1,0 +1,93 @@
+"""One function over many items in several processes: results in order, memory bounded.
+
+Nothing is written. An exception of the function passes through; a worker process that dies is an
+`Any2SegError`. Workers end with their parent, however it ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+from pipeline.errors import Any2SegError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WINDOW_PER_WORKER = 4
+"""Items in flight for each process: bounds the memory."""
+MIN_ITEMS_PER_WORKER = 16
+"""Starting a process costs about as much as decoding and encoding this many samples."""
+
+
+def map_in_order(
+    work: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[Result]:
+    """`work` of each item, in their order; `workers` 0 means one process per available processor.
+
+    `work` crosses to each process once, so it may hold what all items need. Raises `Any2SegError`
+    if a worker process dies.
+    """
+    num_workers = count_workers(len(items), workers)
+    if num_workers == 1:
+        yield from map(work, items)
+        return
+    # spawn: forking a process that has threads (a flow, a progress bar) can hang.
+    pool = ProcessPoolExecutor(
+        num_workers, multiprocessing.get_context("spawn"), _start_worker, (work,)
+    )
+    try:
+        yield from _windowed(pool, items, num_workers * WINDOW_PER_WORKER)
+    except BrokenProcessPool as error:
+        raise Any2SegError(
+            "a process that reads samples died (out of memory?). Run again; it goes on where it "
+            "stopped. `--set prepare.workers=1` needs the least memory."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def count_workers(num_items: int, workers: int) -> int:
+    """Processes that `map_in_order` uses; 1: the calling one."""
+    wanted = workers or len(os.sched_getaffinity(0))
+    return max(1, min(wanted, num_items // MIN_ITEMS_PER_WORKER))
+
+
+def _windowed(pool: ProcessPoolExecutor, items: Iterable[Any], window: int) -> Iterator[Any]:
+    futures: deque[Future[Any]] = deque()
+    for item in items:
+        futures.append(pool.submit(_work_on, item))
+        if len(futures) >= window:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()
+
+
+_work: Callable[[Any], Any] | None = None
+"""What this worker process does, so that it crosses once and not with every item."""
+
+
+def _start_worker(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this, workers of a parent that was killed wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _work_on(item: Any) -> Any:
+    assert _work is not None
+    return _work(item)
