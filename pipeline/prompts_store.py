@@ -88,9 +88,14 @@ class PromptStore:
 
     @classmethod
     def open(cls, path: Path) -> PromptStore:
-        """Open a complete store. Raises `MissingTarget`."""
+        """Open a complete store. Raises `MissingTarget`, or `CorruptTarget` if damaged."""
         try:
-            return cls(path, read_json(path / PROVENANCE))
+            return cls(path, dict(read_json(path / PROVENANCE)))
+        except ValueError as error:
+            raise CorruptTarget(
+                f"{path / PROVENANCE}: cannot be read: {error}. Delete {path} and run "
+                "`any2seg precompute CONFIG`."
+            ) from None
         except FileNotFoundError:
             raise MissingTarget(
                 f"{path}: expected prompt embeddings, found none. {REMEDY}"

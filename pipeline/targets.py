@@ -111,13 +111,19 @@ class TargetStore:
 
     @classmethod
     def open(cls, path: Path) -> TargetStore:
-        """Open a store. Raises `MissingTarget` if there is none."""
+        """Open a store. Raises `MissingTarget` if there is none, `CorruptTarget` if damaged."""
         try:
-            described = read_json(path / PROVENANCE)
+            described = dict(read_json(path / PROVENANCE))
+            described.pop("tower_fingerprint", None)
+            provenance = TargetProvenance.model_validate(described)
         except FileNotFoundError:
             raise MissingTarget(f"{path}: expected a target store, found none. {REMEDY}") from None
-        described.pop("tower_fingerprint", None)
-        return cls(path, TargetProvenance.model_validate(described))
+        except ValueError as error:
+            raise CorruptTarget(
+                f"{path / PROVENANCE}: cannot be read: {str(error).splitlines()[0]}. Delete it and run "
+                "`any2seg precompute CONFIG` to write it again."
+            ) from None
+        return cls(path, provenance)
 
     def array(self, split: str, output: str) -> RowArray:
         """Where an output's rows of a split lie."""

@@ -79,6 +79,13 @@ def test_a_flipped_byte_or_a_missing_object_is_seen(tmp_path: Path) -> None:
         store.class_embedding()
 
 
+def test_damaged_provenance_is_named(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    (store.path / "provenance.json").write_text("{")
+    with pytest.raises(CorruptTarget, match=r"provenance.json: cannot be read.*precompute"):
+        PromptStore.open(store.path)
+
+
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     classes, prompts = embeddings()
     prompts[0, 0, 0] = np.nan

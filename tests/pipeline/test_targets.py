@@ -304,6 +304,17 @@ def test_another_store_in_the_place_is_refused(store: TargetStore, tmp_path: Pat
         TargetStore.open(tmp_path / "none")
 
 
+def test_damaged_provenance_is_named_and_written_again(store: TargetStore, tree: Callable) -> None:
+    before = tree(store.path)
+    for text in ("{", '{"modality": 3}', "[]"):
+        (store.path / "provenance.json").write_text(text)
+        with pytest.raises(CorruptTarget, match=r"provenance.json: cannot be read.*Delete it and"):
+            TargetStore.create(store.path.parent, provenance())
+    (store.path / "provenance.json").unlink()
+    assert TargetStore.create(store.path.parent, provenance()).missing(SHARDS) == []
+    assert tree(store.path) == before
+
+
 def test_a_store_is_picklable(store: TargetStore) -> None:
     carried = pickle.loads(pickle.dumps(store))  # noqa: S301
     np.testing.assert_array_equal(
