@@ -89,6 +89,16 @@ def test_a_cached_snapshot_serves_offline(hub: Path, name: str, revision: str | 
     assert done.stdout.strip() == expected, done.stderr
 
 
+def test_a_cached_pickle_serves_where_there_are_no_safetensors(hub: Path) -> None:
+    snapshot = next(hub.rglob("model.safetensors")).parent
+    (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
+    done = offline(hub, "print(find_tower('LanguageBind', 'depth').weights.name)")
+    assert done.stdout.strip() == "pytorch_model.bin", done.stderr
+    (snapshot / "pytorch_model.bin").unlink()
+    done = offline(hub, "find_tower('LanguageBind', 'depth')")
+    assert "expected model.safetensors or pytorch_model.bin; found" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -77,6 +77,30 @@ def test_bin_and_safetensors_give_the_same(shared: Path, tmp_path: Path) -> None
     assert torch.equal(from_bin.embedding, from_safetensors.embedding)
 
 
+def test_the_huge_layout_keeps_its_config_in_a_dict(goldens: Path, tmp_path: Path) -> None:
+    """`vision_config_dict` holds the LanguageBind fields and wins over a misleading section."""
+    source = goldens / "LanguageBind_Video"
+    config = json.loads((source / "config.json").read_text())
+    config["vision_config_dict"] = config["vision_config"]
+    config["vision_config"] = {**config["vision_config"], "num_frames": 1, "hidden_size": 1280}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").symlink_to(source / "model.safetensors")
+    io = load_file(source / "io.safetensors")
+    assert_output(teacher.load_tower(str(tmp_path), "video").encode(io["pixel_values"]), io)
+
+
+def test_the_config_that_upstream_itself_saves_is_read(shared: Path, tmp_path: Path) -> None:
+    """It turns image_size into a list, which upstream cannot load again."""
+    for folder, modality in SHARED:
+        source = shared / "languagebind" / folder
+        target = tmp_path / folder
+        target.mkdir()
+        (target / "config.json").symlink_to(source / "config.upstream_saved.json")
+        (target / "model.safetensors").symlink_to(source / "model.safetensors")
+        io = load_file(source / "io.safetensors")
+        assert_output(teacher.load_tower(str(target), modality).encode(io["pixel_values"]), io)
+
+
 def test_trap_1_lora_is_merged(
     goldens: Path, depth_dir: Path, depth_io: dict[str, torch.Tensor]
 ) -> None:
