@@ -38,12 +38,14 @@ class SourceSample:
     """Absolute path of the label picture; None for rendered data."""
     condition: str = ""
     corner_case: str = ""
+    companions: tuple[str, ...] = ()
+    """Absolute paths of further files that the sample is made of (masks, second halves)."""
 
     def version(self) -> str:
         """Changes when a source file changes (size and mtime); empty for rendered data."""
         from pathlib import Path
 
-        paths = [*self.files.values(), *([self.label] if self.label else [])]
+        paths = [*self.files.values(), *([self.label] if self.label else []), *self.companions]
         stats = [Path(p).stat() if Path(p).exists() else None for p in sorted(paths)]
         return ";".join(f"{s.st_size}:{s.st_mtime_ns}" if s else "absent" for s in stats)
 
@@ -66,10 +68,14 @@ class DatasetOptions(Frozen):
 
     growth_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that only say which samples exist; they stay out of the dataset fingerprint."""
+    optional_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that stay out of it while they have their default, so that none invalidates old data."""
 
     def identity(self) -> dict[str, Any]:
-        """What the dataset fingerprint covers: all but the growth fields."""
-        return self.model_dump(mode="json", exclude=set(self.growth_fields))
+        """What the dataset fingerprint covers: all but growth fields and unused optional ones."""
+        fields = type(self).model_fields
+        unused = {f for f in self.optional_fields if getattr(self, f) == fields[f].default}
+        return self.model_dump(mode="json", exclude={*self.growth_fields, *unused})
 
 
 class DatasetAdapter(Protocol):

@@ -1,57 +1,73 @@
-"""The `folder` adapter: one directory of pictures per modality, matched by file stem.
+"""The `folder` adapter: any tree of pictures, matched across modalities by name.
 
     root/<modality directory>/<split>/<stem>.png      root/label/<split>/<stem>.png
 
-or, with `split_csv` (header `key,split`), flat directories `root/<modality directory>/<stem>.png`.
-Nothing is written. A data set that cannot be listed is a `DatasetError`; a sample that is
-ambiguous, incomplete or broken is `SampleRefused` when it is loaded, by name.
+is the default. `sources` gives a modality another pattern (`images/{split}/*_left.png`, see
+`pipeline.datasets.patterns`) and says what the values in its files mean (see `pipeline.datasets.values`).
+Splits come from `{split}` in the patterns, from `split_csv` (header `key,split`) or from `split_lists`.
+Labels are ids (`remap`, `ignore_ids`) or colours (`label_colours`). Nothing is written; what can fail:
+see `pipeline.datasets.tree`.
 """
 
 from __future__ import annotations
 
 import colorsys
-import csv
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.datasets.base import (
-    IGNORE_ID,
-    RGB,
-    DatasetOptions,
-    LoadedSample,
-    SourceSample,
-)
+from pipeline.datasets.base import IGNORE_ID, RGB, SourceSample
+from pipeline.datasets.patterns import Found, check_pattern, find_files, visible
 from pipeline.datasets.pictures import (
-    EXTENSIONS,
-    BadPictureError,
     label_table,
+    read_colour_label,
     read_label,
     read_picture,
 )
-from pipeline.errors import ConfigError, DatasetError, SampleRefused
+from pipeline.datasets.resize import resize
+from pipeline.datasets.split_tables import read_split_csv, read_split_lists
+from pipeline.datasets.tree import (
+    LABEL,
+    Entry,
+    TreeAdapter,
+    TreeOptions,
+    entries_by_split,
+    entries_by_table,
+    make_key,
+)
+from pipeline.datasets.values import CHANNEL_INDEX, ValueRule, read_values
+from pipeline.errors import ConfigError, DatasetError
 from pipeline.modalities import ModalitySpec
 
-SPLIT_ORDER = ("train", "val", "test")
-SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-LABEL = "label"
+__all__ = ["FolderAdapter", "FolderOptions", "SourceOptions", "make_key", "spread_palette"]
 
-Stems = dict[str, list[Path]]
-"""File stem to the files that have it."""
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
-class FolderOptions(DatasetOptions):
+class SourceOptions(ValueRule):
+    """Where the files of one modality (or `label`) lie, and what their values mean."""
+
+    glob: str | None = None
+    """Pattern under `root`, e.g. `depth/{split}/*_depth.png`; default: the modality's directory."""
+    fit: Literal["refuse", "resize"] = "refuse"
+    """A file of another size than the label: refuse the sample, or resize to the label's size."""
+
+    @field_validator("glob")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        return value if value is None else check_pattern(value)
+
+
+class FolderOptions(TreeOptions):
     """Where the pictures lie and what the label ids mean."""
 
     adapter: Literal["folder"] = "folder"
-    root: Path
-    """Folder that holds one directory per modality and one of labels."""
     classes: tuple[str, ...] = Field(min_length=1, max_length=255)
     """Class names; the index is the class id."""
     palette: tuple[RGB, ...] | None = None
@@ -60,16 +76,25 @@ class FolderOptions(DatasetOptions):
     """Directory of the label pictures."""
     directories: dict[str, str] = {}
     """Modality to its directory under `root`; default: the modality's own name."""
+    sources: dict[str, SourceOptions] = {}
+    """Modality, or `label`, to its pattern and the meaning of its values."""
     split_csv: Path | None = None
     """CSV with the header `key,split` (key: a file stem); default: one sub-directory per split."""
+    split_lists: dict[str, Path] = {}
+    """Split to a text file that names one sample a line."""
     ignore_ids: tuple[int, ...] = (IGNORE_ID,)
     """Raw label ids of pixels that count nowhere."""
     remap: dict[int, int] = {}
     """Raw label id to class id; if given, ids in neither it nor `ignore_ids` are refused."""
-    missing: Literal["refuse", "allow"] = "refuse"
-    """Whether a sample may lack some of its modalities."""
+    label_colours: dict[str, int] = {}
+    """`#rrggbb` to class id (255: ignored), for labels painted in colours; others are refused."""
 
     growth_fields: ClassVar[frozenset[str]] = frozenset({"palette"})
+    optional_fields: ClassVar[frozenset[str]] = TreeOptions.optional_fields | {
+        "sources",
+        "split_lists",
+        "label_colours",
+    }
 
     @field_validator("classes")
     @classmethod
@@ -94,30 +119,68 @@ class FolderOptions(DatasetOptions):
         for raw in (*self.ignore_ids, *self.remap):
             if not 0 <= raw < 2**16:
                 raise ValueError(f"label id {raw}: expected 0..65535")
-        for raw, target in self.remap.items():
+        targets = {f"remap.{raw}": target for raw, target in self.remap.items()}
+        targets |= {f"label_colours.{key}": target for key, target in self.label_colours.items()}
+        for field_name, target in targets.items():
             if not (0 <= target < num_classes or target == IGNORE_ID):
                 raise ValueError(
-                    f"remap.{raw} = {target}: expected a class id 0..{num_classes - 1} "
+                    f"{field_name} = {target}: expected a class id 0..{num_classes - 1} "
                     f"or {IGNORE_ID}"
                 )
+        for raw, target in self.remap.items():
             if raw in self.ignore_ids and target != IGNORE_ID:
                 raise ValueError(f"remap.{raw}: the id is also in ignore_ids; list it once")
         return self
 
+    @model_validator(mode="after")
+    def _one_way_each(self) -> FolderOptions:
+        """Each thing is said in one way only."""
+        if self.split_csv and self.split_lists:
+            raise ValueError("split_csv and split_lists: give one of the two")
+        if self.label_colours and self.remap:
+            raise ValueError("label_colours and remap: give one of the two")
+        label = self.sources.get(LABEL)
+        if label is not None and (not label.is_plain or label.bits or label.fit != "refuse"):
+            raise ValueError("sources.label: only glob and channel make sense for labels")
+        for colour in self.label_colours:
+            if not COLOUR.fullmatch(colour):
+                raise ValueError(f"label_colours.{colour}: expected #rrggbb")
+        twice = sorted(name for name in self.directories if self._glob(name))
+        if twice:
+            raise ValueError(f"directories.{twice[0]}: sources.{twice[0]}.glob says it too")
+        return self
 
-class FolderAdapter:
+    def pattern(self, name: str) -> str:
+        """Pattern of the files of a modality, or of the label."""
+        directory = self.label if name == LABEL else self.directories.get(name, name)
+        split = "" if self.has_table else "{split}/"
+        return self._glob(name) or f"{directory}/{split}*"
+
+    def _glob(self, name: str) -> str | None:
+        return self.sources[name].glob if name in self.sources else None
+
+    @property
+    def has_table(self) -> bool:
+        """Whether a CSV or lists, not folders, say which split a sample is in."""
+        return self.split_csv is not None or bool(self.split_lists)
+
+
+class FolderAdapter(TreeAdapter):
     """`DatasetAdapter` over directories of pictures; lists the directories once, on first use."""
 
     def __init__(self, options: FolderOptions, modalities: Mapping[str, ModalitySpec]) -> None:
-        unknown = sorted(set(options.directories) - set(modalities))
-        if unknown:
-            raise ConfigError(
-                f"dataset.directories.{unknown[0]}: no such modality; expected one of "
-                f"{', '.join(sorted(modalities))}. Declare it under [modalities.{unknown[0]}]."
-            )
+        super().__init__(options, modalities)
         self._options = options
-        self._specs = dict(modalities)
+        for table in ("directories", "sources"):
+            self._require_known(table, getattr(options, table))
+        for name, source in options.sources.items():
+            problem = source.problem(modalities[name]) if name in modalities else None
+            if problem:
+                raise ConfigError(f"dataset.sources.{name}.{problem}")
+        for name in (LABEL, *modalities):
+            self._require_split_source(name)
         self._label_table = label_table(len(options.classes), options.ignore_ids, options.remap)
+        self._label_colours = {_rgb(c): i for c, i in options.label_colours.items()}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -126,159 +189,98 @@ class FolderAdapter:
 
     @property
     def palette(self) -> tuple[RGB, ...]:
-        """Configured colours, or evenly spread hues."""
-        return self._options.palette or spread_palette(len(self.classes))
+        """Configured colours, those of the labels, or evenly spread hues."""
+        if self._options.palette:
+            return self._options.palette
+        spread = spread_palette(len(self.classes))
+        painted = {i: colour for colour, i in reversed(self._label_colours.items())}
+        return tuple(painted.get(i, colour) for i, colour in enumerate(spread))
 
-    def splits(self) -> tuple[str, ...]:
-        """Splits found, train, val and test first."""
-        return tuple(self._samples)
-
-    def samples(self, split: str) -> Sequence[SourceSample]:
-        """Samples in the order of their stems (or CSV rows). `DatasetError` if there are none."""
-        found = self._samples.get(split, [])
-        if not found:
-            others = ", ".join(s for s in self._samples if self._samples[s]) or "none"
-            raise DatasetError(
-                f"{self._options.root}: split {split!r} is empty (splits with samples: {others}). "
-                f"Put pictures ({', '.join(sorted(EXTENSIONS))}) there, or remove the directories."
+    def _require_known(self, table: str, names: Iterable[str]) -> None:
+        allowed = {*self._specs, LABEL} if table == "sources" else set(self._specs)
+        unknown = sorted(set(names) - allowed)
+        if unknown:
+            raise ConfigError(
+                f"dataset.{table}.{unknown[0]}: no such modality; expected one of "
+                f"{', '.join(sorted(allowed))}. Declare it under [modalities.{unknown[0]}]."
             )
-        return found
 
-    def load(self, sample: SourceSample) -> LoadedSample:
-        """Decode a sample. `SampleRefused` names the file, what was expected and what was found."""
-        if sample.key in self._refusals:
-            raise SampleRefused(sample.key, self._refusals[sample.key])
-        try:
-            return self._decode(sample)
-        except BadPictureError as error:
-            raise SampleRefused(sample.key, str(error)) from None
+    def _require_split_source(self, name: str) -> None:
+        pattern, table = self._options.pattern(name), self._options.has_table
+        if ("{split}" in pattern) == table:
+            found = "both" if table else "neither"
+            raise ConfigError(
+                f"dataset.sources.{name}.glob = {pattern!r}: expected the split from {{split}} in the "
+                f"pattern, or from split_csv or split_lists; found {found}."
+            )
 
-    def _decode(self, sample: SourceSample) -> LoadedSample:
-        if sample.label is None:
-            raise BadPictureError(f"no label: expected {self._expected(LABEL, sample)}")
-        absent = [name for name in self._specs if name not in sample.files]
-        if absent and (self._options.missing == "refuse" or not sample.files):
-            raise BadPictureError(f"no {absent[0]}: expected {self._expected(absent[0], sample)}")
-        label = read_label(Path(sample.label), self._label_table)
-        arrays = {}
-        for name, file in sample.files.items():
-            arrays[name] = read_picture(Path(file), self._specs[name])
-            if arrays[name].shape[:2] != label.shape:
-                raise BadPictureError(
-                    f"{file}: expected the label's size {_size(label)}, found {_size(arrays[name])}"
-                )
-        return LoadedSample(arrays, label)
-
-    def _directory(self, name: str) -> Path:
-        if name == LABEL:
-            return self._options.root / self._options.label
-        return self._options.root / self._options.directories.get(name, name)
-
-    def _expected(self, name: str, sample: SourceSample) -> str:
-        folder = self._directory(name)
-        if self._options.split_csv is None:
-            folder = folder / sample.split
-        return f"a picture in {folder} with the stem that gives key {sample.key}"
-
-    @cached_property
-    def _index(self) -> tuple[dict[str, list[SourceSample]], dict[str, str]]:
-        """Samples by split, and for each key that cannot be used the reason."""
+    def _require_tree(self) -> None:
+        super()._require_tree()
+        root = self._options.root
         for name in (LABEL, *self._specs):
-            self._require_directory(name)
-        samples: dict[str, list[SourceSample]] = {}
-        refusals: dict[str, str] = {}
-        stem_of_key: dict[str, str] = {}
-        for split, (stems, found) in self._listing().items():
-            samples[split] = []
-            for stem in stems:
-                key = make_key(split, stem)
-                if key in stem_of_key:
-                    # One of the two was listed already: it must not pass as the only one.
-                    refusals[key] = (
-                        f"{stem_of_key[key]} and {split}/{stem} give the same key; rename one"
-                    )
-                    self._blank(samples, key)
-                    continue
-                stem_of_key[key] = f"{split}/{stem}"
-                samples[split].append(_sample(key, split, stem, found, refusals))
-        return samples, refusals
-
-    @staticmethod
-    def _blank(samples: dict[str, list[SourceSample]], key: str) -> None:
-        """Forget the files of a refused key, so that its version changes once it is unique."""
-        for split, listed in samples.items():
-            samples[split] = [SourceSample(key, s.split) if s.key == key else s for s in listed]
-
-    @property
-    def _samples(self) -> dict[str, list[SourceSample]]:
-        return self._index[0]
-
-    @property
-    def _refusals(self) -> dict[str, str]:
-        return self._index[1]
-
-    def _require_directory(self, name: str) -> None:
-        root, folder = self._options.root, self._directory(name)
-        if not root.is_dir():
-            raise DatasetError(
-                f"dataset.root: no such folder {root}. Use --set dataset.root=FOLDER."
-            )
-        if not folder.is_dir():
+            pattern = self._options.pattern(name)
+            first = pattern.split("/")[0]
+            if "*" in first or "{" in first or (root / first).is_dir():
+                continue
             field = "dataset.label" if name == LABEL else f"dataset.directories.{name}"
-            there = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+            there = ", ".join(p.name for p in visible(root) if p.is_dir()) or "none"
             raise DatasetError(
-                f"{field}: no such directory {folder}; found {', '.join(there) or 'none'}. "
+                f"{field}: no such directory {root / first}; found {there}. "
                 f"Name one with --set {field}=DIRECTORY."
             )
 
-    def _listing(self) -> dict[str, tuple[Iterable[str], dict[str, Stems]]]:
-        """Split to its stems in order and, for each modality and the label, the files by stem."""
-        names = (*self._specs, LABEL)
-        if self._options.split_csv is not None:
-            flat = {name: _stems(self._directory(name)) for name in names}
-            return {s: (k, flat) for s, k in _read_split_csv(self._options.split_csv).items()}
-        splits = {p.name for name in names for p in _visible(self._directory(name)) if p.is_dir()}
-        if not splits:
+    def _entries(self) -> dict[str, list[Entry]]:
+        options = self._options
+        found = {
+            name: find_files(options.root, options.pattern(name)) for name in (*self._specs, LABEL)
+        }
+        self._require_equal_stars(found)
+        if options.split_csv is not None:
+            return entries_by_table(found, read_split_csv(options.split_csv))
+        if options.split_lists:
+            return entries_by_table(found, read_split_lists(options.split_lists))
+        entries = entries_by_split(found)
+        if not entries:
             raise DatasetError(
-                f"{self._directory(LABEL)}: expected one sub-directory per split (train, val, ...),"
-                " found none. Make them, or name a CSV with --set dataset.split_csv=FILE."
+                f"{options.root / options.pattern(LABEL).split('/')[0]}: expected one sub-directory "
+                "per split (train, val, ...), found none. Make them, or name a CSV with "
+                "--set dataset.split_csv=FILE."
             )
-        listing: dict[str, tuple[Iterable[str], dict[str, Stems]]] = {}
-        for split in _ordered(splits):
-            found = {name: _stems(self._directory(name) / split) for name in names}
-            listing[split] = (sorted(set().union(*found.values())), found)
-        return listing
+        return entries
 
+    def _require_equal_stars(self, found: Mapping[str, Found]) -> None:
+        """Names are compared across modalities, so each pattern must take them alike."""
+        stars = {name: self._options.pattern(name).count("*") for name in found}
+        odd = [name for name, number in stars.items() if number != stars[LABEL]]
+        if odd:
+            raise DatasetError(
+                f"dataset.sources.{odd[0]}.glob: expected as many * as the label's pattern "
+                f"({stars[LABEL]}), found {stars[odd[0]]}: what they match is the sample's name."
+            )
 
-def _sample(
-    key: str, split: str, stem: str, found: Mapping[str, Stems], refusals: dict[str, str]
-) -> SourceSample:
-    """The sample of a stem; an ambiguous file is left out and noted in `refusals`."""
-    files: dict[str, str] = {}
-    for name, stems in found.items():
-        paths = stems.get(stem, [])
-        if len(paths) == 1:
-            files[name] = str(paths[0].absolute())
-        elif paths:
-            listed = ", ".join(str(path) for path in paths)
-            refusals[key] = f"expected one {name} picture, found {listed}; keep one"
-    label = files.pop(LABEL, None)
-    return SourceSample(key, split, files, label)
+    def _expected(self, name: str, sample: SourceSample) -> str:
+        pattern = self._options.pattern(name).replace("{split}", sample.split)
+        folder, _, last = pattern.rpartition("/")
+        named = "" if last == "*" else f" like {last}"
+        return f"a picture{named} in {self._options.root / folder} with the stem that gives key {sample.key}"
 
+    def _read(self, name: str, path: Path) -> NDArray[Any]:
+        source = self._options.sources.get(name)
+        if source is None:
+            return read_picture(path, self._specs[name])
+        return read_values(path, self._specs[name], source)
 
-def _size(array: NDArray[Any]) -> str:
-    return f"{array.shape[1]} x {array.shape[0]}"
+    def _read_label(self, path: Path) -> NDArray[np.uint8]:
+        if self._label_colours:
+            return read_colour_label(path, self._label_colours)
+        source = self._options.sources.get(LABEL, SourceOptions())
+        return read_label(path, self._label_table, CHANNEL_INDEX.get(source.channel))
 
-
-def make_key(split: str, stem: str) -> str:
-    """`<split>_<stem>` in letters, digits, `_`, `-`; other ASCII becomes `_`, the rest `u<hex>`."""
-
-    def safe(char: str) -> str:
-        if char.isascii():
-            return char if char.isalnum() or char in "_-" else "_"
-        return f"u{ord(char):04x}"
-
-    return f"{split}_{''.join(map(safe, stem))}"
+    def _fitted(self, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        source = self._options.sources.get(name)
+        if source is None or source.fit == "refuse" or array.shape[:2] == shape:
+            return array
+        return resize(array, (shape[0], shape[1]), self._specs[name])
 
 
 def spread_palette(num_classes: int) -> tuple[RGB, ...]:
@@ -291,52 +293,5 @@ def spread_palette(num_classes: int) -> tuple[RGB, ...]:
     return tuple(colours)
 
 
-def _visible(folder: Path) -> list[Path]:
-    """Entries of a folder that are not hidden; none if there is no such folder."""
-    return sorted(p for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else []
-
-
-def _stems(folder: Path) -> Stems:
-    stems: Stems = defaultdict(list)
-    for path in _visible(folder):
-        if path.suffix.lower() in EXTENSIONS and path.is_file():
-            stems[path.stem].append(path)
-    return dict(stems)
-
-
-def _ordered(splits: set[str]) -> list[str]:
-    for split in sorted(splits):
-        if not SPLIT_NAME.fullmatch(split):
-            raise DatasetError(f"split {split!r}: expected letters, digits, _ and -. Rename it.")
-    return [s for s in SPLIT_ORDER if s in splits] + sorted(splits - set(SPLIT_ORDER))
-
-
-def _read_split_csv(path: Path) -> dict[str, list[str]]:
-    """Split to stems in file order. `DatasetError` names the line that is wrong."""
-    splits: dict[str, list[str]] = defaultdict(list)
-    seen: dict[str, int] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows: Any = csv.DictReader(file)
-            if not {"key", "split"} <= set(rows.fieldnames or ()):
-                raise DatasetError(
-                    f"{path}: expected the header key,split; found {rows.fieldnames}"
-                )
-            for row in rows:
-                key, split = row["key"], row["split"]
-                if not key or not split:
-                    raise DatasetError(f"{path}:{rows.line_num}: expected a key and a split")
-                if key in seen:
-                    raise DatasetError(
-                        f"{path}:{rows.line_num}: key {key!r} is on line {seen[key]} already; "
-                        "a sample belongs to one split. Remove one."
-                    )
-                seen[key] = rows.line_num
-                splits[split].append(key)
-    except FileNotFoundError:
-        raise DatasetError(f"dataset.split_csv: no such file {path}. Correct the path.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: not a CSV file in UTF-8: {error}") from None
-    if not splits:
-        raise DatasetError(f"{path}: lists no samples. Add rows `key,split`.")
-    return {split: splits[split] for split in _ordered(set(splits))}
+def _rgb(colour: str) -> RGB:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

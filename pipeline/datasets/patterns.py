@@ -1,0 +1,128 @@
+"""File patterns: `images/{split}/*_rgb.png` finds files and says to which sample each belongs.
+
+A pattern is a path under a root. In each of its parts `*` matches any text, `{split}` and `{condition}` too;
+what `*` matched, joined by `/`, names the sample. A last part without a picture's ending matches any of them.
+Only entries of folders are compared, never whole paths, so neither the name of the root nor a link can
+confuse it. Hidden entries are passed over. Nothing is written; an unreadable folder raises `OSError`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from pipeline.datasets.pictures import ARRAY_EXTENSIONS, EXTENSIONS
+
+_TOKEN = re.compile(r"(\*|\{split\}|\{condition\})")
+FIELDS = ("split", "condition")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """What a file's path says of its sample."""
+
+    split: str
+    condition: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a pattern matched."""
+
+    files: dict[Place, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    splits: set[str] = field(default_factory=set)
+    """Every split that a folder is named after, with files in it or not."""
+
+
+def find_files(root: Path, pattern: str) -> Found:
+    """All files under `root` that match."""
+    found = Found()
+    for path, place in _walk(root, pattern.split("/"), Place("", "", ""), found.splits):
+        found.files[place].append(path)
+    return found
+
+
+def check_pattern(pattern: str) -> str:
+    """The pattern itself. `ValueError` says what is wrong with it."""
+    parts = PurePosixPath(pattern).parts
+    if not parts or pattern.startswith("/") or ".." in parts or "/".join(parts) != pattern:
+        raise ValueError(
+            f"{pattern!r}: expected a path under the root, e.g. images/{{split}}/*.png"
+        )
+    if "*" not in pattern:
+        raise ValueError(f"{pattern!r}: expected a * for the name of the sample")
+    unknown = [word for word in re.findall(r"\{.*?\}", pattern) if word[1:-1] not in FIELDS]
+    if unknown:
+        raise ValueError(f"{pattern!r}: unknown {unknown[0]}; expected {{split}} or {{condition}}")
+    return pattern
+
+
+def visible(folder: Path) -> list[Path]:
+    """Entries of a folder that are not hidden, by name; none if there is no such folder."""
+    return sorted(p for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else []
+
+
+def _walk(
+    folder: Path, parts: list[str], place: Place, splits: set[str]
+) -> Iterator[tuple[Path, Place]]:
+    part, rest = parts[0], parts[1:]
+    any_ending = not rest and Path(part).suffix.lower() not in EXTENSIONS | ARRAY_EXTENSIONS
+    regex = _regex(part)
+    for path in _candidates(folder, part):
+        if not rest and not (path.is_file() and (not any_ending or _is_picture(path))):
+            continue
+        here = _matched(regex, path.stem if any_ending else path.name, place)
+        if here is None:
+            continue
+        if not rest:
+            yield path, here
+        elif path.is_dir():
+            splits.update({here.split} - {""})
+            yield from _walk(path, rest, here, splits)
+
+
+def _candidates(folder: Path, part: str) -> list[Path]:
+    if _TOKEN.search(part):
+        return visible(folder)
+    return [folder / part] if (folder / part).exists() else []
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS
+
+
+def _regex(part: str) -> re.Pattern[str]:
+    seen: list[str] = []
+    return re.compile("".join(_group(token, seen) for token in _TOKEN.split(part)))
+
+
+def _group(token: str, seen: list[str]) -> str:
+    """One token as an expression; a field that comes twice must have one value."""
+    if not _TOKEN.fullmatch(token):
+        return re.escape(token)
+    name = f"star{len(seen)}" if token == "*" else token[1:-1]
+    if name in seen:
+        return f"(?P={name})"
+    seen.append(name)
+    return f"(?P<{name}>.+)"
+
+
+def _matched(regex: re.Pattern[str], text: str, place: Place) -> Place | None:
+    """`place` with what an entry's name adds; None if it does not match or contradicts."""
+    match = regex.fullmatch(text)
+    if match is None:
+        return None
+    groups = match.groupdict()
+    for known in FIELDS:
+        if getattr(place, known) not in ("", groups.get(known, getattr(place, known))):
+            return None
+    stars = [value for name, value in groups.items() if name not in FIELDS]
+    return Place(
+        groups.get("split", place.split),
+        groups.get("condition", place.condition),
+        "/".join([*filter(None, [place.name]), *stars]),
+    )

@@ -1,0 +1,253 @@
+"""The common part of every adapter that reads a tree of files: listing, refusing, decoding, sizes.
+
+An adapter says which files belong to which sample (`_entries`) and how a file is read (`_read`,
+`_read_label`). Nothing is written. A tree that cannot be listed is a `DatasetError`; a sample that
+is ambiguous, incomplete or broken is `SampleRefused` when it is loaded, by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from pipeline.datasets.base import DatasetOptions, LoadedSample, SourceSample
+from pipeline.datasets.patterns import Found, Place
+from pipeline.datasets.pictures import EXTENSIONS, BadPictureError
+from pipeline.datasets.resize import resize_sample
+from pipeline.errors import DatasetError, SampleRefused
+from pipeline.modalities import ModalitySpec
+
+LABEL = "label"
+SPLIT_ORDER = ("train", "val", "test")
+SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+class TreeOptions(DatasetOptions):
+    """Settings of every adapter that reads a tree of files."""
+
+    root: Path
+    """Folder that holds the data set."""
+    missing: Literal["refuse", "allow"] = "refuse"
+    """Whether a sample may lack some of its modalities."""
+    size_px: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Resize everything when it is prepared: the shorter side, or [height, width]."""
+
+    optional_fields: ClassVar[frozenset[str]] = frozenset({"size_px"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One sample as listed: its place and every file that claims a part of it."""
+
+    place: Place
+    files: Mapping[str, Sequence[Path]]
+    """Modality, and `label`, to the files found; more than one is a refusal."""
+    corner_case: str = ""
+    companions: tuple[Path, ...] = ()
+    """Further files that `_read` opens for this sample."""
+
+
+class TreeAdapter:
+    """`DatasetAdapter` over files; lists them once, on first use. Subclasses give the methods at the end."""
+
+    def __init__(self, options: TreeOptions, modalities: Mapping[str, ModalitySpec]) -> None:
+        self._tree = options
+        self._specs = dict(modalities)
+
+    def splits(self) -> tuple[str, ...]:
+        """Splits found, train, val and test first."""
+        return tuple(self._samples)
+
+    def samples(self, split: str) -> Sequence[SourceSample]:
+        """Samples in the order of their names (or list rows). `DatasetError` if there are none."""
+        found = self._samples.get(split, [])
+        if not found:
+            others = ", ".join(s for s in self._samples if self._samples[s]) or "none"
+            raise DatasetError(
+                f"{self._tree.root}: split {split!r} is empty (splits with samples: {others}). "
+                f"Put pictures ({', '.join(sorted(EXTENSIONS))}) there, or remove the directories."
+            )
+        return found
+
+    def load(self, sample: SourceSample) -> LoadedSample:
+        """Decode a sample. `SampleRefused` names the file, what was expected and what was found."""
+        if sample.key in self._refusals:
+            raise SampleRefused(sample.key, self._refusals[sample.key])
+        try:
+            decoded = self._decode(sample)
+        except BadPictureError as error:
+            raise SampleRefused(sample.key, str(error)) from None
+        return resize_sample(decoded, self._tree.size_px, self._specs)
+
+    def _decode(self, sample: SourceSample) -> LoadedSample:
+        if sample.label is None:
+            raise BadPictureError(f"no label: expected {self._expected(LABEL, sample)}")
+        absent = [name for name in self._specs if name not in sample.files]
+        if absent and (self._tree.missing == "refuse" or not sample.files):
+            raise BadPictureError(f"no {absent[0]}: expected {self._expected(absent[0], sample)}")
+        label = self._read_label(Path(sample.label))
+        arrays = {}
+        for name, file in sample.files.items():
+            arrays[name] = self._fitted(name, self._read(name, Path(file)), label.shape)
+            if arrays[name].shape[:2] != label.shape:
+                raise BadPictureError(
+                    f"{file}: expected the label's size {_size(label)}, found {_size(arrays[name])}"
+                )
+        return LoadedSample(arrays, label)
+
+    @property
+    def _samples(self) -> dict[str, list[SourceSample]]:
+        return self._index[0]
+
+    @property
+    def _refusals(self) -> dict[str, str]:
+        return self._index[1]
+
+    @cached_property
+    def _index(self) -> tuple[dict[str, list[SourceSample]], dict[str, str]]:
+        """Samples by split, and for each key that cannot be used the reason."""
+        self._require_tree()
+        samples: dict[str, list[SourceSample]] = {}
+        refusals: dict[str, str] = {}
+        name_of_key: dict[str, str] = {}
+        for split, entries in self._entries().items():
+            samples[split] = []
+            for entry in entries:
+                place = entry.place
+                key = make_key(split, place.condition, place.name)
+                name = "/".join(filter(None, (split, place.condition, place.name)))
+                if key in name_of_key:
+                    # One of the two was listed already: it must not pass as the only one.
+                    refusals[key] = f"{name_of_key[key]} and {name} give the same key; rename one"
+                    _blank(samples, key)
+                    continue
+                name_of_key[key] = name
+                samples[split].append(self._sample(key, split, entry, refusals))
+        return samples, refusals
+
+    def _sample(self, key: str, split: str, entry: Entry, refusals: dict[str, str]) -> SourceSample:
+        """The sample of an entry; an ambiguous file is left out and noted in `refusals`."""
+        files: dict[str, str] = {}
+        for name, paths in entry.files.items():
+            if len(paths) == 1:
+                files[name] = str(paths[0].absolute())
+            elif paths:
+                listed = ", ".join(str(path) for path in paths)
+                refusals[key] = f"expected one {name} picture, found {listed}; keep one"
+        label = files.pop(LABEL, None)
+        return SourceSample(
+            key,
+            split,
+            files,
+            label,
+            condition=self._condition(entry.place),
+            corner_case=entry.corner_case,
+            companions=tuple(str(path.absolute()) for path in entry.companions),
+        )
+
+    def _require_tree(self) -> None:
+        """`DatasetError` naming the folder that is not there."""
+        root = self._tree.root
+        if not root.is_dir():
+            raise DatasetError(
+                f"dataset.root: no such folder {root}. Use --set dataset.root=FOLDER."
+            )
+
+    def _condition(self, place: Place) -> str:
+        return place.condition
+
+    def _fitted(self, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """The array at the label's (H, W) `shape`, for modalities that may come at another size."""
+        del name, shape
+        return array
+
+    def _entries(self) -> Mapping[str, Iterable[Entry]]:
+        """Entries by split, in the order of the data set. `DatasetError` if there are none."""
+        raise NotImplementedError
+
+    def _expected(self, name: str, sample: SourceSample) -> str:
+        """Where the file of a modality or the label should lie; ends a refusal."""
+        raise NotImplementedError
+
+    def _read(self, name: str, path: Path) -> NDArray[Any]:
+        """Stored form of one modality. Raises `BadPictureError`."""
+        raise NotImplementedError
+
+    def _read_label(self, path: Path) -> NDArray[np.uint8]:
+        """(H, W) class ids. Raises `BadPictureError`."""
+        raise NotImplementedError
+
+
+def entries_by_split(found: Mapping[str, Found]) -> dict[str, list[Entry]]:
+    """Entries of all places that any of the patterns found, by split, sorted by condition and name."""
+    places = sorted({place for one in found.values() for place in one.files})
+    splits = {split for one in found.values() for split in one.splits}
+    entries: dict[str, list[Entry]] = {split: [] for split in ordered(splits)}
+    for place in places:
+        entries[place.split].append(
+            Entry(place, {name: one.files.get(place, []) for name, one in found.items()})
+        )
+    return entries
+
+
+def entries_by_table(
+    found: Mapping[str, Found], table: Mapping[str, Sequence[str]]
+) -> dict[str, list[Entry]]:
+    """Entries of the samples that a table of splits names, in its order, found or not."""
+    by_name: dict[str, dict[str, list[Path]]] = {}
+    conditions: dict[str, str] = {}
+    for modality, one in found.items():
+        files: dict[str, list[Path]] = defaultdict(list)
+        for place, paths in sorted(one.files.items()):
+            files[place.name] += paths
+            conditions.setdefault(place.name, place.condition)
+        by_name[modality] = files
+    return {
+        split: [
+            Entry(
+                Place(split, conditions.get(name, ""), name),
+                {modality: files.get(name, []) for modality, files in by_name.items()},
+            )
+            for name in names
+        ]
+        for split, names in table.items()
+    }
+
+
+def ordered(splits: Iterable[str]) -> list[str]:
+    """Split names, train, val and test first. `DatasetError` on a name that cannot be one."""
+    names = sorted(splits)
+    for split in names:
+        if not SPLIT_NAME.fullmatch(split):
+            raise DatasetError(f"split {split!r}: expected letters, digits, _ and -. Rename it.")
+    return [s for s in SPLIT_ORDER if s in names] + [s for s in names if s not in SPLIT_ORDER]
+
+
+def make_key(*parts: str) -> str:
+    """Parts joined by `_`, in letters, digits, `_`, `-`; other ASCII becomes `_`, the rest `u<hex>`."""
+
+    def safe(char: str) -> str:
+        if char.isascii():
+            return char if char.isalnum() or char in "_-" else "_"
+        return f"u{ord(char):04x}"
+
+    return "_".join("".join(map(safe, part)) for part in parts if part)
+
+
+def _blank(samples: dict[str, list[SourceSample]], key: str) -> None:
+    """Forget the files of a refused key, so that its version changes once it is unique."""
+    for split, listed in samples.items():
+        samples[split] = [SourceSample(key, s.split) if s.key == key else s for s in listed]
+
+
+def _size(array: NDArray[Any]) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"
