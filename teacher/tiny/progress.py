@@ -108,4 +108,5 @@ def share_loss(embedding_ND: Tensor, class_KD: Tensor, share_NK: Tensor, tau: fl
     entropy_N = torch.special.entr(share_NK).sum(dim=-1)
     row_N = -(share_NK * log_prob_NK).sum(dim=-1) - entropy_N
     weight_N = share_NK.sum(dim=-1)
-    return (row_N * weight_N).sum() / weight_N.sum().clamp_min(1e-6)
+    total: Tensor = (row_N * weight_N).sum() / weight_N.sum().clamp_min(1e-6)
+    return total
