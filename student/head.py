@@ -16,8 +16,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-
-from student.resize import resize
+from torch.nn import functional
 
 
 class MlpHead(nn.Module):
@@ -32,10 +31,10 @@ class MlpHead(nn.Module):
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         """Stage maps (B, C_i, H_i, W_i), finest first, to logits (B, K, H_0, W_0)."""
-        height, width = stages[0].shape[-2:]
-        maps = [
-            resize(project(stage), height, width)
-            for project, stage in zip(self.project, stages, strict=True)
-        ]
-        logits: Tensor = self.classify(torch.relu(self.norm(torch.stack(maps).sum(0))))
+        size = stages[0].shape[-2:]
+        mixed = self.project[0](stages[0])
+        for project, stage in zip(self.project[1:], stages[1:], strict=True):
+            coarse = project(stage)
+            mixed = mixed + functional.interpolate(coarse, size=size, mode="bilinear")
+        logits: Tensor = self.classify(torch.relu(self.norm(mixed)))
         return logits

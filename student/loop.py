@@ -90,7 +90,11 @@ class Trainer:
         specs = config.specs()
         self.stream_parts = (list_samples(manifest, TRAIN_SPLIT, tuple(specs)), specs)
         self.join = _target_join(config, workspace, manifest)
-        self.model = Student(config.student, specs, len(manifest.classes))
+        student = config.student
+        if run.checkpoint.exists():
+            # It holds every weight: the pretrained ones need not be there any more.
+            student = student.model_copy(update={"weights": "none"})
+        self.model = Student(student, specs, len(manifest.classes))
         self.lscd = _lscd(config, workspace, self.model, self.join)
         for module in (self.model, self.lscd):
             module.to(self.device).to(memory_format=torch.channels_last)

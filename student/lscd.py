@@ -4,12 +4,11 @@ Any2Seg publishes neither the losses nor their settings; these forms are ours (t
 ablation measured), and each has its own weight:
 - inter: the correlation rows of a sample's modalities, teacher against student;
 - language: each modality's correlation with the class prompts, teacher against student;
-- intra: the features of a class's pixels against all class prompts, matched to that class's prompt
-  row;
-- dense: cosine of projected stage-4 features with the teacher's patch embeddings (beyond the
-  paper). Losses are KL divergences in nats; the usual factor tau^2 (Hinton et al., 2015) is left
-  to the weights. The projections to the teacher's width exist for training only and are not part
-  of the student.
+- intra: the features of a class's pixels against all class prompts, matched to the class's own row;
+- dense: cosine of projected stage-4 features with the teacher's patch embeddings (not the paper's).
+
+The first three are KL divergences in nats; the usual factor tau^2 (Hinton et al., 2015) is left to
+their weights. The projections to the teacher's width are for training only, no part of the student.
 
 Legend: M modalities, B samples, C channels, H W space, K classes, D teacher width, P patches, g
 patches a side. Writes nothing; what can fail: nothing but a shape that does not fit.

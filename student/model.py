@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.config import StudentConfig
 from pipeline.modalities import ModalitySpec
 from student.backbone import Backbone
 from student.head import MlpHead
 from student.mff import gram, mean_weights, mff_weights, weighted_sum
-from student.resize import resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,11 @@ class Student(nn.Module):
         self.fusion = config.fusion
         self.backbone = Backbone(config.backbone, config.weights)
         self.head = MlpHead(self.backbone.channels, config.head_channels, num_classes)
-        # Pretrained weights expect their own statistics for colour; other sensors have the
-        # registry's.
+        # Colour gets the statistics of the pretrained weights, other sensors the registry's.
         colour = (self.backbone.mean, self.backbone.std)
         statistics = [colour if s.kind == "rgb" else (s.mean, s.std) for s in specs.values()]
-        self.mean_M13: Tensor
-        self.std_M13: Tensor
-        for name, values in zip(
-            ("mean_M13", "std_M13"), zip(*statistics, strict=True), strict=True
-        ):
-            self.register_buffer(name, torch.tensor(values)[:, None], persistent=False)
+        self.statistics_M23: Tensor
+        self.register_buffer("statistics_M23", torch.tensor(statistics), persistent=False)
 
     def features(self, inputs: Mapping[str, Tensor], present_BM: Tensor) -> StageFeatures:
         """Run the backbone on the present pictures.
@@ -90,8 +85,9 @@ class Student(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor], present_BM: Tensor) -> Tensor:
         """Logits (B, K, H, W) at the size of the inputs."""
-        height, width = inputs[self.modalities[0]].shape[-2:]
-        return resize(self.logits(self.features(inputs, present_BM), present_BM), height, width)
+        logits = self.logits(self.features(inputs, present_BM), present_BM)
+        size = inputs[self.modalities[0]].shape[-2:]
+        return functional.interpolate(logits, size=size, mode="bilinear")
 
     def _weights(self, features: StageFeatures, stage: int, present_BM: Tensor) -> Tensor:
         if self.fusion == "mff":
@@ -101,8 +97,9 @@ class Student(nn.Module):
     def _normalised(self, index: int, inputs: Mapping[str, Tensor]) -> Tensor:
         """One modality as (B, 3, H, W) in the statistics that the backbone gets."""
         picture = inputs[self.modalities[index]]
-        mean, std = self.mean_M13[index, 0], self.std_M13[index, 0]
-        return (picture - mean[:, None, None]) / std[:, None, None]
+        mean_311, std_311 = self.statistics_M23[index, :, :, None, None]
+        normalised: Tensor = (picture - mean_311) / std_311
+        return normalised
 
 
 def _scatter(found: Tensor, rows: Tensor, total: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Bilinear resizing as two matrix products: the values of `F.interpolate(mode="bilinear")`, a
-faster gradient.
+"""Bilinear resizing as two matrix products: the values of torch's bilinear `interpolate`.
 
-The gradient is two matrix products as well, so it is deterministic on every device (torch's own
-kernel adds atomically on CUDA). Writes nothing, raises nothing.
+For the logits of a training step: few channels, a large target. There the gradient, two matrix
+products as well, is about twice as fast on a CPU as torch's, and it is deterministic on every
+device. Writes nothing, raises nothing.
 """
 
 from __future__ import annotations

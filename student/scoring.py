@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.codecs import encode_png
@@ -33,7 +34,6 @@ from student.checkpoint import load_checkpoint, load_module
 from student.device import pick_device, threads
 from student.metrics import class_iou, confusion, majority_miou, miou, miou_absent_zero
 from student.model import Student
-from student.resize import resize
 from student.run import Run
 from student.samples import SampleReader, SampleRef, list_samples
 from student.stream import Batch, Placement, assemble, common_size
@@ -146,12 +146,12 @@ def predict_subsets(
 ) -> list[tuple[Tensor, Tensor]]:
     """For each subset the predicted ids (B, H, W) and which samples have a modality of it (B,)."""
     features = model.features(batch.inputs, batch.present)
-    height, width = batch.label.shape[1:]
+    size = batch.label.shape[1:]
     found = []
     for subset in subsets:
         wanted = torch.tensor([name in subset for name in model.modalities])
         there_BM = batch.present & wanted.to(batch.present.device)
-        logits = resize(model.logits(features, there_BM), height, width)
+        logits = interpolate(model.logits(features, there_BM), size=size, mode="bilinear")
         # max is several times faster than argmax on a CPU and gives the same ids.
         found.append((logits.max(dim=1).indices, there_BM.any(dim=1)))
     return found
@@ -169,7 +169,7 @@ def _count(
     subsets = all_subsets(model.modalities)
     conditions = tuple(sorted({ref.condition for ref in refs}))
     num_classes = model.head.classify.out_channels
-    device = model.mean_M13.device
+    device = model.statistics_M23.device
     shape = (len(subsets), len(conditions), num_classes, num_classes)
     counts = torch.zeros(shape, dtype=torch.int64, device=device)
     num_samples = torch.zeros(len(subsets), dtype=torch.int64, device=device)

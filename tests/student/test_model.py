@@ -74,10 +74,10 @@ def test_the_order_in_which_inputs_are_given_does_not_matter():
 
 def test_colour_gets_the_backbones_statistics_and_sensors_their_own():
     model = build(backbone="tf_efficientnet_lite0")
-    assert model.mean_M13.squeeze(1).tolist() == [[0.5] * 3, list(SPECS["depth"].mean), [0.5] * 3]
-    assert model.std_M13[0, 0].tolist() == [0.5] * 3
-    assert model.std_M13[1, 0].tolist() == pytest.approx(SPECS["depth"].std)
+    assert model.statistics_M23[0].tolist() == [[0.5] * 3, [0.5] * 3]
+    depth = SPECS["depth"]
+    assert model.statistics_M23[1].tolist() == [list(depth.mean), list(depth.std)]
 
 
 def test_the_state_holds_weights_only():
-    assert not [key for key in build().state_dict() if "M13" in key]
+    assert not [key for key in build().state_dict() if "statistics" in key]
