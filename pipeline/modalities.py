@@ -65,13 +65,15 @@ def _picture(kind: str, channels: Literal[1, 3], tower: TowerName = "image") -> 
     return ModalitySpec(kind, channels, "uint8", "code value", 255.0, tower)
 
 
+def _wide(kind: str, tower: TowerName = "image") -> ModalitySpec:
+    return ModalitySpec(kind, 1, "uint16", "code value", 65_535.0, tower)
+
+
 KINDS: dict[str, ModalitySpec] = {
     "rgb": replace(_picture("rgb", 3), mean=IMAGENET_MEAN, std=IMAGENET_STD),
     "depth": ModalitySpec("depth", 1, "uint16", "mm", 65_000.0, "depth", "log"),
     "hha": _picture("hha", 3),
-    "event": replace(
-        _picture("event", 3), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"
-    ),
+    "event": replace(_picture("event", 3), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"),
     "lidar": ModalitySpec(
         "lidar",
         1,
@@ -88,9 +90,16 @@ KINDS: dict[str, ModalitySpec] = {
         _picture("lidar_image", 3), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"
     ),
     "thermal": _picture("thermal", 1, "thermal"),
+    "thermal16": _wide("thermal16", "thermal"),
     "nir": _picture("nir", 1),
+    "nir16": _wide("nir16"),
+    "aolp": _picture("aolp", 3),
+    "dolp": replace(_wide("dolp"), mean=(0.0, 0.0, 0.0), std=HALF),
+    "disparity": replace(
+        _wide("disparity"), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"
+    ),
     "gray": _picture("gray", 1),
-    "gray16": ModalitySpec("gray16", 1, "uint16", "code value", 65_535.0, "image"),
+    "gray16": _wide("gray16"),
 }
 
 
@@ -100,7 +109,9 @@ def spec_for(kind: str, where: str, **overrides: Any) -> ModalitySpec:
     Raises `ConfigError` naming `where` and the allowed kinds.
     """
     if kind not in KINDS:
-        raise ConfigError(f"{where}: unknown kind {kind!r}; expected one of {', '.join(sorted(KINDS))}")
+        raise ConfigError(
+            f"{where}: unknown kind {kind!r}; expected one of {', '.join(sorted(KINDS))}"
+        )
     return replace(KINDS[kind], **{k: v for k, v in overrides.items() if v is not None})
 
 

@@ -1,6 +1,7 @@
 """What is known of a published data set before a byte of it is read. Data only; nothing can fail.
 
-Each adapter of a published data set states its card beside its code; `pipeline.datasets.CARDS` lists them.
+Each adapter of a published data set states its card beside its code; `pipeline.datasets.CARDS`
+lists them.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     root/<modality directory>/<split>/<stem>.png      root/label/<split>/<stem>.png
 
 is the default. `sources` gives a modality another pattern (`images/{split}/*_left.png`, see
-`pipeline.datasets.patterns`) and says what the values in its files mean (see `pipeline.datasets.values`).
-Splits come from `{split}` in the patterns, from `split_csv` (header `key,split`) or from `split_lists`.
-Labels are ids (`remap`, `ignore_ids`) or colours (`label_colours`). Nothing is written; what can fail:
-see `pipeline.datasets.tree`.
+`pipeline.datasets.patterns`) and says what the values in its files mean (see
+`pipeline.datasets.values`). Splits come from `{split}` in the patterns, from `split_csv` (header
+`key,split`) or from `split_lists`. Labels are ids (`remap`, `ignore_ids`) or colours
+(`label_colours`). Nothing is written; what can fail: see `pipeline.datasets.tree`.
 """
 
 from __future__ import annotations

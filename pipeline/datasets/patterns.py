@@ -1,9 +1,10 @@
 """File patterns: `images/{split}/*_rgb.png` finds files and says to which sample each belongs.
 
-A pattern is a path under a root. In each of its parts `*` matches any text, `{split}` and `{condition}` too;
-what `*` matched, joined by `/`, names the sample. A last part without a picture's ending matches any of them.
-Only entries of folders are compared, never whole paths, so neither the name of the root nor a link can
-confuse it. Hidden entries are passed over. Nothing is written; an unreadable folder raises `OSError`.
+A pattern is a path under a root. In each of its parts `*` matches any text, `{split}` and
+`{condition}` too; what `*` matched, joined by `/`, names the sample. A last part without a
+picture's ending matches any of them. Only entries of folders are compared, never whole paths, so
+neither the name of the root nor a link can confuse it. Hidden entries are passed over. Nothing is
+written; an unreadable folder raises `OSError`.
 """
 
 from __future__ import annotations
