@@ -252,6 +252,19 @@ def start(script: Path, config: Path, workspace: str) -> subprocess.Popen[str]:
     return process
 
 
+def children(process: subprocess.Popen[str]) -> list[Path]:
+    """`/proc` entries of a process's workers."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [Path("/proc") / pid for pid in listed.read_text().split()] if listed.exists() else []
+
+
+def wait_until_gone(processes: list[Path]) -> None:
+    deadline = time.monotonic() + 30
+    while any(process.exists() for process in processes):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_kill_minus_nine_at_random_moments_then_byte_identical(
     make_source: MakeSource, make_config: MakeConfig, tree: Tree, tmp_path: Path
@@ -268,8 +281,10 @@ def test_kill_minus_nine_at_random_moments_then_byte_identical(
     for _ in range(4):
         process = start(script, tmp_path / "small.toml", "killed")
         time.sleep(chance.uniform(0.0, duration))
+        workers = children(process)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        wait_until_gone(workers)
         process.stdout.close()  # type: ignore[union-attr]
     process = start(script, tmp_path / "small.toml", "killed")
     process.communicate(timeout=120)
