@@ -84,6 +84,8 @@ class TeacherConfig(Frozen):
     """Named set of prompt templates for the class prompts."""
     max_depth_m: NonNegativeFloat | None = None
     """Metres at which the depth tower saturates; default: the checkpoint's own."""
+    depth_holes: Literal["upstream", "far"] = "upstream"
+    """What the depth tower sees where nothing was measured: 0.01 m as upstream, or the largest depth."""
     antialias: bool = False
     """Antialiased resizing. Off as upstream; on deviates from the released numbers."""
 
@@ -187,7 +189,9 @@ class Config(Frozen):
             return value
         adapter = value.get("adapter") if isinstance(value, Mapping) else None
         if adapter not in ADAPTERS:
-            raise ValueError(f"adapter = {adapter!r}; expected one of {', '.join(sorted(ADAPTERS))}")
+            raise ValueError(
+                f"adapter = {adapter!r}; expected one of {', '.join(sorted(ADAPTERS))}"
+            )
         return ADAPTERS[adapter][0].model_validate(value)
 
     @model_validator(mode="after")
@@ -197,7 +201,9 @@ class Config(Frozen):
                 raise ValueError(f"modalities.{name}: expected a plain word other than label, meta")
         self.specs()
         if self.student.lscd.dense and "patch" not in self.teacher.outputs:
-            raise ValueError('student.lscd.dense > 0 needs teacher.outputs = ["embedding", "patch"]')
+            raise ValueError(
+                'student.lscd.dense > 0 needs teacher.outputs = ["embedding", "patch"]'
+            )
         for row, overrides in self.compare.items():
             touched = [o for o in overrides if not o.startswith(("student.", "train.", "seed="))]
             if touched:

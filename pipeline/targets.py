@@ -285,6 +285,7 @@ def target_request(config: Config, modality: str) -> dict[str, Any]:
         "tower": spec.tower,
         "spec": spec.identity(),
         "max_depth_m": teacher.max_depth_m if spec.tower == "depth" else None,
+        "depth_holes": teacher.depth_holes if spec.tower == "depth" else None,
         "antialias": teacher.antialias,
         "dtype": config.store.dtype,
     }

@@ -79,10 +79,16 @@ def _plan_tower(
     return TowerPlan(files, preprocessing, specs, stores)
 
 
-def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | None]:
+def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | str | None]:
     """What a config says about the preprocessing of a tower."""
-    depth = {"max_depth_m": config.teacher.max_depth_m} if tower == "depth" else {}
-    return {"antialias": config.teacher.antialias, **depth}
+    asked = config.teacher
+    if tower == "depth":
+        return {
+            "antialias": asked.antialias,
+            "max_depth_m": asked.max_depth_m,
+            "holes": asked.depth_holes,
+        }
+    return {"antialias": asked.antialias}
 
 
 def _output_shapes(config: Config, files: TowerFiles) -> dict[str, tuple[int, ...]]:

@@ -137,17 +137,26 @@ def test_new_templates_leave_the_pictures_alone(config: Config) -> None:
     assert (report.done, report.skipped) == (1, 12)
 
 
-def test_new_preprocessing_is_another_store(config: Config) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "recorded", "done"),
+    [
+        ("max_depth_m", 80.0, "max_depth_m", 4),
+        ("depth_holes", "far", "holes", 4),
+        ("antialias", True, "antialias", 12),
+    ],
+)
+def test_new_preprocessing_is_another_store(
+    config: Config, field: str, value: object, recorded: str, done: int
+) -> None:
     run(config)
     before = resolve(config, Workspace.of(config), "depth").provenance
-    deeper = config.model_copy(
-        update={"teacher": config.teacher.model_copy(update={"max_depth_m": 80.0})}
-    )
-    report = run(deeper)
-    assert (report.done, report.skipped) == (4, 9)
-    after = resolve(deeper, Workspace.of(deeper), "depth").provenance
+    other = config.model_copy(update={"teacher": config.teacher.model_copy(update={field: value})})
+    report = run(other)
+    assert (report.done, report.skipped) == (done, 13 - done)
+    after = resolve(other, Workspace.of(other), "depth").provenance
     assert before.tower_fingerprint != after.tower_fingerprint
-    assert after.tower["preprocessing"]["max_depth_m"] == 80.0
+    assert after.tower["preprocessing"][recorded] == value
+    assert resolve(config, Workspace.of(config), "depth").provenance == before
 
 
 @pytest.fixture

@@ -63,10 +63,14 @@ def test_provenance_matches_the_files(assets):
 
 
 @pytest.mark.parametrize("sensor", SENSORS)
-def test_sees_content_on_unseen_scenes(scores, sensor):
-    found, chance = scores["sensors"][sensor], scores["chance"]
-    assert found["presence_auc_mean"] > chance["presence_auc_mean"] + 0.08
-    assert found["patch_accuracy"] > chance["patch_accuracy"] + 0.15
+def test_sees_content_on_unseen_scenes(assets, scores, sensor):
+    """40 scenes are few: a third of the recorded margin over chance must show (patches: half)."""
+    record = read_json(assets / "provenance.json")["scores"]
+    for measure, share in (("presence_auc_mean", 1 / 3), ("patch_accuracy", 1 / 2)):
+        margin = record["sensors"][sensor][measure] - record["chance"][measure]
+        assert margin > 0.1
+        found = scores["sensors"][sensor][measure] - scores["chance"][measure]
+        assert found > share * margin, measure
 
 
 def test_pictures_tell_the_weather(scores):
