@@ -157,7 +157,7 @@ def _moments(count: int, total: int, squares: int) -> tuple[float, float]:
     return total / count / UNIT_STEPS, math.sqrt(variance) / UNIT_STEPS
 
 
-MODALITY_COLUMNS = ("modality", "samples", "valid", "range", "saturated", "mean", "std")
+MODALITY_COLUMNS = ("modality", "samples", "not 0", "values", "unit", "saturated", "mean", "std")
 
 
 def modality_rows(
@@ -171,5 +171,5 @@ def modality_rows(
         moments = ["  ".join(f"{v:.3f}" for v in values) for values in (found.mean, found.std)]
         held = f"{found.num_samples} of {statistics.num_samples}"
         valid = "-" if math.isnan(found.valid_share) else f"{found.valid_share:.1%}"
-        rows.append((name, held, valid, f"{reach} {specs[name].unit}", saturated, *moments))
+        rows.append((name, held, valid, reach, specs[name].unit, saturated, *moments))
     return rows

@@ -96,7 +96,7 @@ def test_a_picture_of_holes_has_no_range() -> None:
     found = summarise([holes], specs, ("a", "b"))
     assert (found.modalities["lidar"].lowest, found.modalities["lidar"].valid_share) == (None, 0.0)
     assert math.isnan(found.modalities["lidar"].mean[0])
-    assert modality_rows(found, specs)[0][3] == "- mm"
+    assert modality_rows(found, specs)[0][3:5] == ("-", "mm")
     seen = row("lidar", picture("lidar", 3))
     both = summarise([holes, seen], specs, ("a", "b")).modalities["lidar"]
     assert both.mean == summarise([seen], specs, ("a", "b")).modalities["lidar"].mean
