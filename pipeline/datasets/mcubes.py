@@ -241,6 +241,6 @@ def _share(path: Path, low: float) -> NDArray[np.float64]:
     if values.ndim != 2 or not ((values >= low - slack) & (values <= 1 + slack)).all():
         raise BadPictureError(
             f"{path}: expected (H, W) numbers from {low:g} to 1, found {values.shape} from "
-            f"{np.nanmin(values):g} to {np.nanmax(values):g}"
+            f"{values.min():g} to {values.max():g}"
         )
     return np.clip(values, low, 1.0)

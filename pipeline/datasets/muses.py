@@ -185,8 +185,8 @@ def range_picture(path: Path) -> NDArray[np.uint16]:
     if raw.values.dtype == np.uint16:
         metres = metres / STEPS_PER_METRE - SHIFT_M
     seen = np.isfinite(metres) & (metres > 0)
-    millimetres = np.rint(np.where(seen, metres, 0) * 1000)
-    return np.minimum(millimetres, 65_535).astype(np.uint16)
+    millimetres = np.minimum(np.where(seen, metres, 0) * 1000, 65_535)
+    return np.asarray(np.rint(millimetres), np.uint16)
 
 
 def _pattern(folder: str, suffix: str, ending: str) -> str:

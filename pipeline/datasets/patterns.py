@@ -1,8 +1,8 @@
 """File patterns: `images/{split}/*_rgb.png` finds files and says to which sample each belongs.
 
 A pattern is a path under a root. In each of its parts `*` matches any text, `{split}` and
-`{condition}` too; what `*` matched, joined by `/`, names the sample. A last part without a
-picture's ending matches any of them. Only entries of folders are compared, never whole paths, so
+`{condition}` too; what `*` matched, joined by `/`, names the sample. A last part without a dot
+matches every picture. Only entries of folders are compared, never whole paths, so
 neither the name of the root nor a link can confuse it. Hidden entries are passed over. Nothing is
 written; an unreadable folder raises `OSError`.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pipeline.datasets.pictures import ARRAY_EXTENSIONS, EXTENSIONS
+from pipeline.datasets.pictures import EXTENSIONS
 
 _TOKEN = re.compile(r"(\*|\{split\}|\{condition\})")
 FIELDS = ("split", "condition")
@@ -71,7 +71,7 @@ def _walk(
     folder: Path, parts: list[str], place: Place, splits: set[str]
 ) -> Iterator[tuple[Path, Place]]:
     part, rest = parts[0], parts[1:]
-    any_ending = not rest and Path(part).suffix.lower() not in EXTENSIONS | ARRAY_EXTENSIONS
+    any_ending = not rest and "." not in part
     regex = _regex(part)
     for path in _candidates(folder, part):
         if not rest and not (path.is_file() and (not any_ending or _is_picture(path))):
