@@ -67,9 +67,9 @@ def score(
 
 def run_training(out: Path, cache: Path, settings: dict[str, Any], held_out: int) -> None:
     """Train with the given settings and write everything under `out`, provenance last."""
+    from teacher.tiny.cache import render_cache
     from teacher.tiny.layout import TOWERS, save_tower
     from teacher.tiny.progress import Phase
-    from teacher.tiny.scenes import render_cache
     from teacher.tiny.text_training import train_text
     from teacher.tiny.vision_training import train_vision
 
@@ -94,7 +94,7 @@ def run_training(out: Path, cache: Path, settings: dict[str, Any], held_out: int
 
 def held_out_scores(directory: Path, cache: Path, num: int) -> dict[str, Any]:
     """Scores on `num` scenes of a seed that training never uses."""
-    from teacher.tiny.scenes import render_cache
+    from teacher.tiny.cache import render_cache
     from teacher.tiny.score import score_directory
 
     return score_directory(directory, render_cache(cache / "held_out", HELD_OUT_SEED, num, SIZE_PX))

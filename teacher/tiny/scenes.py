@@ -1,19 +1,14 @@
-"""Scenes for training the tiny teacher: rendered once into memory-mapped arrays, cut into crops.
+"""Crops of rendered scenes: what the towers see in training, and what is truly in it.
 
-`render_cache` writes one .npy file a sensor plus scenes.json into a directory and reuses a
-directory that already holds the same scenes. `SceneCrops` then makes batches: the same crop of
-every sensor, with the pixel values that inference would make, and what the crop truly holds.
+Every crop has the pixel values that inference would make, and its truth is counted from the label
+map of the same crop. Writes nothing and cannot fail on what `teacher.tiny.cache` gives.
 
-Shape letters: N scenes, B crops, P patches, K classes, H W pixels.
+Shape letters: B crops, P patches, K classes, C channels, H W pixels.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.datasets.synthetic.render import render_scene
-from pipeline.files import read_json, write_json
 from pipeline.modalities import TowerName
 from teacher.preprocess import depth_to_unit, normalise
+from teacher.tiny.cache import Scenes
 from teacher.tiny.captions import Content
 from teacher.tiny.layout import GRID, IMAGE_PX, MAX_DEPTH_M
 from teacher.tiny.lexicon import CLASSES
@@ -36,20 +30,6 @@ SENSORS: dict[str, TowerName] = {
     "lidar": "depth",
 }
 """Sensor to tower."""
-
-_ARRAYS = {"rgb": "uint8", "event": "uint8", "depth": "uint16", "lidar": "uint16", "label": "uint8"}
-
-
-@dataclass(frozen=True, slots=True)
-class Scenes:
-    """N rendered scenes: arrays by sensor and "label", and what goes with them."""
-
-    arrays: Mapping[str, NDArray[np.generic]]
-    conditions: tuple[str, ...]
-    captions: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +54,6 @@ class Truth:
     patch_shares: Tensor
     areas: Tensor
     contents: tuple[Content, ...]
-
-
-def render_cache(directory: Path, seed: int, num: int, size_px: int, processes: int = 2) -> Scenes:
-    """Render scenes (seed, 0..num-1) into `directory`, or reuse what is there for these numbers."""
-    identity = {"seed": seed, "num": num, "size_px": size_px}
-    record = directory / "scenes.json"
-    if not record.is_file() or read_json(record)["identity"] != identity:
-        directory.mkdir(parents=True, exist_ok=True)
-        _allocate(directory, num, size_px)
-        work = partial(_render_range, directory, seed, size_px)
-        bounds = np.linspace(0, num, min(num, 8 * processes) + 1).astype(int).tolist()
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            texts = pool.starmap(work, zip(bounds[:-1], bounds[1:], strict=True))
-        write_json(record, {"identity": identity, "texts": [row for part in texts for row in part]})
-    return open_cache(directory)
-
-
-def open_cache(directory: Path) -> Scenes:
-    """The scenes that `render_cache` wrote there, memory-mapped."""
-    rows = read_json(directory / "scenes.json")["texts"]
-    arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    return Scenes(arrays, tuple(row[0] for row in rows), tuple(row[1] for row in rows))
 
 
 def random_box(rng: np.random.Generator, whole_share: float) -> Box:
@@ -176,26 +134,3 @@ def _crop(values_BCHW: Tensor, boxes: list[Box], mode: str) -> Tensor:
     return functional.grid_sample(
         values_BCHW, grid, mode=mode, padding_mode="border", align_corners=False
     )
-
-
-def _allocate(directory: Path, num: int, size_px: int) -> None:
-    for name, dtype in _ARRAYS.items():
-        tail = (3,) if name in ("rgb", "event") else ()
-        np.lib.format.open_memmap(
-            directory / f"{name}.npy", "w+", dtype, (num, size_px, size_px, *tail)
-        )
-
-
-def _render_range(
-    directory: Path, seed: int, size_px: int, start: int, stop: int
-) -> list[tuple[str, str]]:
-    files = {name: np.load(directory / f"{name}.npy", mmap_mode="r+") for name in _ARRAYS}
-    texts = []
-    for index in range(start, stop):
-        scene = render_scene(seed, index, size_px)
-        for name, file in files.items():
-            file[index] = getattr(scene, name)
-        texts.append((scene.condition, scene.caption))
-    for file in files.values():
-        file.flush()
-    return texts

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from teacher.text import load_text_tower
+from teacher.tiny.cache import Scenes
 from teacher.tiny.layout import TOWERS
 from teacher.tiny.lexicon import CLASSES, CONDITIONS
-from teacher.tiny.scenes import SENSORS, Box, Scenes, Truth, truth_of
+from teacher.tiny.scenes import SENSORS, Box, Truth, truth_of
 from teacher.tiny.text_training import NUM_CLASSES, concept_embeddings
 from teacher.towers import Tower, load_tower
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
+from teacher.tiny.cache import Scenes
 from teacher.tiny.captions import Content, describe, mentioned_classes, random_content
 from teacher.tiny.layout import LOGIT_SCALE_INIT, WIDTH, encode_texts, text_network
 from teacher.tiny.lexicon import (
@@ -33,7 +34,7 @@ from teacher.tiny.progress import (
     share_loss,
     take_step,
 )
-from teacher.tiny.scenes import Box, Scenes, truth_of
+from teacher.tiny.scenes import Box, truth_of
 from teacher.tiny.tokenizer import train_tokenizer
 
 BATCH = 64

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
 from pipeline.modalities import TowerName
+from teacher.tiny.cache import Scenes, open_cache
 from teacher.tiny.captions import MIN_AREA, describe
 from teacher.tiny.layout import GRID, IMAGE_PX, TOWERS, encode_texts, vision_network
 from teacher.tiny.progress import (
@@ -32,9 +33,7 @@ from teacher.tiny.progress import (
 )
 from teacher.tiny.scenes import (
     Box,
-    Scenes,
     Truth,
-    open_cache,
     pixel_values,
     random_box,
     truth_of,

@@ -9,7 +9,7 @@ import pytest
 
 import teacher
 from pipeline.datasets.synthetic.render import render_scene
-from teacher.tiny.scenes import Scenes
+from teacher.tiny.cache import Scenes
 
 NUM_SCENES = 40
 SEED = 9201

@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from teacher.preprocess import normalise
+from teacher.tiny.cache import Scenes
 from teacher.tiny.layout import GRID
 from teacher.tiny.lexicon import CLASSES
 from teacher.tiny.scenes import (
+    SENSORS,
     Box,
-    Scenes,
-    open_cache,
     pixel_values,
     random_box,
-    render_cache,
     truth_of,
 )
+from teacher.towers import load_tower
 
 ROWS = np.arange(3)
 WHOLE = [Box()] * 3
@@ -25,9 +25,6 @@ WHOLE = [Box()] * 3
 
 @pytest.mark.parametrize("sensor", ["rgb", "event", "depth", "lidar"])
 def test_whole_scenes_are_preprocessed_as_in_inference(scenes, sensor, assets):
-    from teacher.tiny.scenes import SENSORS
-    from teacher.towers import load_tower
-
     tower = load_tower(str(assets), SENSORS[sensor])
     wanted = tower.preprocess(list(scenes.arrays[sensor][:3]))
     torch.testing.assert_close(pixel_values(scenes, sensor, ROWS, WHOLE), wanted, atol=2e-4, rtol=0)
@@ -73,15 +70,3 @@ def test_random_boxes_stay_inside():
     for box in boxes:
         assert box.half_width <= box.centre_x <= 1 - box.half_width + 1e-9
         assert box.half_height <= box.centre_y <= 1 - box.half_height + 1e-9
-
-
-@pytest.mark.slow
-def test_cache_is_reused_only_for_the_same_scenes(tmp_path):
-    first = render_cache(tmp_path, seed=1, num=2, size_px=32, processes=1)
-    stamp = (tmp_path / "rgb.npy").stat().st_mtime_ns
-    again = render_cache(tmp_path, seed=1, num=2, size_px=32, processes=1)
-    assert (tmp_path / "rgb.npy").stat().st_mtime_ns == stamp
-    assert again.captions == first.captions == open_cache(tmp_path).captions
-    before = np.array(first.arrays["rgb"])
-    other = render_cache(tmp_path, seed=2, num=2, size_px=32, processes=1)
-    assert not np.array_equal(before, other.arrays["rgb"])
