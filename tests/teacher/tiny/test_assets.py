@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from safetensors import safe_open
@@ -58,7 +59,7 @@ def test_provenance_matches_the_files(assets):
     assert set(record["files"]) == found
     for name, digest in record["files"].items():
         assert sha256_file(assets / name) == digest
-    assert not any(mark in json.dumps(record) for mark in ("/tmp", "/home", "/work"))
+    assert not re.search(r"[\s\"=]/\w", json.dumps(record)), "a path of the machine that trained it"
     assert record["scores"]["num_scenes"] >= 300
 
 
