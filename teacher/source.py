@@ -134,21 +134,28 @@ def _single(folder: Path, name: str, revision: str | None = None) -> TowerFiles:
     return TowerFiles(name, folder, weights, read_config(folder / CONFIG), revision)
 
 
-def _require_modality(files: TowerFiles, modality: TowerName | None) -> TowerFiles:
-    if modality is None or files.config.modality == modality:
-        return files
-    raise CheckpointError(
-        f"{files.name}: expected the {modality} tower, found the {files.config.modality} tower. "
-        "Give teacher.name a source that has both, or change the modality's tower."
-    )
+def _require_modality(files: TowerFiles, modality: TowerName) -> TowerFiles:
+    _require_same(files.name, files.config, modality)
+    return files
+
+
+def _require_same(name: str, config: HubConfig, modality: TowerName | None) -> None:
+    if modality is not None and config.modality != modality:
+        raise CheckpointError(
+            f"{name}: expected the {modality} tower, found the {config.modality} tower. "
+            "Give teacher.name a source that has both, or change the modality's tower."
+        )
 
 
 def _fetched(repo: str, modality: TowerName | None, revision: str | None) -> TowerFiles:
-    folder = _download(repo, (CONFIG,), revision).parent
-    _download(repo, WEIGHTS, revision)
+    config = _download(repo, (CONFIG,), revision)
+    _require_same(repo, read_config(config), modality)
+    # The commit that the configuration came from: a branch may move between two files.
+    commit = config.parent.name
+    _download(repo, WEIGHTS, commit)
     for file in TOKENIZER:
-        _download_optional(repo, file, revision)
-    return _require_modality(_single(folder, repo, revision=folder.name), modality)
+        _download_optional(repo, file, commit)
+    return _single(config.parent, repo, commit)
 
 
 def _download(repo: str, names: tuple[str, ...], revision: str | None) -> Path:

@@ -125,13 +125,25 @@ class Embeddings(nn.Module):
 
     def forward(self, frames_FCHW: Tensor, num_frames: int) -> Tensor:
         """(F, 3, H, W) with F = B*T in frame order to (F, N, D)."""
-        patches = self.patch_embedding(frames_FCHW).flatten(2).transpose(1, 2)
         count = frames_FCHW.shape[0]
+        if frames_FCHW.is_cuda:
+            patches = patch_product(frames_FCHW, self.patch_embedding.weight)
+        else:
+            patches = self.patch_embedding(frames_FCHW).flatten(2).transpose(1, 2)
         if self.class_embedding.ndim == 2:
             tokens = self.class_embedding.repeat(count // num_frames, 1).unsqueeze(1)
         else:
             tokens = self.class_embedding.expand(count, 1, -1)
         return torch.cat([tokens, patches], dim=1) + self.position_embedding.weight
+
+
+def patch_product(frames_FCHW: Tensor, kernel_DCpp: Tensor) -> Tensor:
+    """The patch convolution as a matrix product, (F, P, D): cuDNN would run it in TF32."""
+    count, channels, height, width = frames_FCHW.shape
+    side = kernel_DCpp.shape[-1]
+    tiles = frames_FCHW.reshape(count, channels, height // side, side, width // side, side)
+    rows = tiles.permute(0, 2, 4, 1, 3, 5).reshape(count, -1, channels * side * side)
+    return functional.linear(rows, kernel_DCpp.flatten(1))
 
 
 class TemporalLayer(CLIPEncoderLayer):  # type: ignore[no-untyped-call]

@@ -67,6 +67,17 @@ def test_equals_the_full_golden_set(shared: Path, folder: str, modality: str) ->
         assert_output(tower.encode(io["pixel_values_5d"]), io, "_5d")
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("folder", "modality"), LOCAL)
+def test_an_accelerator_gives_the_same(goldens: Path, folder: str, modality: str) -> None:
+    io = load_file(goldens / folder / "io.safetensors")
+    tower = teacher.load_tower(str(goldens / folder), modality, device="cuda")
+    embedding = tower.encode(io["pixel_values"]).embedding
+    assert embedding.device.type == "cuda"
+    torch.testing.assert_close(embedding.cpu(), io["normalized"], atol=NORMALISED, rtol=0)
+
+
 def test_bin_and_safetensors_give_the_same(shared: Path, tmp_path: Path) -> None:
     source = shared / "languagebind" / "depth"
     for name in ("config.json", "pytorch_model.bin"):

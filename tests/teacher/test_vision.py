@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from teacher.vision import TemporalLayer, VisionLayout, VisionNetwork
+from teacher.vision import TemporalLayer, VisionLayout, VisionNetwork, patch_product
 
 SQUARE = VisionLayout(
     hidden_size=16,
@@ -112,6 +112,13 @@ def test_patch_embeddings_equal_a_naive_value_path(layout: VisionLayout) -> None
             projected = net.visual_projection.weight @ torch.stack(normed).mean(0)
             expected[sample, patch] = functional.normalize(projected, dim=0)
     torch.testing.assert_close(net(pixels, patch=True).patch, expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_patch_product_is_the_convolution() -> None:
+    frames, kernel = torch.randn(2, 3, 16, 40), torch.randn(5, 3, 8, 8)
+    expected = functional.conv2d(frames, kernel, stride=8).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(patch_product(frames, kernel), expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
