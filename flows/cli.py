@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +41,13 @@ Overrides = Annotated[
 ]
 Row = Annotated[
     str, typer.Option(help="Which row: `main`, or the name of one in the config's `[compare]`.")
+]
+Tree = Annotated[Path, typer.Argument(metavar="PATH", help="The folder that holds the data set.")]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        help="`deliver`, `mcubes`, `muses` or `folder`; default: by the names of folders."
+    ),
 ]
 out = Console()
 
@@ -137,6 +146,75 @@ def status(config: ConfigPath, overrides: Overrides = None) -> None:
         counts = (str(line.there), missing, stale)
         table.add_row(line.stage, line.what, line.unit, *counts, line.note)
     out.print(table)
+
+
+@app.command()
+def init(
+    tree: Tree,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file; default: the tree's name.")
+    ] = None,
+    dataset: Dataset = "",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Look at a tree of pictures and write a commented config for it, which runs as it is."""
+    from pipeline.init_config import propose, write_proposal
+
+    path = output or Path(f"{tree.resolve().name}.toml")
+    for file in write_proposal(propose(tree, dataset), path, force=force):
+        out.print(f"Wrote {file}", markup=False, highlight=False, soft_wrap=True)
+    check = f"any2seg doctor {shlex.quote(str(tree))} --config {shlex.quote(str(path))}"
+    for step in (f"Check: {check}", f"Run:   any2seg run {shlex.quote(str(path))}"):
+        out.print(step, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    tree: Tree,
+    dataset: Dataset = "",
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Check against this config; default: what `init` proposes."),
+    ] = None,
+    overrides: Overrides = None,
+    limit: Annotated[int, typer.Option("--samples", min=1, help="Samples that are read.")] = 200,
+    everything: Annotated[bool, typer.Option("--all", help="Read all samples.")] = False,
+    sheet: Annotated[
+        Path, typer.Option(help="Where the contact sheet of random samples goes.")
+    ] = Path("doctor.png"),
+    seed: Annotated[int, typer.Option(min=0, help="Picks the samples.")] = 0,
+) -> None:
+    """Examine a tree before anything is made of it: is it whole, does it mean what it should?
+
+    Ends with `ready`, or with the first three things to mend and exit code 1.
+    """
+    from pipeline.contact_sheet import write_contact_sheet
+    from pipeline.doctor import examine
+    from pipeline.doctor_text import lines
+    from pipeline.doctor_verdict import problems
+
+    loaded = _config_of_tree(tree, dataset, config, overrides)
+    diagnosis = examine(loaded, limit=None if everything else limit, seed=seed)
+    samples = [reading.sample for reading in diagnosis.readings]
+    num_drawn = write_contact_sheet(sheet, loaded, samples, seed)
+    for line in lines(diagnosis, sheet=str(sheet) if num_drawn else ""):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if problems(diagnosis):
+        raise typer.Exit(1)
+
+
+def _config_of_tree(
+    tree: Path, dataset: str, config: Path | None, overrides: list[str] | None
+) -> Config:
+    """The given config with `tree` as its root, or the one that `init` would propose."""
+    if config is not None:
+        root = json.dumps(str(tree.absolute()))
+        return load_config(config, [*(overrides or ()), f"dataset.root={root}"])
+    if overrides:
+        raise ConfigError("--set: expected --config with it. Write one with `any2seg init`.")
+    from pipeline.init_config import config_for
+
+    return config_for(tree, dataset)
 
 
 @app.command()

@@ -21,8 +21,8 @@ NUM_FIRST = 3
 NUM_EXAMPLES = 3
 
 
-def lines(diagnosis: Diagnosis) -> Iterator[str]:
-    """The whole report, line by line."""
+def lines(diagnosis: Diagnosis, sheet: str = "") -> Iterator[str]:
+    """The whole report, line by line; `sheet` is where the contact sheet lies."""
     yield f"{diagnosis.config.dataset.adapter}: {_root(diagnosis)}"
     if diagnosis.listing:
         yield from _section("Samples listed", _split_table(diagnosis))
@@ -33,6 +33,8 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
         yield from _refusals(diagnosis)
         yield ""
         yield _speed(diagnosis)
+        if sheet:
+            yield f"Contact sheet: {sheet}"
     found = notes(diagnosis)
     if found:
         yield ""
@@ -139,10 +141,11 @@ def _refusals(diagnosis: Diagnosis) -> Iterator[str]:
 def _speed(diagnosis: Diagnosis) -> str:
     count = len(diagnosis.readings)
     processes = "1 process" if diagnosis.workers == 1 else f"{diagnosis.workers} processes"
-    some = "all" if count == diagnosis.num_samples else f"{count} of {diagnosis.num_samples}"
+    some = "all" if count == diagnosis.num_samples else f"{count} of"
     return (
-        f"Read {some} samples in {diagnosis.seconds:.1f} s with {processes}: "
-        f"decoding takes {diagnosis.seconds_per_thousand:.1f} s per thousand samples and processor."
+        f"Read {some} {diagnosis.num_samples} samples in {diagnosis.seconds:.1f} s with {processes}, "
+        f"{1000 * diagnosis.seconds / max(1, count):.1f} s per thousand samples "
+        f"({diagnosis.decoding_s_per_thousand:.1f} s of processor time for decoding alone)."
     )
 
 
