@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flows.stages import rows as configured_rows
-from pipeline.codecs import decode_label, decode_png
+from pipeline.codecs import decode_label, decode_picture
 from pipeline.config import Config, dump_config
 from pipeline.datasets.base import RGB
 from pipeline.errors import Any2SegError, MissingTarget
@@ -33,7 +33,7 @@ from pipeline.manifest import (
     read_rows,
     shard_path,
 )
-from pipeline.shards import LABEL_MEMBER, picture_member
+from pipeline.shards import LABEL, stored_member
 from pipeline.targets import TargetStore, resolve
 from pipeline.workspace import Workspace
 from student.run import Run, identify
@@ -260,10 +260,13 @@ def read_inputs(row: Mapping[str, Any], dataset: Path, config: Config) -> dict[s
             return tar.read(num_bytes)
 
         for modality, spec in config.specs().items():
-            name = picture_member(modality)
+            name = stored_member(modality, spans)
             if name in spans:
-                arrays[modality] = decode_png(member(name), spec, f"{path}: {row['key']}.{name}")
-        label = decode_label(member(LABEL_MEMBER), f"{path}: {row['key']}.{LABEL_MEMBER}")
+                arrays[modality] = decode_picture(
+                    member(name), spec, f"{path}: {row['key']}.{name}"
+                )
+        name = stored_member(LABEL, spans)
+        label = decode_label(member(name), f"{path}: {row['key']}.{name}")
     return {"arrays": arrays, "label": label}
 
 

@@ -1,56 +1,105 @@
-"""Stored forms to PNG bytes and back, without loss: what a shard's pictures and labels are.
+"""Stored forms to bytes and back, without loss: what a shard's pictures and labels are.
 
-8-bit grey (L), 8-bit RGB and 16-bit grey (I;16). Encoding gives the same bytes for the same array
-and Pillow version. A picture that does not have the form its modality asks for is a
-`CorruptShard`.
+Written: a `.npy` array in one Zstandard frame with a checksum (`npy.zst`), the same bytes for the
+same array and zstd version; see `docs/decisions.md` for what was measured. Read: that, or a PNG of
+mode L, RGB or I;16, as shards from elsewhere hold; the first bytes tell them apart. Nothing is
+unpickled. A picture that does not have the form its modality asks for is a `CorruptShard`.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import CorruptShard
-from pipeline.modalities import ModalitySpec
+from pipeline.modalities import ModalitySpec, check_array
 
-COMPRESS_LEVEL = 3
 MODES = {("uint8", 1): "L", ("uint8", 3): "RGB", ("uint16", 1): "I;16"}
 """(dtype, channels) of a stored form to the Pillow mode of its PNG."""
+PNG_LEVEL = 3
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_LEVEL = 3
+LABEL = ModalitySpec("label", 1, "uint8", "class id", 255.0, "image")
+
+
+def encode_array(array: NDArray[Any]) -> bytes:
+    """`.npy` in a Zstandard frame, of an array in a stored form; `KeyError` for others."""
+    MODES[array.dtype.name, 1 if array.ndim == 2 else array.shape[2]]
+    file = BytesIO()
+    npy.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return bytes(_zstd().encode(file.getvalue()))
 
 
 def encode_png(array: NDArray[Any]) -> bytes:
     """PNG of an (H, W) uint8, (H, W) uint16 or (H, W, 3) uint8 array; `KeyError` for others."""
-    channels = 1 if array.ndim == 2 else array.shape[2]
-    mode = MODES[array.dtype.name, channels]
+    mode = MODES[array.dtype.name, 1 if array.ndim == 2 else array.shape[2]]
     image = Image.frombytes(mode, (array.shape[1], array.shape[0]), array.tobytes())
     file = BytesIO()
-    image.save(file, "PNG", compress_level=COMPRESS_LEVEL)
+    image.save(file, "PNG", compress_level=PNG_LEVEL)
     return file.getvalue()
 
 
-def decode_png(data: bytes, spec: ModalitySpec, where: str) -> NDArray[Any]:
+def decode_picture(data: bytes, spec: ModalitySpec, where: str) -> NDArray[Any]:
     """(H, W) or (H, W, 3) array in the stored form of `spec`.
 
     `where` names the member in the error. Raises `CorruptShard`.
     """
-    return _decode(data, MODES[spec.dtype, spec.channels], where)
+    array = _decode_array(data, where) if data[:4] == ZSTD_MAGIC else _decode_png(data, where)
+    problem = check_array(array, spec)
+    if problem:
+        raise CorruptShard(f"{where}: {problem}")
+    return array
 
 
 def decode_label(data: bytes, where: str) -> NDArray[np.uint8]:
     """(H, W) class ids. Raises `CorruptShard`."""
-    return _decode(data, "L", where)
+    return decode_picture(data, LABEL, where)
 
 
-def _decode(data: bytes, mode: str, where: str) -> NDArray[Any]:
+def parse_npy(data: bytes) -> NDArray[Any]:
+    """The array of a `.npy` file, read-only. Raises whatever damaged bytes make NumPy raise.
+
+    Unlike `np.load`, a header cannot ask for more memory than there are bytes.
+    """
+    file = BytesIO(data)
+    version = npy.read_magic(file)
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+    shape, by_column, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("Python objects")
+    body = memoryview(data)[file.tell() :]
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if by_column else "C")
+
+
+@cache
+def _zstd() -> Any:
+    # numcodecs brings all of its codecs, half a second that `any2seg --help` need not wait for.
+    from numcodecs.zstd import Zstd
+
+    return Zstd(level=ZSTD_LEVEL, checksum=True)
+
+
+def _decode_array(data: bytes, where: str) -> NDArray[Any]:
+    try:
+        return parse_npy(_zstd().decode(data)).copy()
+    except Exception as error:  # a decoder fed with damaged bytes may raise anything
+        raise CorruptShard(f"{where}: expected a .npy in zstd, found: {error}") from error
+
+
+def _decode_png(data: bytes, where: str) -> NDArray[Any]:
     try:
         image = Image.open(BytesIO(data), formats=["PNG"])
         image.load()
     except Exception as error:  # a decoder fed with damaged bytes may raise anything
-        raise CorruptShard(f"{where}: expected a PNG, found: {error}") from error
-    if image.mode != mode:
-        raise CorruptShard(f"{where}: expected a PNG of mode {mode}, found {image.mode}")
+        raise CorruptShard(f"{where}: expected a picture, found: {error}") from error
+    if image.mode not in MODES.values():
+        raise CorruptShard(
+            f"{where}: expected a PNG of mode {', '.join(MODES.values())}; found {image.mode}"
+        )
     return np.array(image)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codecs import encode_png
+from pipeline.codecs import encode_array
 from pipeline.datasets.base import IGNORE_ID, DatasetAdapter, LoadedSample, SourceSample
 from pipeline.errors import SampleRefused
 from pipeline.fingerprint import canonical_json
 from pipeline.modalities import ModalitySpec, check_array
-from pipeline.shards import LABEL_MEMBER, MAX_MEMBER_NAME, META_MEMBER, picture_member
+from pipeline.shards import LABEL, MAX_MEMBER_NAME, META_MEMBER, picture_member
 from pipeline.statistics import measure
 
 
@@ -96,7 +96,8 @@ class SampleEncoder:
                 raise SampleRefused(sample.key, f"{name}: {problem}")
             if len(f"{sample.key}.{picture_member(name)}".encode()) > MAX_MEMBER_NAME:
                 raise SampleRefused(
-                    sample.key, f"the key is too long: {MAX_MEMBER_NAME} bytes with .{name}.png"
+                    sample.key,
+                    f"the key is too long: {MAX_MEMBER_NAME} bytes with .{picture_member(name)}",
                 )
 
     def _identity(self, sample: SourceSample, loaded: LoadedSample) -> dict[str, Any]:
@@ -112,8 +113,8 @@ class SampleEncoder:
         }
 
     def _members(self, sample: SourceSample, loaded: LoadedSample) -> dict[str, bytes]:
-        members = {picture_member(name): encode_png(array) for name, array in self._ordered(loaded)}
-        members[LABEL_MEMBER] = encode_png(loaded.label)
+        pictures = [*self._ordered(loaded), (LABEL, loaded.label)]
+        members = {picture_member(name): encode_array(array) for name, array in pictures}
         members[META_MEMBER] = canonical_json(self._identity(sample, loaded)).encode()
         return members
 

@@ -1,6 +1,7 @@
 """Shards: immutable uncompressed USTAR tars that webdataset reads, one sample after the other.
 
-A sample `KEY` is the members `KEY.<modality>.png`, `KEY.label.png` and `KEY.meta.json`, adjacent.
+A sample `KEY` is the members `KEY.<modality>.npy.zst`, `KEY.label.npy.zst` and `KEY.meta.json`,
+adjacent; shards from elsewhere may have `.png` instead.
 The same samples give the same bytes: owner, time and mode are fixed. Writing is atomic and
 durable. Reading checks the file's sha256 first, so a damaged or exchanged shard is a
 `CorruptShard`, never a wrong sample. Members are read into memory; their names never become paths,
@@ -10,7 +11,7 @@ and nothing is decoded here.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,15 +20,23 @@ from typing import BinaryIO
 from pipeline.errors import CorruptShard
 from pipeline.files import sha256_file, write_atomic
 
-LABEL_MEMBER = "label.png"
+LABEL = "label"
+WRITTEN, ACCEPTED = "npy.zst", "png"
+"""Endings of the pictures that we write, and of those that we also read."""
 META_MEMBER = "meta.json"
 MAX_MEMBER_NAME = 100
 """Bytes that a USTAR header holds for a name."""
 
 
 def picture_member(modality: str) -> str:
-    """Name, after the key and a dot, of a modality's picture."""
-    return f"{modality}.png"
+    """Name, after the key and a dot, of the picture of a modality or the label, as it is written."""
+    return f"{modality}.{WRITTEN}"
+
+
+def stored_member(modality: str, names: Container[str]) -> str:
+    """Which of a sample's member names is the picture of a modality or the label."""
+    accepted = f"{modality}.{ACCEPTED}"
+    return accepted if accepted in names else picture_member(modality)
 
 
 def shard_name(split: str, index: int) -> str:

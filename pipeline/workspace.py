@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.fingerprint import SHORT, fingerprint
+from pipeline.shards import WRITTEN
 
 SCHEMA_VERSION = 1
 """Version of the on-disk format."""
@@ -23,7 +24,7 @@ def dataset_identity(config: Config) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "options": config.dataset.identity(),
         "modalities": {name: spec.identity() for name, spec in config.specs().items()},
-        "encoding": {"pictures": "png", "label": "png"},
+        "encoding": {"pictures": WRITTEN, "label": WRITTEN},
         "shard_size": config.store.shard_size,
     }
 

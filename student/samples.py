@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codecs import decode_label, decode_png
+from pipeline.codecs import decode_label, decode_picture
 from pipeline.errors import CorruptShard, DatasetError
 from pipeline.manifest import Manifest, ShardInfo
 from pipeline.modalities import ModalitySpec
-from pipeline.shards import LABEL_MEMBER, picture_member, verify_shard
+from pipeline.shards import LABEL, stored_member, verify_shard
 
 TAR_BLOCK_BYTES = 512
 TAR_NAME_BYTES = 100
@@ -94,11 +94,12 @@ class SampleReader:
         with path.open("rb", buffering=0) as file:
             for (name, spec), present in zip(self.specs.items(), ref.present, strict=True):
                 if present:
-                    member = picture_member(name)
+                    member = stored_member(name, ref.spans)
                     data = read_member(file, ref, member)
-                    arrays[name] = decode_png(data, spec, f"{path}: {ref.key}.{member}")
-            data = read_member(file, ref, LABEL_MEMBER)
-        label = decode_label(data, f"{path}: {ref.key}.{LABEL_MEMBER}")
+                    arrays[name] = decode_picture(data, spec, f"{path}: {ref.key}.{member}")
+            member = stored_member(LABEL, ref.spans)
+            data = read_member(file, ref, member)
+        label = decode_label(data, f"{path}: {ref.key}.{member}")
         return Decoded(arrays, label)
 
 

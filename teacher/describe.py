@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codecs import decode_png
+from pipeline.codecs import decode_picture
 from pipeline.config import Config
 from pipeline.descriptions import (
     SCENE,
@@ -32,7 +32,7 @@ from pipeline.descriptions import (
 from pipeline.errors import ConfigError
 from pipeline.manifest import Manifest, ShardInfo
 from pipeline.progress import progress_bar
-from pipeline.shards import picture_member, read_shard
+from pipeline.shards import read_shard, stored_member
 from pipeline.stage import StageReport
 from pipeline.targets import EMBEDDING, TargetProvenance, TargetStore
 from pipeline.workspace import Workspace
@@ -176,9 +176,9 @@ class _CaptionWriter:
         spec = self._specs[modality]
         texts = dict.fromkeys(shard.keys, "")
         for key, members in read_shard(shard.path, shard.sha256):
-            data = members.get(picture_member(modality))
+            data = members.get(stored_member(modality, members))
             if data is not None:
-                picture = decode_png(data, spec, f"{shard.path}: {key}.{modality}")
+                picture = decode_picture(data, spec, f"{shard.path}: {key}.{modality}")
                 texts[key] = self._captioner([picture], spec)[0]
         return [texts[key] for key in shard.keys]
 

@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codecs import decode_png
+from pipeline.codecs import decode_picture
 from pipeline.config import Config
 from pipeline.manifest import Manifest, ShardInfo
 from pipeline.modalities import TowerName
 from pipeline.progress import Advance, progress_bar
 from pipeline.prompts_store import PromptStore, point_to_prompts
-from pipeline.shards import picture_member, read_shard
+from pipeline.shards import read_shard, stored_member
 from pipeline.stage import StageReport
 from pipeline.targets import PATCH, TargetStore
 from pipeline.workspace import Workspace
@@ -197,7 +197,7 @@ def batches(
     The same for every pass over the shard, whatever is missing.
     """
     pictures = [
-        Picture(name, row, members[key][picture_member(name)])
+        Picture(name, row, members[key][stored_member(name, members[key])])
         for name in plan.specs
         for row, (key, present) in enumerate(zip(shard.keys, shard.present[name], strict=True))
         if present
@@ -217,8 +217,8 @@ def _decoded(
     """The batches that hold a wanted modality, decoded one ahead of the tower."""
 
     def decode(picture: Picture) -> NDArray[Any]:
-        where = f"{shard.path}: {shard.keys[picture.row]}.{picture_member(picture.modality)}"
-        return decode_png(picture.data, plan.specs[picture.modality], where)
+        where = f"{shard.path}: {shard.keys[picture.row]}.{picture.modality}"
+        return decode_picture(picture.data, plan.specs[picture.modality], where)
 
     todo = [
         batch

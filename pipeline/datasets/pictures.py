@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from pipeline.codecs import parse_npy
 from pipeline.datasets.base import IGNORE_ID, RGB
 from pipeline.modalities import ModalitySpec
 
@@ -263,7 +263,7 @@ def _read_array(path: Path, data: bytes) -> Raw:
     try:
         if path.suffix.lower() == ".npz":
             data = _only_member(data)
-        values = _parse_npy(data)
+        values = parse_npy(data)
     except Exception as error:  # damaged bytes may raise anything
         raise BadPictureError(f"{path}: expected one whole array, found: {error}") from None
     if values.ndim == 3 and values.shape[2] == 1:
@@ -273,18 +273,6 @@ def _read_array(path: Path, data: bytes) -> Raw:
     if values.ndim != 2 and (values.ndim != 3 or values.shape[2] != 3):
         raise BadPictureError(f"{path}: expected (H, W) or (H, W, 3), found {values.shape}")
     return Raw(np.ascontiguousarray(values), f"an array of {values.dtype}")
-
-
-def _parse_npy(data: bytes) -> NDArray[Any]:
-    """Parsed here, so that a header cannot ask for more memory than the file has bytes."""
-    file = BytesIO(data)
-    version = npy.read_magic(file)
-    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-    shape, by_column, dtype = read_header(file)
-    if dtype.hasobject:
-        raise ValueError("Python objects")
-    body = memoryview(data)[file.tell() :]
-    return np.frombuffer(body, dtype).reshape(shape, order="F" if by_column else "C")
 
 
 def _only_member(data: bytes) -> bytes:

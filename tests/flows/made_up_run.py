@@ -161,7 +161,7 @@ def _write_predictions(
     config: Config, manifest: Manifest, row: dict[str, Any], folder: Path
 ) -> None:
     """Predictions that are the label, but for the first column."""
-    span = next(m for m in row["members"] if m["name"] == "label.png")
+    span = next(m for m in row["members"] if m["name"] == "label.npy.zst")
     tar = shard_path(manifest.folder, row["split"], row["shard"]).read_bytes()
     label = decode_label(tar[span["offset"] : span["offset"] + span["num_bytes"]], "label")
     predicted = np.where(label == 255, 0, label)

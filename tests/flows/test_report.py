@@ -248,13 +248,13 @@ def test_a_damaged_picture_is_refused_by_name(tmp_path: Path) -> None:
     config = made_up(tmp_path)
     dataset = Workspace.of(config).dataset(config)
     row = Manifest.load(dataset).rows("test")[0]
-    span = next(m for m in row["members"] if m["name"] == "depth.png")
+    span = next(m for m in row["members"] if m["name"] == "depth.npy.zst")
     tar = shard_path(dataset, "test", row["shard"])
     tar.chmod(0o644)
     data = bytearray(tar.read_bytes())
     data[span["offset"] + 40] ^= 0xFF
     tar.write_bytes(data)
-    with pytest.raises(CorruptShard, match=f"{row['key']}.depth.png"):
+    with pytest.raises(CorruptShard, match=f"{row['key']}.depth.npy.zst"):
         report(config, Workspace.of(config))
     assert not list(tmp_path.rglob(PAGE))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.codecs import decode_label, decode_png
+from pipeline.codecs import decode_label, decode_picture
 from pipeline.datasets.base import LoadedSample, SourceSample
 from pipeline.encoding import EncodedSample, Refused, SampleEncoder
 from pipeline.errors import SampleRefused
@@ -57,11 +57,11 @@ def test_members_and_facts_of_a_sample() -> None:
     encoder = SampleEncoder(FixedAdapter(lambda _: loaded), SPECS)  # type: ignore[arg-type]
     result = encoder(SourceSample("train_x", "train", condition="fog", corner_case="lidarjitter"))
     assert isinstance(result, EncodedSample)
-    assert set(result.members) == {"rgb.png", "depth.png", "label.png", "meta.json"}
+    assert set(result.members) == {"rgb.npy.zst", "depth.npy.zst", "label.npy.zst", "meta.json"}
     for name, spec in SPECS.items():
-        found = decode_png(result.members[f"{name}.png"], spec, "x")
+        found = decode_picture(result.members[f"{name}.npy.zst"], spec, "x")
         np.testing.assert_array_equal(found, loaded.arrays[name])
-    np.testing.assert_array_equal(decode_label(result.members["label.png"], "x"), loaded.label)
+    np.testing.assert_array_equal(decode_label(result.members["label.npy.zst"], "x"), loaded.label)
     meta = json.loads(result.members["meta.json"])
     assert meta == {
         "key": "train_x",

@@ -56,9 +56,9 @@ def test_byte_spans_point_into_the_tar(prepared: Prepared) -> None:
     names = []
     for member in row["members"]:
         body = data[member["offset"] : member["offset"] + member["num_bytes"]]
-        assert body.startswith(b"{" if member["name"] == "meta.json" else b"\x89PNG")
+        assert body.startswith(b"{" if member["name"] == "meta.json" else b"\x28\xb5\x2f\xfd")
         names.append(member["name"])
-    assert names == ["depth.png", "label.png", "meta.json", "rgb.png"]
+    assert names == ["depth.npy.zst", "label.npy.zst", "meta.json", "rgb.npy.zst"]
 
 
 def test_the_file_has_the_written_schema_and_is_the_records(prepared: Prepared) -> None:

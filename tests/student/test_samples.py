@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.codecs import decode_label, decode_png
+from pipeline.codecs import decode_label, decode_picture
 from pipeline.errors import CorruptShard, DatasetError
 from pipeline.manifest import Manifest
 from pipeline.shards import read_shard
@@ -35,9 +35,9 @@ def test_equal_to_reading_the_shard_in_order(scenes, opened):
             found = reader.read(refs[key])
             assert set(found.arrays) == set(specs)
             for name, spec in specs.items():
-                expected = decode_png(members[f"{name}.png"], spec, key)
+                expected = decode_picture(members[f"{name}.npy.zst"], spec, key)
                 np.testing.assert_array_equal(found.arrays[name], expected)
-            np.testing.assert_array_equal(found.label, decode_label(members["label.png"], key))
+            np.testing.assert_array_equal(found.label, decode_label(members["label.npy.zst"], key))
             seen += 1
     assert seen == len(refs) == 12
 
@@ -46,9 +46,9 @@ def test_a_wrong_place_is_refused_by_name(scenes, opened):
     config, manifest = opened(scenes)
     one, two = list_samples(manifest, "train", tuple(config.modalities))[:2]
     reader = SampleReader(config.specs())
-    with pytest.raises(CorruptShard, match=rf"{one.key}\.rgb\.png.*found '{two.key}"):
+    with pytest.raises(CorruptShard, match=rf"{one.key}\.rgb\.npy\.zst.*found '{two.key}"):
         reader.read(replace(one, spans=two.spans))
-    with pytest.raises(CorruptShard, match=rf"expected member {one.key}\.rgb\.png"):
+    with pytest.raises(CorruptShard, match=rf"expected member {one.key}\.rgb\.npy\.zst"):
         reader.read(replace(one, spans={}))
 
 
@@ -56,7 +56,7 @@ def test_a_flipped_byte_is_refused(fresh, opened):
     config, manifest = opened(fresh)
     ref = list_samples(manifest, "train", ("rgb",))[0]
     data = bytearray(ref.shard.path.read_bytes())
-    data[ref.spans["rgb.png"][0] + 60] ^= 1
+    data[ref.spans["rgb.npy.zst"][0] + 60] ^= 1
     ref.shard.path.chmod(0o644)
     ref.shard.path.write_bytes(data)
     with pytest.raises(CorruptShard, match=r"expected sha256 .*any2seg prepare"):

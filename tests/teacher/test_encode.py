@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import teacher
-from pipeline.codecs import decode_png
+from pipeline.codecs import decode_picture
 from pipeline.config import Config, dump_config
 from pipeline.errors import CorruptTarget
 from pipeline.manifest import Manifest
@@ -59,7 +59,7 @@ def test_every_row_is_the_embedding_of_its_own_picture(config: Config, source: P
                 if not shard.present[name][row]:
                     assert all(np.isnan(array[row]).all() for array in found.values())
                     continue
-                picture = decode_png(members[key][picture_member(name)], spec, key)
+                picture = decode_picture(members[key][picture_member(name)], spec, key)
                 output = tower.encode(tower.preprocess([picture]), patch=True)
                 for out, array in found.items():
                     expected = getattr(output, out)[0].numpy()
