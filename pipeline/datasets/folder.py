@@ -11,25 +11,18 @@ is the default. `sources` gives a modality another pattern (`images/{split}/*_le
 
 from __future__ import annotations
 
-import colorsys
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from pipeline.datasets.base import IGNORE_ID, RGB, SourceSample
+from pipeline.datasets.base import RGB, SourceSample
+from pipeline.datasets.labels import LabelOptions, LabelReader
 from pipeline.datasets.patterns import Found, check_pattern, find_files, visible
-from pipeline.datasets.pictures import (
-    label_table,
-    read_colour_label,
-    read_label,
-    read_picture,
-)
+from pipeline.datasets.pictures import read_picture
 from pipeline.datasets.resize import resize
 from pipeline.datasets.split_tables import read_split_csv, read_split_lists
 from pipeline.datasets.tree import (
@@ -39,15 +32,10 @@ from pipeline.datasets.tree import (
     TreeOptions,
     entries_by_split,
     entries_by_table,
-    make_key,
 )
 from pipeline.datasets.values import CHANNEL_INDEX, ValueRule, read_values
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.modalities import ModalitySpec
-
-__all__ = ["FolderAdapter", "FolderOptions", "SourceOptions", "make_key", "spread_palette"]
-
-COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
 class SourceOptions(ValueRule):
@@ -64,14 +52,10 @@ class SourceOptions(ValueRule):
         return value if value is None else check_pattern(value)
 
 
-class FolderOptions(TreeOptions):
+class FolderOptions(LabelOptions, TreeOptions):
     """Where the pictures lie and what the label ids mean."""
 
     adapter: Literal["folder"] = "folder"
-    classes: tuple[str, ...] = Field(min_length=1, max_length=255)
-    """Class names; the index is the class id."""
-    palette: tuple[RGB, ...] | None = None
-    """One colour a class; default: evenly spread hues."""
     label: str = LABEL
     """Directory of the label pictures."""
     directories: dict[str, str] = {}
@@ -82,69 +66,19 @@ class FolderOptions(TreeOptions):
     """CSV with the header `key,split` (key: a file stem); default: one sub-directory per split."""
     split_lists: dict[str, Path] = {}
     """Split to a text file that names one sample a line."""
-    ignore_ids: tuple[int, ...] = (IGNORE_ID,)
-    """Raw label ids of pixels that count nowhere."""
-    remap: dict[int, int] = {}
-    """Raw label id to class id; if given, ids in neither it nor `ignore_ids` are refused."""
-    label_colours: dict[str, int] = {}
-    """`#rrggbb` to class id (255: ignored), for labels painted in colours; others are refused."""
 
-    growth_fields: ClassVar[frozenset[str]] = frozenset({"palette"})
-    optional_fields: ClassVar[frozenset[str]] = TreeOptions.optional_fields | {
-        "sources",
-        "split_lists",
-        "label_colours",
-    }
-
-    @field_validator("classes")
-    @classmethod
-    def _names_are_distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        twice = [name for name, count in Counter(value).items() if count > 1]
-        if twice:
-            raise ValueError(f"class {twice[0]!r} is listed twice; expected distinct names")
-        return value
-
-    @field_validator("palette")
-    @classmethod
-    def _colours_are_8_bit(cls, value: tuple[RGB, ...] | None) -> tuple[RGB, ...] | None:
-        if any(not 0 <= channel <= 255 for colour in value or () for channel in colour):
-            raise ValueError("expected channels from 0 to 255")
-        return value
-
-    @model_validator(mode="after")
-    def _ids_fit_classes(self) -> FolderOptions:
-        num_classes = len(self.classes)
-        if self.palette is not None and len(self.palette) != num_classes:
-            raise ValueError(f"palette: expected {num_classes} colours, found {len(self.palette)}")
-        for raw in (*self.ignore_ids, *self.remap):
-            if not 0 <= raw < 2**16:
-                raise ValueError(f"label id {raw}: expected 0..65535")
-        targets = {f"remap.{raw}": target for raw, target in self.remap.items()}
-        targets |= {f"label_colours.{key}": target for key, target in self.label_colours.items()}
-        for field_name, target in targets.items():
-            if not (0 <= target < num_classes or target == IGNORE_ID):
-                raise ValueError(
-                    f"{field_name} = {target}: expected a class id 0..{num_classes - 1} "
-                    f"or {IGNORE_ID}"
-                )
-        for raw, target in self.remap.items():
-            if raw in self.ignore_ids and target != IGNORE_ID:
-                raise ValueError(f"remap.{raw}: the id is also in ignore_ids; list it once")
-        return self
+    optional_fields: ClassVar[frozenset[str]] = (
+        TreeOptions.optional_fields | LabelOptions.optional_fields | {"sources", "split_lists"}
+    )
 
     @model_validator(mode="after")
     def _one_way_each(self) -> FolderOptions:
         """Each thing is said in one way only."""
         if self.split_csv and self.split_lists:
             raise ValueError("split_csv and split_lists: give one of the two")
-        if self.label_colours and self.remap:
-            raise ValueError("label_colours and remap: give one of the two")
         label = self.sources.get(LABEL)
         if label is not None and (not label.is_plain or label.bits or label.fit != "refuse"):
             raise ValueError("sources.label: only glob and channel make sense for labels")
-        for colour in self.label_colours:
-            if not COLOUR.fullmatch(colour):
-                raise ValueError(f"label_colours.{colour}: expected #rrggbb")
         twice = sorted(name for name in self.directories if self._glob(name))
         if twice:
             raise ValueError(f"directories.{twice[0]}: sources.{twice[0]}.glob says it too")
@@ -179,8 +113,8 @@ class FolderAdapter(TreeAdapter):
                 raise ConfigError(f"dataset.sources.{name}.{problem}")
         for name in (LABEL, *modalities):
             self._require_split_source(name)
-        self._label_table = label_table(len(options.classes), options.ignore_ids, options.remap)
-        self._label_colours = {_rgb(c): i for c, i in options.label_colours.items()}
+        label = options.sources.get(LABEL, SourceOptions())
+        self._labels = LabelReader(options, CHANNEL_INDEX.get(label.channel))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -190,11 +124,7 @@ class FolderAdapter(TreeAdapter):
     @property
     def palette(self) -> tuple[RGB, ...]:
         """Configured colours, those of the labels, or evenly spread hues."""
-        if self._options.palette:
-            return self._options.palette
-        spread = spread_palette(len(self.classes))
-        painted = {i: colour for colour, i in reversed(self._label_colours.items())}
-        return tuple(painted.get(i, colour) for i, colour in enumerate(spread))
+        return self._options.colours()
 
     def _require_known(self, table: str, names: Iterable[str]) -> None:
         allowed = {*self._specs, LABEL} if table == "sources" else set(self._specs)
@@ -271,27 +201,10 @@ class FolderAdapter(TreeAdapter):
         return read_values(path, self._specs[name], source)
 
     def _read_label(self, path: Path) -> NDArray[np.uint8]:
-        if self._label_colours:
-            return read_colour_label(path, self._label_colours)
-        source = self._options.sources.get(LABEL, SourceOptions())
-        return read_label(path, self._label_table, CHANNEL_INDEX.get(source.channel))
+        return self._labels(path)
 
     def _fitted(self, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         source = self._options.sources.get(name)
         if source is None or source.fit == "refuse" or array.shape[:2] == shape:
             return array
         return resize(array, (shape[0], shape[1]), self._specs[name])
-
-
-def spread_palette(num_classes: int) -> tuple[RGB, ...]:
-    """Distinct colours: hues by the golden ratio, brightness alternating."""
-    colours = []
-    for index in range(num_classes):
-        hue, value = (index * 0.618034) % 1.0, 0.95 if index % 2 == 0 else 0.65
-        red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
-        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
-    return tuple(colours)
-
-
-def _rgb(colour: str) -> RGB:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -15,8 +15,7 @@ import warnings
 import zipfile
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +39,17 @@ MAX_ARRAY_BYTES = 2**30
 REFUSED_ID = -1
 
 
+class File(Protocol):
+    """A file to read: a path, or a member of a tar. Its text names it in messages."""
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the name, with its dot."""
+
+    def read_bytes(self) -> bytes:
+        """All of it. `OSError` if it cannot be read."""
+
+
 class BadPictureError(Exception):
     """A file that cannot serve; the text says which, what was expected and what was found."""
 
@@ -54,14 +64,14 @@ class Raw:
     """Pillow's name of the form (`L`, `RGB`, `I;16`, ...), or the dtype of an array."""
 
 
-def read_picture(path: Path, spec: ModalitySpec) -> NDArray[Any]:
+def read_picture(path: File, spec: ModalitySpec) -> NDArray[Any]:
     """(H, W) or (H, W, 3), uint8 or uint16, as `spec` is stored. Raises `BadPictureError`."""
     raw = read_raw(path)
     require_depth(path, raw, spec.dtype)
     return to_channels(path, raw, spec)
 
 
-def read_raw(path: Path) -> Raw:
+def read_raw(path: File) -> Raw:
     """Decode any picture or array file. Raises `BadPictureError`."""
     data = _read_bytes(path)
     if path.suffix.lower() in ARRAY_EXTENSIONS:
@@ -81,7 +91,7 @@ def read_raw(path: Path) -> Raw:
     return Raw(values, image.mode)
 
 
-def require_depth(path: Path, raw: Raw, dtype: str) -> None:
+def require_depth(path: File, raw: Raw, dtype: str) -> None:
     """Raise `BadPictureError` unless the file has the 8 or 16 bits of `dtype`."""
     if raw.mode == "RGB;16":
         raise BadPictureError(
@@ -95,7 +105,7 @@ def require_depth(path: Path, raw: Raw, dtype: str) -> None:
         raise BadPictureError(f"{path}: expected whole numbers, found {raw.mode}; say `bits = 32`")
 
 
-def to_channels(path: Path, raw: Raw, spec: ModalitySpec) -> NDArray[Any]:
+def to_channels(path: File, raw: Raw, spec: ModalitySpec) -> NDArray[Any]:
     """The samples in the channels and, if they fit, the type of `spec`; or `BadPictureError`."""
     values = fit_dtype(path, raw.values, spec.dtype)
     if spec.channels == 3:
@@ -103,7 +113,7 @@ def to_channels(path: Path, raw: Raw, spec: ModalitySpec) -> NDArray[Any]:
     return one_channel(path, Raw(values, raw.mode))
 
 
-def one_channel(path: Path, raw: Raw) -> NDArray[Any]:
+def one_channel(path: File, raw: Raw) -> NDArray[Any]:
     """(H, W) of a grey picture, or of a colour one whose channels are equal."""
     if raw.values.ndim == 2:
         return raw.values
@@ -112,7 +122,7 @@ def one_channel(path: Path, raw: Raw) -> NDArray[Any]:
     return np.ascontiguousarray(raw.values[:, :, 0])
 
 
-def fit_dtype(path: Path, values: NDArray[Any], dtype: str) -> NDArray[Any]:
+def fit_dtype(path: File, values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """`values` as `dtype`. Raises `BadPictureError` if one does not fit."""
     limit = np.iinfo(dtype).max
     if values.dtype != dtype and (values.min() < 0 or values.max() > limit):
@@ -123,7 +133,7 @@ def fit_dtype(path: Path, values: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def read_label(
-    path: Path, id_table: NDArray[np.int16], channel: int | None = None
+    path: File, id_table: NDArray[np.int16], channel: int | None = None
 ) -> NDArray[np.uint8]:
     """(H, W) class ids of a label picture through `id_table` (see `label_table`).
 
@@ -145,7 +155,7 @@ def read_label(
     return ids.astype(np.uint8)
 
 
-def read_colour_label(path: Path, colours: dict[RGB, int]) -> NDArray[np.uint8]:
+def read_colour_label(path: File, colours: dict[RGB, int]) -> NDArray[np.uint8]:
     """(H, W) class ids of a label painted in colours. `BadPictureError` names unknown colours."""
     _refuse_lossy(path)
     raw = read_raw(path)
@@ -182,7 +192,7 @@ def label_table(
     return table
 
 
-def _label_ids(path: Path, channel: int | None) -> NDArray[Any]:
+def _label_ids(path: File, channel: int | None) -> NDArray[Any]:
     _refuse_lossy(path)
     data = _read_bytes(path)
     if path.suffix.lower() in ARRAY_EXTENSIONS:
@@ -200,12 +210,12 @@ def _label_ids(path: Path, channel: int | None) -> NDArray[Any]:
     return np.asarray(image)
 
 
-def _refuse_lossy(path: Path) -> None:
+def _refuse_lossy(path: File) -> None:
     if path.suffix.lower() in LOSSY:
         raise BadPictureError(f"{path}: expected a lossless label picture, found JPEG")
 
 
-def _open(path: Path, data: bytes) -> tuple[Image.Image, Image.Image | None]:
+def _open(path: File, data: bytes) -> tuple[Image.Image, Image.Image | None]:
     """The decoded picture, and the low bytes of 16-bit colour, which Pillow leaves out.
 
     PNG checksums are verified, because Pillow's decoder does not.
@@ -248,7 +258,7 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
     return args if isinstance(args, str) else str(args[0]) if args else ""
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: File) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -258,7 +268,7 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _read_array(path: Path, data: bytes) -> Raw:
+def _read_array(path: File, data: bytes) -> Raw:
     """The one array of a `.npy` or `.npz` file: (H, W), (H, W, 1) or (H, W, 3) numbers."""
     try:
         if path.suffix.lower() == ".npz":

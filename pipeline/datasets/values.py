@@ -9,14 +9,13 @@ Raises `BadPictureError` for a file that the rule does not describe.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
-from pipeline.datasets.pictures import BadPictureError, Raw, fit_dtype, one_channel, read_raw
+from pipeline.datasets.pictures import BadPictureError, File, Raw, fit_dtype, one_channel, read_raw
 from pipeline.frozen import Frozen
 from pipeline.modalities import ModalitySpec
 
@@ -64,7 +63,7 @@ def num_bits(spec: ModalitySpec) -> int:
     return 8 * np.dtype(spec.dtype).itemsize
 
 
-def read_values(path: Path, spec: ModalitySpec, rule: ValueRule) -> NDArray[Any]:
+def read_values(path: File, spec: ModalitySpec, rule: ValueRule) -> NDArray[Any]:
     """(H, W) or (H, W, 3) stored form of a file. Raises `BadPictureError`."""
     raw = read_raw(path)
     _require_bits(path, raw, rule.bits or num_bits(spec))
@@ -72,7 +71,7 @@ def read_values(path: Path, spec: ModalitySpec, rule: ValueRule) -> NDArray[Any]
     return fit_dtype(path, values, spec.dtype) if rule.is_plain else _scaled(values, spec, rule)
 
 
-def _require_bits(path: Path, raw: Raw, wanted: int) -> None:
+def _require_bits(path: File, raw: Raw, wanted: int) -> None:
     # Pillow shows some 16-bit files as 32-bit integers; their values are checked when they are fitted.
     is_float = raw.values.dtype.kind == "f"
     found = 32 if is_float else 8 if raw.values.dtype == np.uint8 else 16
@@ -82,7 +81,7 @@ def _require_bits(path: Path, raw: Raw, wanted: int) -> None:
         )
 
 
-def _channels(path: Path, raw: Raw, spec: ModalitySpec, rule: ValueRule) -> NDArray[Any]:
+def _channels(path: File, raw: Raw, spec: ModalitySpec, rule: ValueRule) -> NDArray[Any]:
     values = raw.values
     if spec.channels == 3:
         return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from pipeline.config import load_config
-from pipeline.datasets.folder import FolderAdapter, FolderOptions, make_key, spread_palette
+from pipeline.datasets.folder import FolderAdapter, FolderOptions
+from pipeline.datasets.labels import spread_palette
+from pipeline.datasets.tree import make_key
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
 from pipeline.modalities import KINDS
 
