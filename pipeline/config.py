@@ -204,6 +204,11 @@ class Config(Frozen):
             raise ValueError(
                 'student.lscd.dense > 0 needs teacher.outputs = ["embedding", "patch"]'
             )
+        if self.train.crop_px and (self.student.lscd.inter or self.student.lscd.language):
+            raise ValueError(
+                "train.crop_px: student.lscd.inter and .language compare whole pictures with the "
+                "teacher's; leave train.crop_px out, or set both to 0 (intra and dense follow a crop)"
+            )
         for row, overrides in self.compare.items():
             touched = [o for o in overrides if not o.startswith(("student.", "train.", "seed="))]
             if touched:

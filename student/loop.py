@@ -178,7 +178,7 @@ class Trainer:
             for name, part in zip(TERMS, logits.chunk(len(subsets)), strict=False)
         }
         teacher = TeacherBatch(
-            batch.targets.get("embedding"), batch.targets.get("patch"), batch.view
+            batch.view, batch.targets.get("embedding"), batch.targets.get("patch")
         )
         distilled: dict[str, Tensor] = self.lscd(features.maps, batch.present, batch.label, teacher)
         return terms | distilled

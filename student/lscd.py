@@ -30,14 +30,13 @@ from pipeline.config import LscdConfig
 class TeacherBatch:
     """The teacher's outputs for a batch, joined by key; rows of absent modalities are ignored."""
 
+    view: Tensor
+    """(B, 5): where the student's view lies in the centred square of the source picture, which the
+    teacher saw: top, left, height, width (shares of its side) and whether it is mirrored."""
     embedding: Tensor | None = None
     """(B, M, D) unit-norm embeddings."""
     patch: Tensor | None = None
-    """(B, M, P, D) patch embeddings of a square grid, row by row, over the centred square of the
-    source picture."""
-    view: Tensor | None = None
-    """(B, 5): where the student's view lies in the centred square: top, left, height, width
-    (shares of its side) and whether it is mirrored."""
+    """(B, M, P, D) patch embeddings of a square grid, row by row, over the centred square."""
 
 
 def inter_modal_loss(
@@ -134,6 +133,17 @@ def dense_loss(
     return _mean(1 - cosine_MBHW, inside_BHW & present_BM.T[:, :, None, None])
 
 
+def shows_the_teachers_view(view_B5: Tensor) -> Tensor:
+    """(B,) bool: the student's view holds the teacher's whole square and is not mirrored.
+
+    The embedding of a mirrored or cropped picture is not that of the picture, so such a sample takes
+    no part in the terms on pooled features.
+    """
+    top, left, height, width, mirrored = view_B5.unbind(1)
+    whole_B = (top <= 0) & (left <= 0) & (top + height >= 1) & (left + width >= 1)
+    return whole_B & (mirrored == 0)
+
+
 def _view_grid(view_B5: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Sampling points of a view in grid_sample's [-1, 1], (B, H, W, 2), and which lie in the
     square."""
@@ -181,18 +191,19 @@ class Lscd(nn.Module):
         modalities."""
         terms: dict[str, Tensor] = {}
         config = self.config
+        same_view_BM = present_BM & shows_the_teachers_view(teacher.view)[:, None]
         pooled_BMC = stages[3].mean((3, 4)).transpose(0, 1)
         embedding = teacher.embedding
         if config.inter:
             assert embedding is not None
             student = functional.normalize(pooled_BMC, dim=-1)
-            terms["inter"] = inter_modal_loss(student, embedding, present_BM, config.tau)
+            terms["inter"] = inter_modal_loss(student, embedding, same_view_BM, config.tau)
         if config.language:
             assert embedding is not None
             assert self.prompts_KD is not None
             student = functional.normalize(self.project_picture(pooled_BMC), dim=-1)
             terms["language"] = language_loss(
-                student, embedding, self.prompts_KD, present_BM, config.tau
+                student, embedding, self.prompts_KD, same_view_BM, config.tau
             )
         if config.intra:
             terms["intra"] = self._intra(stages[2], present_BM, label_BHW)
@@ -211,7 +222,6 @@ class Lscd(nn.Module):
 
     def _dense(self, features_MBCHW: Tensor, present_BM: Tensor, teacher: TeacherBatch) -> Tensor:
         assert teacher.patch is not None
-        assert teacher.view is not None
         projected = self.project_picture(features_MBCHW.permute(0, 1, 3, 4, 2))
         student_MBDHW = projected.permute(0, 1, 4, 2, 3)
         return dense_loss(student_MBDHW, teacher.patch, teacher.view, present_BM)

@@ -14,6 +14,7 @@ from pipeline.config import (
     LscdConfig,
     ModalityConfig,
     StoreConfig,
+    StudentConfig,
     TeacherConfig,
     TrainConfig,
     dump_config,
@@ -64,6 +65,7 @@ CONFIGS = st.builds(
         outputs=st.sampled_from([("embedding",), ("patch", "embedding")]),
         max_depth_m=st.none() | POSITIVE,
     ),
+    student=st.builds(StudentConfig, lscd=st.builds(LscdConfig, inter=st.just(0), intra=POSITIVE)),
     train=st.builds(TrainConfig, lr=POSITIVE, crop_px=st.none() | st.integers(1, 512)),
 )
 
@@ -205,3 +207,9 @@ def test_lscd_is_active_if_any_term_has_weight() -> None:
     off = LscdConfig(inter=0.0, language=0.0, intra=0.0, dense=0.0)
     assert not off.active
     assert off.model_copy(update={"language": 0.1}).active
+
+
+def test_pooled_distillation_of_crops_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.crop_px.*lscd\.inter"):
+        load(tmp_path, "train.crop_px=64", "student.lscd.inter=0.05")
+    assert load(tmp_path, "train.crop_px=64", "student.lscd.inter=0").train.crop_px == 64

@@ -19,6 +19,7 @@ from student.lscd import (
     inter_modal_loss,
     intra_modal_loss,
     language_loss,
+    shows_the_teachers_view,
 )
 
 B, M, D, K = 4, 3, 6, 5
@@ -184,7 +185,8 @@ def test_terms_without_weight_are_not_computed_and_have_no_parameters():
     off = LscdConfig(inter=0, intra=0)
     lscd = Lscd(off, (4, 5, 6, 7))
     label = torch.zeros(B, 32, 32, dtype=torch.int64)
-    assert lscd(stages(), presence(), label, TeacherBatch()) == {}
+    whole = view(0, 0, 1, 1, 0).expand(B, 5)
+    assert lscd(stages(), presence(), label, TeacherBatch(whole)) == {}
     assert not list(lscd.parameters())
 
 
@@ -196,9 +198,9 @@ def test_absent_rows_of_the_teacher_are_not_looked_at():
     present = presence()
     embedding, patch = unit(B, M, D).float(), unit(B, M, 4, D).float()
     whole = view(0, 0, 1, 1, 0).expand(B, 5)
-    one = lscd(stages(), present, label, TeacherBatch(embedding, patch, whole))
+    one = lscd(stages(), present, label, TeacherBatch(whole, embedding, patch))
     embedding[~present], patch[~present] = 1e3, 1e3
-    other = lscd(stages(), present, label, TeacherBatch(embedding, patch, whole))
+    other = lscd(stages(), present, label, TeacherBatch(whole, embedding, patch))
     assert set(one) == {"inter", "language", "intra", "dense"}
     for name in one:
         torch.testing.assert_close(one[name], other[name])
@@ -209,6 +211,41 @@ def test_a_batch_without_labels_or_pairs_costs_nothing():
     lscd = Lscd(LscdConfig(inter=1, intra=1), (4, 5, 6, 7), unit(K, D).float(), D)
     label = torch.full((B, 32, 32), 255)
     single = torch.tensor([[True, False, False]]).expand(B, M)
-    terms = lscd(stages(), single, label, TeacherBatch(unit(B, M, D).float()))
+    whole = view(0, 0, 1, 1, 0).expand(B, 5)
+    terms = lscd(stages(), single, label, TeacherBatch(whole, unit(B, M, D).float()))
     assert terms["inter"] == 0
     assert terms["intra"] == 0
+
+
+@pytest.mark.parametrize(
+    ("placed", "same"),
+    [
+        ((0, 0, 1, 1, 0), True),
+        ((0, -0.5, 1, 2, 0), True),  # twice as wide as high: the teacher's square lies inside
+        ((0, 0, 1, 1, 1), False),
+        ((0, -0.5, 1, 2, 1), False),
+        ((0.1, 0, 0.9, 1, 0), False),
+        ((0, 0, 1, 0.99, 0), False),
+    ],
+)
+def test_mirrored_and_cropped_views_are_not_the_teachers(placed, same):
+    assert shows_the_teachers_view(view(*placed)).item() is same
+
+
+def test_a_mirrored_sample_takes_no_part_in_the_pooled_terms():
+    config = LscdConfig(inter=1, language=1, intra=0)
+    torch.manual_seed(0)
+    lscd = Lscd(config, (4, 5, 6, 7), unit(K, D).float(), D)
+    label = torch.zeros(B, 32, 32, dtype=torch.int64)
+    present = torch.ones(B, M, dtype=torch.bool)
+    views = view(0, 0, 1, 1, 0).expand(B, 5).clone()
+    views[0, 4] = 1
+    embedding = unit(B, M, D).float()
+    one = lscd(stages(), present, label, TeacherBatch(views, embedding))
+    embedding[0] = unit(M, D, seed=9).float()
+    other = lscd(stages(), present, label, TeacherBatch(views, embedding))
+    embedding[1] = unit(M, D, seed=10).float()
+    third = lscd(stages(), present, label, TeacherBatch(views, embedding))
+    for name in ("inter", "language"):
+        assert one[name] == other[name]
+        assert one[name] != third[name]

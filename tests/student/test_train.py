@@ -95,7 +95,6 @@ def long_config(make_config, folder, **fields):
         "checkpoint_every": 2,
         "threads": 1,
         "device": "cpu",
-        "crop_px": 48,
     }
     return make_config(folder, train=train | fields)
 
@@ -104,9 +103,10 @@ def test_metrics_have_a_row_a_step_and_a_column_a_term(uninterrupted):
     table = pq.read_table(uninterrupted.metrics)
     assert table.column_names == ["step", *COLUMNS]
     assert table["step"].to_pylist() == list(range(1, 13))
-    assert all(
-        value > 0 for name in ("ce", "subset_ce", "inter") for value in table[name].to_pylist()
-    )
+    assert all(value > 0 for name in ("ce", "subset_ce") for value in table[name].to_pylist())
+    inter = table["inter"].to_pylist()  # 0 in a batch whose samples are all mirrored
+    assert min(inter) >= 0
+    assert sum(value > 0 for value in inter) >= 8
 
 
 @pytest.mark.slow
