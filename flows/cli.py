@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from platformdirs import user_cache_dir
 from rich.console import Console
 from rich.table import Table
 
@@ -113,6 +114,35 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
 def precompute(config: ConfigPath, overrides: Overrides = None) -> None:
     """Run the teacher over every shard and class prompt that has no embeddings yet."""
     _run_stage("precompute", config, overrides, stages.MAIN_ROW)
+
+
+@app.command()
+def describe(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Write scene descriptions (from labels, or by a captioning model) and embed them."""
+    _run_stage("describe", config, overrides, stages.MAIN_ROW)
+
+
+@app.command()
+def teacher(
+    name: Annotated[str, typer.Argument(help="`languagebind-tiny`, a hub name, or a folder.")],
+    revision: Annotated[str | None, typer.Option(help="Git revision of a hub name.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    """Show what the towers of a teacher are, and check that they behave as a teacher must.
+
+    Ends with exit code 1 if a check fails.
+    """
+    from teacher.doctor import as_lines, examine
+
+    cache = Path(user_cache_dir("any2seg"))
+    passed = True
+    for finding in examine(name, cache=cache, revision=revision, dtype=dtype, device=device):
+        passed = passed and finding.passed
+        for line in as_lines(finding):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not passed:
+        raise typer.Exit(1)
 
 
 @app.command()

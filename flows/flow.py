@@ -87,9 +87,10 @@ def any2seg(config_path: str, overrides: list[str] | None = None) -> dict[str, A
         overrides: dotted overrides, e.g. `train.steps=100`.
     """
     overrides = overrides or []
-    rows = list(stages.rows(load_config(config_path, overrides)))
+    config = load_config(config_path, overrides)
+    rows = list(stages.rows(config))
     reports: dict[str, Any] = {}
-    for stage in ("prepare", "precompute"):
+    for stage in ("prepare", "precompute", *(["describe"] if config.descriptions else [])):
         reports[stage] = run_stage(stage, config_path, overrides, stages.MAIN_ROW)
     trainings: list[PrefectFuture[None]] = [
         run_training.submit(config_path, overrides, row, len(rows)) for row in rows

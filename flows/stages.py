@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.config import Config
+from pipeline.errors import ConfigError
 from pipeline.stage import StageReport
 from pipeline.workspace import Workspace
 
@@ -27,6 +28,18 @@ def precompute(config: Config, workspace: Workspace) -> StageReport:
     from teacher.encode import precompute as stage
 
     return stage(config, workspace)
+
+
+def describe(config: Config, workspace: Workspace) -> StageReport:
+    """Shards to scene descriptions and their embeddings. `ConfigError` if the config asks for none."""
+    from teacher.describe import describe as stage
+
+    if config.descriptions is None:
+        raise ConfigError(
+            "descriptions: not set. Add a table to the config, e.g. "
+            '`descriptions = { source = "from_labels" }`.'
+        )
+    return stage(config, workspace, config.descriptions)
 
 
 def train(config: Config, workspace: Workspace) -> StageReport:
@@ -53,6 +66,7 @@ def report(config: Config, workspace: Workspace) -> StageReport:
 STAGES: dict[str, Callable[[Config, Workspace], StageReport]] = {
     "prepare": prepare,
     "precompute": precompute,
+    "describe": describe,
     "train": train,
     "evaluate": evaluate,
     "report": report,

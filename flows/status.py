@@ -12,6 +12,12 @@ from pathlib import Path
 from flows.stages import MAIN_ROW, rows
 from pipeline.config import Config
 from pipeline.coverage import CoverageRow, coverage_rows
+from pipeline.descriptions import (
+    described_shards,
+    description_slots,
+    in_slot,
+    resolve_descriptions,
+)
 from pipeline.errors import CheckpointError, DatasetError, MissingTarget
 from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace
@@ -20,7 +26,11 @@ from student.run import Run, identify, is_finished, steps_done
 
 def status_rows(config: Config, workspace: Workspace) -> list[CoverageRow]:
     """One row per stage and split, modality, prompt set or training row."""
-    return [*coverage_rows(config, workspace), *_run_rows(config, workspace)]
+    return [
+        *coverage_rows(config, workspace),
+        *_description_rows(config, workspace),
+        *_run_rows(config, workspace),
+    ]
 
 
 def first_missing(config: Config, workspace: Workspace) -> str | None:
@@ -34,6 +44,25 @@ def first_missing(config: Config, workspace: Workspace) -> str | None:
 def report_path(config: Config, workspace: Workspace) -> Path:
     """Where the report of this config's main run is, or will be."""
     return identify(config, workspace).folder / "report" / "index.html"
+
+
+def _description_rows(config: Config, workspace: Workspace) -> Iterator[CoverageRow]:
+    options = config.descriptions
+    if options is None:
+        return
+    try:
+        shards = described_shards(options, Manifest.load(workspace.dataset(config)))
+    except DatasetError:
+        shards = ()
+    for slot in description_slots(options, tuple(config.modalities)):
+        try:
+            store = resolve_descriptions(config, workspace, options, slot)
+        except MissingTarget:
+            yield CoverageRow("describe", slot, "shards", missing=len(shards))
+            continue
+        found = store.coverage(in_slot(shard, slot) for shard in shards)
+        counts = {"there": found.there, "missing": found.missing, "stale": found.stale}
+        yield CoverageRow("describe", slot, "shards", **counts, note=store.path.name)
 
 
 def _run_rows(config: Config, workspace: Workspace) -> Iterator[CoverageRow]:

@@ -163,6 +163,29 @@ class EvaluateConfig(Frozen):
     """Samples whose predictions are kept for the report."""
 
 
+class DescriptionOptions(Frozen):
+    """Where descriptions come from."""
+
+    source: Literal["from_labels", "captioner"]
+    """`from_labels`: composed from label content and condition, training split only."""
+    model: str = ""
+    """Captioning model of the `captioner`: a hub name or a folder with safetensors weights."""
+    revision: str | None = None
+    """Git revision of a hub model."""
+    prompt: str = "Describe the scene."
+    """What the captioning model is asked."""
+    modalities: tuple[str, ...] = ()
+    """Modalities that are captioned; empty: all."""
+    max_new_tokens: PositiveInt = 40
+    """Tokens of a caption at most."""
+
+    @model_validator(mode="after")
+    def _captioner_has_a_model(self) -> DescriptionOptions:
+        if (self.source == "captioner") != bool(self.model):
+            raise ValueError("model: expected one with source = captioner, and only then")
+        return self
+
+
 class Config(Frozen):
     """Everything that a run depends on."""
 
@@ -179,6 +202,8 @@ class Config(Frozen):
     student: StudentConfig = StudentConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    descriptions: DescriptionOptions | None = None
+    """Scene descriptions, written and embedded by `any2seg describe`; off if left out."""
     compare: dict[str, tuple[str, ...]] = {}
     """Further rows of the report: a name, and the overrides that make it differ from this config."""
 

@@ -15,48 +15,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import PositiveInt, model_validator
 
-from pipeline.config import Config
+from pipeline.config import Config, DescriptionOptions
 from pipeline.files import write_atomic, write_json
 from pipeline.fingerprint import SHORT, fingerprint
-from pipeline.frozen import Frozen
-from pipeline.manifest import ShardInfo
+from pipeline.manifest import Manifest, ShardInfo
 from pipeline.store_index import look_up, point_to
 from pipeline.targets import TargetStore
 from pipeline.workspace import Workspace, dataset_slug
 
 SCENE = "scene"
 """The slot of descriptions that belong to a sample as a whole."""
+TRAIN = "train"
 PROVENANCE = "provenance.json"
 _SHA256 = b"shard_sha256"
-
-
-class DescriptionOptions(Frozen):
-    """Where descriptions come from."""
-
-    source: Literal["from_labels", "captioner"]
-    """`from_labels`: composed from label content and condition, training split only."""
-    model: str = ""
-    """Captioning model of the `captioner`: a hub name or a folder with safetensors weights."""
-    revision: str | None = None
-    """Git revision of a hub model."""
-    prompt: str = "Describe the scene."
-    """What the captioning model is asked."""
-    modalities: tuple[str, ...] = ()
-    """Modalities that are captioned; empty: all."""
-    max_new_tokens: PositiveInt = 40
-    """Tokens of a caption at most."""
-
-    @model_validator(mode="after")
-    def _captioner_has_a_model(self) -> DescriptionOptions:
-        if (self.source == "captioner") != bool(self.model):
-            raise ValueError("model: expected one with source = captioner, and only then")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +114,17 @@ def resolve_descriptions(
     """The store of a slot's embedded descriptions. Raises `MissingTarget`."""
     root = descriptions_root(config, workspace)
     return TargetStore.open(look_up(root, slot, description_request(config, options)))
+
+
+def description_slots(options: DescriptionOptions, modalities: Sequence[str]) -> tuple[str, ...]:
+    """What is described: the scene, or each modality that is captioned."""
+    if options.source == "from_labels":
+        return (SCENE,)
+    return options.modalities or tuple(modalities)
+
+
+def described_shards(options: DescriptionOptions, manifest: Manifest) -> tuple[ShardInfo, ...]:
+    """The shards that get descriptions: labels may be looked at in the training split only."""
+    if options.source == "from_labels":
+        return tuple(manifest.shards(TRAIN))
+    return manifest.all_shards

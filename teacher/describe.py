@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codecs import decode_picture
-from pipeline.config import Config
+from pipeline.config import Config, DescriptionOptions
 from pipeline.descriptions import (
     SCENE,
-    DescriptionOptions,
+    TRAIN,
     TextStore,
+    described_shards,
     descriptions_root,
     in_slot,
     point_to_descriptions,
@@ -43,7 +44,6 @@ from teacher.source import find_text_tower
 if TYPE_CHECKING:
     from teacher.text import TextTower
 
-TRAIN = "train"
 SENTENCE_VERSION = 1
 """Raised when the same label starts to give another sentence."""
 _SHARES = (("mostly", 0.2), ("some", 0.02), ("a little", 0.001))
@@ -66,7 +66,7 @@ def describe(
     manifest = Manifest.load(workspace.dataset(config))
     chosen = device or config.teacher.device
     slots = _writers(config, workspace, manifest, options, chosen)
-    shards = manifest.shards(TRAIN) if options.source == "from_labels" else manifest.all_shards
+    shards = described_shards(options, manifest)
     text = _LazyText(config, chosen)
     done = 0
     with progress_bar("describe", len(shards) * len(slots), "shards", progress) as advance:

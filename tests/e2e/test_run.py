@@ -57,7 +57,6 @@ def test_a_second_run_changes_no_file_and_is_quick(finished: Path, prefect_home:
 
 def test_status_of_a_finished_run_has_nothing_missing(finished: Path, prefect_home: Path) -> None:
     from flows.status import first_missing, status_rows
-
     from pipeline.config import load_config
     from pipeline.workspace import Workspace
 

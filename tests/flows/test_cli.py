@@ -1,10 +1,13 @@
 """The command: it teaches, answers at once, and turns a user's mistake into one line."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 CONFIG = """
 name = "t"
@@ -29,7 +32,8 @@ def config(tmp_path: Path) -> Path:
 
 def test_help_names_every_command() -> None:
     shown = any2seg("--help").stdout
-    for name in ("demo", "run", "prepare", "precompute", "train", "evaluate", "report", "status"):
+    stages = ("prepare", "precompute", "train", "evaluate", "report")
+    for name in ("demo", "run", *stages, "status", "init", "doctor"):
         assert name in shown
 
 
@@ -96,3 +100,84 @@ def test_an_unknown_row_lists_the_rows(config: Path) -> None:
     done = any2seg("train", str(config), "--row", "best")
     assert done.returncode == 1
     assert "main" in done.stderr
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Eight pictures with labels, in a folder whose name needs quoting."""
+    root = tmp_path / "my set"
+    rng = np.random.default_rng(3)
+    for split, index in itertools.product(("train", "val"), range(4)):
+        for name, top in (("nir", 256), ("label", 3)):
+            path = root / name / split / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, top, (20, 30), dtype=np.uint8)).save(path)
+    return root
+
+
+def test_init_writes_a_config_that_doctor_finds_ready(tree: Path, tmp_path: Path) -> None:
+    made, sheet = tmp_path / "made.toml", tmp_path / "sheet.png"
+    done = any2seg("init", str(tree), "-o", str(made))
+    assert done.returncode == 0, done.stderr
+    assert "any2seg doctor '" in done.stdout
+    for config in ([], ["--config", str(made)]):
+        checked = any2seg("doctor", str(tree), "--sheet", str(sheet), *config)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert checked.stdout.rstrip().endswith("ready")
+        assert sheet.exists()
+        sheet.unlink()
+    again = any2seg("init", str(tree), "-o", str(made))
+    assert again.returncode == 1
+    assert "--force" in again.stderr
+    assert any2seg("prepare", str(made), "--set", f"workspace={tmp_path / 'ws'}").returncode == 0
+
+
+def test_doctor_ends_with_what_to_mend_and_writes_nothing_else(tree: Path, tmp_path: Path) -> None:
+    (tree / "nir/val/2.png").write_bytes(b"")
+    before = sorted(tmp_path.rglob("*"))
+    sheet = tmp_path / "sheet.png"
+    done = any2seg("doctor", str(tree), "--dataset", "folder", "--all", "--sheet", str(sheet))
+    assert done.returncode == 1
+    assert "To mend:" in done.stdout
+    assert "empty file" in done.stdout.splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, sheet])
+
+
+def test_doctor_of_a_published_data_set_names_the_folder_that_is_missing(tree: Path) -> None:
+    done = any2seg("doctor", str(tree), "--dataset", "deliver", "--sheet", str(tree / "s.png"))
+    assert done.returncode == 1
+    assert "img" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_teacher_examines_the_packaged_towers() -> None:
+    done = any2seg("teacher", "languagebind-tiny")
+    assert done.returncode == 0, done.stderr
+    assert "image tower" in done.stdout
+    assert "depth tower" in done.stdout
+    assert "text tower" in done.stdout
+    assert "FAIL" not in done.stdout
+
+
+def test_teacher_of_an_unknown_name_is_one_line() -> None:
+    done = any2seg("teacher", "no such teacher")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "no such teacher" in done.stderr
+
+
+def test_describe_without_a_table_says_what_to_add(config: Path) -> None:
+    done = any2seg("describe", str(config))
+    assert done.returncode == 1
+    assert "from_labels" in done.stderr
+
+
+def test_descriptions_are_a_stage_of_a_config_that_asks_for_them(config: Path) -> None:
+    wanted = ("--set", 'descriptions={source="from_labels"}')
+    assert any2seg("prepare", str(config)).returncode == 0
+    before = any2seg("status", str(config), *wanted).stdout
+    assert "describe" in before
+    done = any2seg("describe", str(config), *wanted)
+    assert done.returncode == 0, done.stderr
+    assert "1 done" in done.stdout
+    assert "0 done" in any2seg("describe", str(config), *wanted).stdout
