@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_ARGS ?=
+TEST_ARGS ?=
 
 .PHONY: demo test lint types format setup clean
 
@@ -11,7 +12,7 @@ demo: $(STAMP)  ## Run the main job end to end on rendered scenes and print wher
 	$(BIN)/any2seg demo $(DEMO_ARGS)
 
 test: $(STAMP)  ## Run all tests.
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(TEST_ARGS)
 
 lint: $(STAMP)  ## Check style.
 	$(BIN)/ruff format --check .
