@@ -29,7 +29,7 @@ from pipeline.value_guess import Modality
 PLACEHOLDERS = "give them names, which the teacher's prompts are made of"
 PIXELS_PER_STEP = 1_000_000
 """Pixels of all modalities in a batch: some two seconds' work for two processor cores."""
-PASSES = 5
+PASSES = 3
 MIN_STEPS, MAX_STEPS = 100, 1000
 WHOLE_PX, SHRUNK_PX = 512, 384
 """Pictures up to this shorter side are used as they are; larger ones are brought to the second."""
