@@ -59,10 +59,17 @@ def score(
     directory: Path,
     scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes.")] = 400,
     cache: CacheOption = None,
+    record: Annotated[bool, typer.Option(help="Replace the scores in provenance.json.")] = False,
 ) -> None:
     """Score a directory that `train` wrote on scenes that it never saw; prints JSON."""
+    from pipeline.files import read_json, write_json
+
     with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps(held_out_scores(directory, cache or Path(scratch), scenes), indent=2))
+        scores = held_out_scores(directory, cache or Path(scratch), scenes)
+    print(json.dumps(scores, indent=2))
+    if record:
+        path = directory / "provenance.json"
+        write_json(path, {**read_json(path), "scores": scores})
 
 
 def run_training(out: Path, cache: Path, settings: dict[str, Any], held_out: int) -> None:
@@ -94,10 +101,12 @@ def run_training(out: Path, cache: Path, settings: dict[str, Any], held_out: int
 
 def held_out_scores(directory: Path, cache: Path, num: int) -> dict[str, Any]:
     """Scores on `num` scenes of a seed that training never uses."""
+    from pipeline.datasets.synthetic.render import RENDERER_VERSION
     from teacher.tiny.cache import render_cache
     from teacher.tiny.score import score_directory
 
-    return score_directory(directory, render_cache(cache / "held_out", HELD_OUT_SEED, num, SIZE_PX))
+    scenes = render_cache(cache / "held_out", HELD_OUT_SEED, num, SIZE_PX)
+    return {"renderer_version": RENDERER_VERSION, **score_directory(directory, scenes)}
 
 
 def write_provenance(

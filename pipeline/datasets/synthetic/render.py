@@ -19,7 +19,7 @@ from pipeline.datasets.synthetic.shadow import Sun, cast_shadows, no_shadows
 from pipeline.datasets.synthetic.street import World, build_world
 from pipeline.datasets.synthetic.weather import WEATHERS, check_attributes, scene_attributes
 
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 """Goes up whenever the same seed would give other pixels; part of the dataset fingerprint."""
 EVENT_WINDOW_S = 0.03
 """Time between the two exposures that the event camera compares."""
