@@ -62,6 +62,14 @@ def decode_label(data: bytes, where: str) -> NDArray[np.uint8]:
     return decode_picture(data, LABEL, where)
 
 
+def unpack(data: bytes, where: str) -> bytes:
+    """The `.npy` file in a Zstandard frame. Raises `CorruptShard`."""
+    try:
+        return bytes(_zstd().decode(data))
+    except Exception as error:  # a decoder fed with damaged bytes may raise anything
+        raise CorruptShard(f"{where}: expected a .npy in zstd, found: {error}") from error
+
+
 def parse_npy(data: bytes) -> NDArray[Any]:
     """The array of a `.npy` file, read-only. Raises whatever damaged bytes make NumPy raise.
 
@@ -86,8 +94,9 @@ def _zstd() -> Any:
 
 
 def _decode_array(data: bytes, where: str) -> NDArray[Any]:
+    unpacked = unpack(data, where)
     try:
-        return parse_npy(_zstd().decode(data)).copy()
+        return parse_npy(unpacked).copy()
     except Exception as error:  # a decoder fed with damaged bytes may raise anything
         raise CorruptShard(f"{where}: expected a .npy in zstd, found: {error}") from error
 

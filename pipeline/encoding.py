@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codecs import encode_array
-from pipeline.datasets.base import IGNORE_ID, DatasetAdapter, LoadedSample, SourceSample
+from pipeline.datasets.base import (
+    IGNORE_ID,
+    DatasetAdapter,
+    LoadedSample,
+    ShardSource,
+    SourceSample,
+)
 from pipeline.errors import SampleRefused
 from pipeline.fingerprint import canonical_json
 from pipeline.modalities import ModalitySpec, check_array
@@ -31,6 +37,8 @@ class EncodedSample:
     members: Mapping[str, bytes]
     facts: Mapping[str, Any]
     """Manifest columns that come from the sample itself."""
+    shard: str = ""
+    """Source shard whose bytes the pictures are, unchanged; empty: they were encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,13 @@ class SampleEncoder:
             loaded = self.load(sample)
         except SampleRefused as error:
             return Refused(sample.key, error.reason, version)
-        return EncodedSample(sample.key, self._members(sample, loaded), self.facts(sample, loaded))
+        facts = self.facts(sample, loaded)
+        adapter = self.adapter
+        stored = adapter.stored(sample, loaded) if isinstance(adapter, ShardSource) else None
+        pictures = stored.members if stored else self._encoded(loaded)
+        meta = canonical_json(self._identity(sample, loaded)).encode()
+        members = {**pictures, META_MEMBER: meta}
+        return EncodedSample(sample.key, members, facts, stored.shard if stored else "")
 
     def load(self, sample: SourceSample) -> LoadedSample:
         """Decode and check. `SampleRefused` if it cannot be read or has not the stored form."""
@@ -112,11 +126,9 @@ class SampleEncoder:
             "width": loaded.label.shape[1],
         }
 
-    def _members(self, sample: SourceSample, loaded: LoadedSample) -> dict[str, bytes]:
+    def _encoded(self, loaded: LoadedSample) -> dict[str, bytes]:
         pictures = [*self._ordered(loaded), (LABEL, loaded.label)]
-        members = {picture_member(name): encode_array(array) for name, array in pictures}
-        members[META_MEMBER] = canonical_json(self._identity(sample, loaded)).encode()
-        return members
+        return {picture_member(name): encode_array(array) for name, array in pictures}
 
     def _ordered(self, loaded: LoadedSample) -> list[tuple[str, NDArray[Any]]]:
         """The arrays in the order of the config."""

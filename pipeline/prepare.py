@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,26 @@ def prepare(config: Config, workspace: Workspace, *, progress: bool = True) -> S
 
 
 def plan(listing: Listing, records: DatasetRecords, shard_size: int) -> list[Chunk]:
-    """The chunks still to write: `shard_size` unknown samples each, in the listing's order."""
+    """The chunks still to write: `shard_size` unknown samples each, in the listing's order.
+
+    A chunk ends where a source shard ends, so that it may be taken over as it is.
+    """
     chunks = []
     for split, samples in listing.items():
         unknown = [sample for sample in samples if not records.is_known(sample)]
-        starts = range(0, len(unknown), shard_size)
-        for index, start in zip(records.free_indices(split), starts, strict=False):
-            chunks.append(Chunk(split, index, unknown[start : start + shard_size]))
+        pieces = [
+            group[start : start + shard_size]
+            for group in _by_source_shard(unknown)
+            for start in range(0, len(group), shard_size)
+        ]
+        for index, piece in zip(records.free_indices(split), pieces, strict=False):
+            chunks.append(Chunk(split, index, piece))
     return chunks
+
+
+def _by_source_shard(samples: Sequence[SourceSample]) -> list[list[SourceSample]]:
+    """Runs of samples from one source shard; a single run where there are no source shards."""
+    return [list(run) for _, run in groupby(samples, key=lambda sample: sample.shard)]
 
 
 def _write(

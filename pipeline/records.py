@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.adopt import adopt_tar
 from pipeline.datasets.base import SourceSample
 from pipeline.encoding import EncodedSample, Refused
 from pipeline.errors import CorruptShard
@@ -34,7 +35,7 @@ from pipeline.manifest import (
     shard_path,
     write_rows,
 )
-from pipeline.shards import write_shard
+from pipeline.shards import WrittenShard, write_shard
 
 RECORD_SUFFIX = ".parquet"
 REFUSED_SUFFIX = ".refused.parquet"
@@ -138,13 +139,21 @@ class DatasetRecords:
 
 
 def _write_tar(path: Path, split: str, index: int, samples: Sequence[EncodedSample]) -> Rows:
-    written = write_shard(path, [(sample.key, sample.members) for sample in samples])
+    written = _adopted(path, samples) or write_shard(path, [(s.key, s.members) for s in samples])
     rows = []
     for row, (sample, spans) in enumerate(zip(samples, written.spans, strict=True)):
         members = [{"name": name, **asdict(span)} for name, span in spans.items()]
         place = {"split": split, "shard": index, "row": row, "shard_sha256": written.sha256}
         rows.append({**sample.facts, **place, "members": members})
     return [{name: row[name] for name in MANIFEST_SCHEMA.names} for row in rows]
+
+
+def _adopted(path: Path, samples: Sequence[EncodedSample]) -> WrittenShard | None:
+    """The source shard itself as the shard, if it is all of these samples, unchanged."""
+    shards = {sample.shard for sample in samples}
+    if len(shards) != 1 or "" in shards:
+        return None
+    return adopt_tar(path, Path(shards.pop()), [sample.key for sample in samples])
 
 
 def _read(path: Path) -> Rows:

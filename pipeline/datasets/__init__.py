@@ -11,6 +11,7 @@ from pipeline.datasets.folder import FolderAdapter, FolderOptions
 from pipeline.datasets.mcubes import MCUBES_CARD, McubesAdapter, McubesOptions
 from pipeline.datasets.muses import MUSES_CARD, MusesAdapter, MusesOptions
 from pipeline.datasets.synthetic import SyntheticAdapter, SyntheticOptions
+from pipeline.datasets.webdataset_input import WebdatasetAdapter, WebdatasetOptions
 from pipeline.modalities import ModalitySpec
 
 ADAPTERS: dict[str, tuple[type[DatasetOptions], AdapterFactory]] = {
@@ -19,6 +20,7 @@ ADAPTERS: dict[str, tuple[type[DatasetOptions], AdapterFactory]] = {
     "mcubes": (McubesOptions, McubesAdapter),
     "muses": (MusesOptions, MusesAdapter),
     "synthetic": (SyntheticOptions, SyntheticAdapter),
+    "webdataset": (WebdatasetOptions, WebdatasetAdapter),
 }
 CARDS: dict[str, DatasetCard] = {
     "deliver": DELIVER_CARD,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ class SourceSample:
     corner_case: str = ""
     companions: tuple[str, ...] = ()
     """Absolute paths of further files that the sample is made of (masks, second halves)."""
+    shard: str = ""
+    """Absolute path of the source shard that it comes from; no new shard mixes two of them."""
 
     def version(self) -> str:
         """Changes when a source file changes (size and mtime); empty for rendered data."""
@@ -58,6 +60,16 @@ class LoadedSample:
     """Modality name to its stored form (see `pipeline.modalities`); absent modalities are left out."""
     label: NDArray[np.uint8]
     """(H, W) class ids 0..K-1, `IGNORE_ID` elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSample:
+    """A sample whose source is a shard and in the stored form already."""
+
+    members: Mapping[str, bytes]
+    """Name as in our shards, without the key, to the bytes as they are."""
+    shard: str
+    """Absolute path of the source shard."""
 
 
 class DatasetOptions(Frozen):
@@ -97,6 +109,14 @@ class DatasetAdapter(Protocol):
 
     def load(self, sample: SourceSample) -> LoadedSample:
         """Decode one sample. `SampleRefused` names the file, what was expected and found."""
+
+
+@runtime_checkable
+class ShardSource(Protocol):
+    """What an adapter offers besides if its source may be shards that need no change."""
+
+    def stored(self, sample: SourceSample, loaded: LoadedSample) -> StoredSample | None:
+        """The source's own bytes, if they are exactly what `loaded` would be stored as."""
 
 
 class AdapterFactory(Protocol):

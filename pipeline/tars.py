@@ -1,0 +1,94 @@
+"""Tars as webdataset reads them: which sample each member belongs to and where its bytes lie.
+
+A member `KEY.<ending>` belongs to sample KEY: the key ends at the first dot after the last slash.
+Only headers are read, nothing is unpacked, and a name never becomes a path. Nothing is written. A
+file that is no plain tar, or ends early, is a `DatasetError`.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from tarfile import BLOCKSIZE
+
+from pipeline.errors import DatasetError
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A file inside a tar; reads its bytes from where they lie."""
+
+    tar: Path
+    name: str
+    offset: int
+    num_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.tar}:{self.name}"
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the name, with its dot."""
+        return PurePosixPath(self.name).suffix
+
+    @property
+    def key(self) -> str:
+        """Name up to the first dot after the last slash."""
+        return self.name[: len(self.name) - len(self.ending) - 1]
+
+    @property
+    def ending(self) -> str:
+        """What follows the key and its dot, e.g. `rgb.png`."""
+        return PurePosixPath(self.name).name.partition(".")[2]
+
+    def read_bytes(self) -> bytes:
+        """The member's bytes."""
+        with self.tar.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.num_bytes)
+
+
+@dataclass(frozen=True)
+class TarSample:
+    """Adjacent members of one key."""
+
+    key: str
+    members: tuple[TarMember, ...]
+
+    @cached_property
+    def by_ending(self) -> dict[str, TarMember]:
+        """Ending to member; of equal endings the last."""
+        return {member.ending: member for member in self.members}
+
+
+def list_tar(path: Path) -> list[TarSample]:
+    """The samples of a tar, in order. `DatasetError` if it is damaged or compressed."""
+    return [TarSample(key, tuple(group)) for key, group in groupby(_members(path), _key)]
+
+
+def _key(member: TarMember) -> str:
+    return member.key
+
+
+def _members(path: Path) -> Iterator[TarMember]:
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            end = 0
+            for info in tar:
+                end = info.offset_data + -(-info.size // BLOCKSIZE) * BLOCKSIZE
+                name = PurePosixPath(info.name).name
+                if info.isreg() and "." in name[1:] and name[0] != ".":
+                    yield TarMember(path, info.name, info.offset_data, info.size)
+        # The tarfile module takes a cut header for the end; only a block of zeros is one.
+        with path.open("rb") as file:
+            file.seek(end)
+            if file.read(BLOCKSIZE) != bytes(BLOCKSIZE):
+                raise tarfile.ReadError("no end of the archive")
+    except (tarfile.TarError, OSError) as error:
+        raise DatasetError(
+            f"{path}: expected a whole uncompressed tar, found: {error}. Copy or make it again."
+        ) from None
