@@ -33,7 +33,9 @@ from pipeline.manifest import (
     read_rows,
     shard_path,
 )
+from pipeline.modalities import ModalitySpec
 from pipeline.shards import LABEL, stored_member
+from pipeline.statistics import SplitStatistics
 from pipeline.targets import TargetStore, resolve
 from pipeline.workspace import Workspace
 from student.run import Run, identify
@@ -97,6 +99,9 @@ class Sources:
     """Rows of quarantine.parquet."""
     num_samples: int
     """Samples in the manifest."""
+    statistics: Mapping[str, SplitStatistics]
+    """Split to what `prepare` measured of it."""
+    specs: Mapping[str, ModalitySpec]
     fingerprints: Sequence[Mapping[str, str]]
     config_text: str
 
@@ -161,6 +166,8 @@ def read_sources(
         passes=list(read_passes(config, workspace, manifest)),
         refused=read_refused(manifest.folder),
         num_samples=manifest.num_samples,
+        statistics={split: manifest.statistics(split) for split in manifest.splits},
+        specs=manifest.specs,
         fingerprints=list(fingerprints(rows[0])),
         config_text=dump_config(config),
     )

@@ -24,6 +24,7 @@ from flows.report_charts import (
 from flows.report_cost import RowStyle, cost_values
 from flows.report_data import RunRow, SampleInputs, Sources
 from flows.report_pictures import Picture, class_picture, modality_picture
+from flows.report_statistics import data_values
 from pipeline.config import Config
 from pipeline.datasets.base import IGNORE_ID, RGB
 
@@ -46,6 +47,7 @@ SECTIONS = (
     ("classes", "Classes"),
     ("conditions", "Conditions"),
     ("predictions", "Predictions"),
+    ("data", "Data"),
     ("cost", "Cost"),
     ("refused", "Refused samples"),
     ("fingerprints", "Fingerprints"),
@@ -75,6 +77,7 @@ def page_values(sources: Sources) -> dict[str, Any]:
         **_class_table(main, columns, sources.palette),
         **_condition_table(main, columns, sources.condition_counts),
         "samples": [sample_values(s, main.config, sources.palette) for s in sources.samples],
+        **data_values(sources.statistics, sources.specs),
         **cost_values(sources, styles),
         "refused": sources.refused[:NUM_REFUSED_SHOWN],
         "num_refused": len(sources.refused),
