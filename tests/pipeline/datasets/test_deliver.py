@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.codecs import decode_label, decode_picture
 from pipeline.config import load_config
 from pipeline.datasets import CARDS
 from pipeline.datasets.deliver import (
@@ -27,6 +28,7 @@ from pipeline.datasets.synthetic.adapter import scene_index
 from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.datasets.synthetic.render import Scene, render_scene
 from pipeline.datasets.synthetic.weather import scene_attributes
+from pipeline.encoding import EncodedSample, SampleEncoder
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
 from pipeline.manifest import Manifest
 from pipeline.modalities import KINDS
@@ -271,3 +273,54 @@ def test_the_card_has_the_published_counts() -> None:
     assert Counter(card.expected) == {"train": 3983, "val": 2005, "test": 1897}
     assert card.provenance
     assert card.licence
+
+
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    seed=st.integers(0, 2**16),
+    alpha=st.booleans(),
+    raw_depth=st.sampled_from(["carla24", "mm16"]),
+)
+def test_any_pixels_of_any_size_come_back_from_the_stored_bytes(
+    tmp_path_factory: pytest.TempPathFactory,
+    height: int,
+    width: int,
+    seed: int,
+    alpha: bool,
+    raw_depth: str,
+) -> None:
+    root, rng = tmp_path_factory.mktemp("D"), np.random.default_rng(seed)
+
+    def picture(channels: int = 3) -> np.ndarray:
+        return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+    depth = rng.integers(0, 65_535, (height, width), dtype=np.uint16)
+    code = np.rint(depth / 1e6 * CARLA_STEPS).astype(np.uint32)
+    carla = np.stack([code & 255, code >> 8 & 255, code >> 16], axis=-1).astype(np.uint8)
+    written = {
+        "img/rgb": picture(4 if alpha else 3),
+        "hha/depth": picture(),
+        "depth/depth": carla if raw_depth == "carla24" else depth,
+        "event/event": picture(),
+        "lidar/lidar": picture(4 if alpha else 1).squeeze(axis=() if alpha else 2),
+        "semantic/semantic": rng.integers(0, 26, (height, width, 4), dtype=np.uint8),
+    }
+    for name, array in written.items():
+        folder, suffix = name.split("/")
+        path = root / folder / "fog/val/MAP_1_point1" / f"000001_{suffix}_front.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(array).save(path)
+    opened = adapter(root, raw_depth=raw_depth)
+    encoded = SampleEncoder(opened, SPECS)(opened.samples("val")[0])
+    assert isinstance(encoded, EncodedSample)
+    found = {n: decode_picture(encoded.members[f"{n}.npy.zst"], SPECS[n], n) for n in SPECS}
+    np.testing.assert_array_equal(found["rgb"], written["img/rgb"][..., :3])
+    np.testing.assert_array_equal(found["hha"], written["hha/depth"])
+    np.testing.assert_array_equal(found["depth"], depth)
+    np.testing.assert_array_equal(found["event"], written["event/event"])
+    lidar = written["lidar/lidar"]
+    expected = lidar[..., :3] if alpha else np.dstack([lidar] * 3)
+    np.testing.assert_array_equal(found["lidar"], expected)
+    label = decode_label(encoded.members["label.npy.zst"], "label")
+    np.testing.assert_array_equal(label, written["semantic/semantic"][..., 0] - np.uint8(1))
