@@ -7,11 +7,10 @@ Pure functions; nothing is read or written, and nothing can fail.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-from pipeline.datasets.base import SourceSample
 from pipeline.doctor import LABEL, Diagnosis
 from pipeline.doctor_verdict import notes, problems
 from pipeline.statistics import MODALITY_COLUMNS, modality_rows
@@ -19,6 +18,7 @@ from pipeline.statistics import MODALITY_COLUMNS, modality_rows
 NUM_FIRST = 3
 """Problems that are named; the others follow from them more often than not."""
 NUM_EXAMPLES = 3
+_FIGURE = re.compile(r"[\d.]+%?( of \d+)?|-")
 
 
 def lines(diagnosis: Diagnosis, sheet: str = "") -> Iterator[str]:
@@ -51,7 +51,7 @@ def table(rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _aligned(cell: str, width: int) -> str:
-    return cell.rjust(width) if cell[:1].isdigit() or cell == "-" else cell.ljust(width)
+    return cell.rjust(width) if _FIGURE.fullmatch(cell) else cell.ljust(width)
 
 
 def _section(title: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -96,14 +96,15 @@ def _unmatched(diagnosis: Diagnosis) -> Iterator[str]:
     for name in (*diagnosis.config.modalities, LABEL):
         lacking = diagnosis.without(name)
         if lacking:
-            yield f"  without {name}: {_examples(lacking)}"
+            yield f"  without {name}: {_examples([sample.key for sample in lacking])}"
     for name, files in diagnosis.unmatched.items():
-        yield f"  belonging to no sample, {name}: {len(files)} files, {_examples(files)}"
+        below = [str(file).removeprefix(f"{_root(diagnosis)}/") for file in files[:NUM_EXAMPLES]]
+        rest = ", ..." if len(files) > NUM_EXAMPLES else ""
+        yield f"  belonging to no sample, {name}: {len(files)} files, {', '.join(below)}{rest}"
 
 
-def _examples(items: Sequence[SourceSample] | Sequence[Path]) -> str:
-    shown = [str(i) if isinstance(i, Path) else i.key for i in items[:NUM_EXAMPLES]]
-    return ", ".join(shown) + (", ..." if len(items) > NUM_EXAMPLES else "")
+def _examples(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:NUM_EXAMPLES]) + (", ..." if len(keys) > NUM_EXAMPLES else "")
 
 
 def _value_table(diagnosis: Diagnosis) -> list[Sequence[str]]:

@@ -11,11 +11,17 @@ from pipeline.doctor_text import lines, table
 
 
 def test_columns_are_aligned_and_figures_stand_right() -> None:
-    assert table([["name", "found"], ["a", "5"], ["bcdef", "-"], ["c", "17"]]) == [
-        "name   found",
-        "a          5",
-        "bcdef      -",
-        "c         17",
+    rows = [
+        ["name", "found", "form"],
+        ["a", "5", "8-bit"],
+        ["bcdef", "-", "x"],
+        ["c", "3 of 7", ""],
+    ]
+    assert table(rows) == [
+        "name   found   form",
+        "a           5  8-bit",
+        "bcdef       -  x",
+        "c      3 of 7",
     ]
 
 
