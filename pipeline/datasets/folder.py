@@ -90,6 +90,10 @@ class FolderOptions(LabelOptions, TreeOptions):
         split = "" if self.has_table else "{split}/"
         return self._glob(name) or f"{directory}/{split}*"
 
+    def has_pattern(self, name: str) -> bool:
+        """Whether `sources` gives the pattern."""
+        return self._glob(name) is not None
+
     def _glob(self, name: str) -> str | None:
         return self.sources[name].glob if name in self.sources else None
 
@@ -153,10 +157,12 @@ class FolderAdapter(TreeAdapter):
             if "*" in first or "{" in first or (root / first).is_dir():
                 continue
             field = "dataset.label" if name == LABEL else f"dataset.directories.{name}"
+            if self._options.has_pattern(name):
+                field = f"dataset.sources.{name}.glob"
             there = ", ".join(p.name for p in visible(root) if p.is_dir()) or "none"
             raise DatasetError(
                 f"{field}: no such directory {root / first}; found {there}. "
-                f"Name one with --set {field}=DIRECTORY."
+                f"Name one with --set {field}=..."
             )
 
     def _entries(self) -> dict[str, list[Entry]]:

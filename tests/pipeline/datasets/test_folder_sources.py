@@ -250,6 +250,14 @@ def test_patterns_with_unequal_stars_are_explained(cities: tuple) -> None:
         adapter(root, sources=uneven).splits()
 
 
+def test_a_pattern_that_starts_nowhere_is_named(cities: tuple) -> None:
+    root, _ = cities
+    lost = {**SOURCES, "rgb": {"glob": "left/{split}/*/*_leftImg8bit.png"}}
+    expected = r"dataset.sources.rgb.glob: no such directory .*left; found disparity, gtFine, left"
+    with pytest.raises(DatasetError, match=expected):
+        adapter(root, sources=lost).splits()
+
+
 def test_unused_options_leave_the_identity_alone(tmp_path: Path) -> None:
     plain = FolderOptions(root=tmp_path, classes=CLASSES)
     assert set(plain.identity()) == {
