@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -31,6 +30,7 @@ from pipeline.manifest import (
     Manifest,
     ShardInfo,
     read_rows,
+    read_table,
     shard_path,
 )
 from pipeline.modalities import ModalitySpec
@@ -181,8 +181,7 @@ def read_metrics(run: Run) -> dict[str, NDArray[np.float64]]:
     """Columns of the run's metrics.parquet; empty if there is none."""
     if not run.metrics.is_file():
         return {}
-    with run.metrics.open("rb") as file:
-        table = pq.read_table(file)
+    table = read_table(run.metrics)
     return {
         name: np.array(table[name].to_numpy(zero_copy_only=False), dtype=np.float64)
         for name in table.column_names

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pipeline.config import Config, DescriptionOptions
 from pipeline.files import write_atomic, write_json
 from pipeline.fingerprint import SHORT, fingerprint
-from pipeline.manifest import Manifest, ShardInfo
+from pipeline.manifest import Manifest, ShardInfo, read_table
 from pipeline.store_index import look_up, point_to
 from pipeline.targets import TargetStore
 from pipeline.workspace import Workspace, dataset_slug
@@ -52,8 +52,7 @@ class TextStore:
     def read(self, shard: ShardInfo) -> list[str] | None:
         """The texts in the order of `shard.keys`; None if there are none for the shard's bytes."""
         try:
-            with self._file(shard).open("rb") as file:
-                table = pq.read_table(file)
+            table = read_table(self._file(shard))
         except (FileNotFoundError, pa.ArrowInvalid):
             return None
         current = (table.schema.metadata or {}).get(_SHA256) == shard.sha256.encode()

@@ -224,9 +224,14 @@ def refusals_path(tar: Path) -> Path:
 
 def read_rows(path: Path) -> Rows:
     """All rows of a Parquet file as dicts."""
-    with path.open("rb") as file:
-        rows: Rows = pq.read_table(file).to_pylist()
+    rows: Rows = read_table(path).to_pylist()
     return rows
+
+
+def read_table(path: Path) -> pa.Table:
+    """A whole Parquet file, read in this thread: Arrow's pools start none that outlive the call."""
+    with path.open("rb") as file:
+        return pq.ParquetFile(file).read(use_threads=False)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:

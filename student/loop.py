@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pipeline.config import Config, TrainConfig
 from pipeline.errors import Any2SegError
 from pipeline.files import write_atomic
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, read_table
 from pipeline.progress import progress_bar
 from pipeline.prompts_store import resolve_prompts
 from pipeline.teacher_source import CachedTeacher
@@ -282,8 +282,7 @@ def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
 
 
 def _read_metrics(run: Run) -> list[Row]:
-    with run.metrics.open("rb") as file:
-        rows: list[Row] = pq.read_table(file).to_pylist()
+    rows: list[Row] = read_table(run.metrics).to_pylist()
     return rows
 
 
