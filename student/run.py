@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline import VERSION
 from pipeline.config import Config, dump_config
-from pipeline.files import read_json, write_bytes, write_json
+from pipeline.files import read_json, sha256_file, write_bytes, write_json
 from pipeline.fingerprint import SHORT, canonical_json, fingerprint
 from pipeline.manifest import Manifest
 from pipeline.prompts_store import resolve_prompts
@@ -27,6 +27,8 @@ from pipeline.workspace import Workspace, dataset_identity
 
 RUN_SCHEMA = 1
 CHECKPOINT_SCHEMA = 1
+NAMED_WEIGHTS = ("hub", "package", "none")
+"""Values of `student.weights` that are not a file."""
 _EXECUTION = {"checkpoint_every", "workers", "threads", "device"}
 
 
@@ -71,7 +73,7 @@ def identify(config: Config, workspace: Workspace, manifest: Manifest | None = N
         "schema": RUN_SCHEMA,
         "code": VERSION,
         "seed": config.seed,
-        "student": config.student.model_dump(mode="json"),
+        "student": _student_identity(config),
         "train": config.train.model_dump(mode="json", exclude=_EXECUTION),
         "modalities": [[name, asdict(spec)] for name, spec in config.specs().items()],
         "dataset": fingerprint(dataset_identity(config)),
@@ -82,6 +84,15 @@ def identify(config: Config, workspace: Workspace, manifest: Manifest | None = N
     identity = json.loads(canonical_json(identity))  # lists for tuples: equal to what files hold
     run_id = f"{config.name}-{fingerprint(identity)[:SHORT]}"
     return Run(run_id, workspace.runs / run_id, identity)
+
+
+def _student_identity(config: Config) -> dict[str, Any]:
+    """The student's settings; a file of backbone weights by its content, wherever it lies."""
+    student = config.student.model_dump(mode="json")
+    weights = Path(config.student.weights)
+    if config.student.weights not in NAMED_WEIGHTS and weights.is_file():
+        student["weights"] = f"sha256:{sha256_file(weights)}"
+    return student
 
 
 def open_run(config: Config, workspace: Workspace, manifest: Manifest | None = None) -> Run:

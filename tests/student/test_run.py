@@ -91,3 +91,12 @@ def test_opening_writes_a_config_that_asks_for_the_same_run(make_config, fresh):
 def test_asking_needs_no_torch():
     code = "import sys, student.run, student.train, student.evaluate; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_file_of_backbone_weights_counts_by_its_content(run_of, tmp_path):
+    one, copy, other = (tmp_path / name for name in ("one", "copy", "other"))
+    one.write_bytes(b"weights")
+    copy.write_bytes(b"weights")
+    other.write_bytes(b"weightz")
+    runs = [run_of(student={"weights": str(path)}).id for path in (one, copy, other)]
+    assert runs[0] == runs[1] != runs[2]
