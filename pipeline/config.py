@@ -127,6 +127,8 @@ class StudentConfig(Frozen):
     fusion: Literal["mff", "mean"] = "mff"
     """How the features of the modalities become one map."""
     head_channels: PositiveInt = 128
+    normalise: Literal["registry", "dataset"] = "registry"
+    """Mean and std of the sensors other than colour: the registry's, or the training split's own."""
     lscd: LscdConfig = LscdConfig()
 
 

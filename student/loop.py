@@ -40,6 +40,7 @@ from student.device import pick_device, threads
 from student.losses import class_weights, segmentation_loss
 from student.lscd import Lscd, TeacherBatch
 from student.model import Student
+from student.normalise import input_specs
 from student.resize import resize
 from student.run import Run, reads_prompts, reads_targets, steps_done
 from student.samples import list_samples
@@ -94,7 +95,7 @@ class Trainer:
         if run.checkpoint.exists():
             # It holds every weight: the pretrained ones need not be there any more.
             student = student.model_copy(update={"weights": "none"})
-        self.model = Student(student, specs, len(manifest.classes))
+        self.model = Student(student, input_specs(config, manifest), len(manifest.classes))
         self.lscd = _lscd(config, workspace, self.model, self.join)
         for module in (self.model, self.lscd):
             module.to(self.device).to(memory_format=torch.channels_last)

@@ -34,6 +34,7 @@ from student.checkpoint import load_checkpoint, load_module
 from student.device import pick_device, threads
 from student.metrics import class_iou, confusion, majority_miou, miou, miou_absent_zero
 from student.model import Student
+from student.normalise import input_specs
 from student.run import Run
 from student.samples import SampleReader, SampleRef, list_samples
 from student.stream import Batch, Placement, assemble, common_size
@@ -89,7 +90,7 @@ def load_student(config: Config, manifest: Manifest, run: Run) -> tuple[Student,
         raise CheckpointError(f"{run.checkpoint}: no checkpoint. Run `any2seg train CONFIG`.")
     # The checkpoint holds every weight: the pretrained ones need not be there any more.
     untrained = config.student.model_copy(update={"weights": "none"})
-    model = Student(untrained, config.specs(), len(manifest.classes))
+    model = Student(untrained, input_specs(config, manifest), len(manifest.classes))
     load_module(run, "model", model, checkpoint)
     model.to(pick_device(config.train.device)).to(memory_format=torch.channels_last)
     return model.eval(), checkpoint.step

@@ -12,7 +12,10 @@ import pytest
 from tests.e2e.conftest import CONFIG, command, environment, files_of, finished, prefect_home
 
 __all__ = ["finished", "prefect_home"]
-pytestmark = [pytest.mark.slow, pytest.mark.server]
+pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.timeout(1800)]
+
+STAGE_TIMEOUT_S = 500
+"""For a busy machine; a stage takes about twenty seconds."""
 
 MILESTONES = (
     "datasets/*/shards/train/*.tar",
@@ -34,7 +37,7 @@ def start(config: Path, home: Path) -> subprocess.Popen[bytes]:
 
 def wait_for(workspace: Path, pattern: str, process: subprocess.Popen[bytes]) -> None:
     """Until the first file of a stage appears."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + STAGE_TIMEOUT_S
     while not any(workspace.glob(pattern)):
         assert process.poll() is None, f"the run ended before {pattern} appeared"
         assert time.monotonic() < deadline, f"{pattern} did not appear"
