@@ -8,6 +8,7 @@ is ambiguous, incomplete or broken is `SampleRefused` when it is loaded, by name
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Entry:
     """Further files that `_read` opens for this sample."""
 
 
-class TreeAdapter:
+class TreeAdapter(ABC):
     """`DatasetAdapter` over files; lists them once, on first use. Subclasses give the methods at the end."""
 
     def __init__(self, options: TreeOptions, modalities: Mapping[str, ModalitySpec]) -> None:
@@ -170,21 +171,21 @@ class TreeAdapter:
         del name, shape
         return array
 
+    @abstractmethod
     def _entries(self) -> Mapping[str, Iterable[Entry]]:
         """Entries by split, in the order of the data set. `DatasetError` if there are none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _expected(self, name: str, sample: SourceSample) -> str:
         """Where the file of a modality or the label should lie; ends a refusal."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _read(self, name: str, path: Path) -> NDArray[Any]:
         """Stored form of one modality. Raises `BadPictureError`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _read_label(self, path: Path) -> NDArray[np.uint8]:
         """(H, W) class ids. Raises `BadPictureError`."""
-        raise NotImplementedError
 
 
 def entries_by_split(found: Mapping[str, Found]) -> dict[str, list[Entry]]:
