@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+STAMP := $(VENV)/.installed-dev
 DEMO_ARGS ?=
 TEST_ARGS ?=
 
 .PHONY: demo test lint types format setup clean
 
-demo: $(STAMP)  ## Run the main job end to end on rendered scenes and print where the report is.
+demo: $(DEMO_STAMP)  ## Run the main job end to end on rendered scenes and print where the report is.
 	$(BIN)/any2seg demo $(DEMO_ARGS)
 
 test: $(STAMP)  ## Run all tests.
@@ -27,10 +28,15 @@ format: $(STAMP)  ## Rewrite the sources in the project's style.
 
 setup: $(STAMP)  ## Make the virtual environment and install the package with its development tools.
 
+$(DEMO_STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[demo]"
+	touch $(DEMO_STAMP)
+
 $(STAMP): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
-	touch $(STAMP)
+	touch $(STAMP) $(DEMO_STAMP)
 
 clean:  ## Remove the virtual environment and the default workspace.
 	rm -rf $(VENV) workspace

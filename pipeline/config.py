@@ -13,179 +13,33 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tomli_w
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     SerializeAsAny,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from pipeline.config_data import (
+    DescriptionOptions,
+    ModalityConfig,
+    PrepareConfig,
+    StoreConfig,
+    TeacherConfig,
+)
+from pipeline.config_student import EvaluateConfig, StudentConfig, TrainConfig
 from pipeline.datasets import ADAPTERS
 from pipeline.datasets.base import DatasetOptions
 from pipeline.errors import ConfigError
 from pipeline.frozen import Frozen
-from pipeline.modalities import ModalitySpec, TowerName, spec_for
+from pipeline.modalities import ModalitySpec, spec_for
 
 Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
-Device = Literal["auto", "cpu", "cuda", "mps"]
-
-
-class ModalityConfig(Frozen):
-    """One sensor of the data set."""
-
-    kind: str = ""
-    """Row of the modality registry (`any2seg kinds` lists them); empty: the modality's own name."""
-    tower: TowerName | None = None
-    """LanguageBind tower that embeds it; default: the registry's."""
-    max_value: PositiveFloat | None = None
-    """Stored value that the student sees as 1.0 (for `depth` and `lidar`: millimetres)."""
-
-
-class StoreConfig(Frozen):
-    """How shards and targets are laid out."""
-
-    shard_size: PositiveInt = 256
-    """Samples a shard and rows a chunk; one writer owns a whole chunk."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """Stored type of the embeddings."""
-
-
-class PrepareConfig(Frozen):
-    """Reading the source data."""
-
-    workers: NonNegativeInt = 0
-    """Processes that decode and encode samples; 0: one per processor."""
-    max_refused: float = Field(default=0.05, ge=0.0, le=1.0)
-    """Share of a split's samples that may be quarantined before the stage fails."""
-
-
-class TeacherConfig(Frozen):
-    """Which LanguageBind, and how it looks at the data."""
-
-    name: str = "languagebind-tiny"
-    """`languagebind-tiny` (packaged), a hub name (`LanguageBind` for the released towers) or a folder."""
-    revision: str | None = None
-    """Git revision of a hub checkpoint."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic of the towers."""
-    device: Device = "auto"
-    batch_size: PositiveInt = 64
-    outputs: tuple[Literal["embedding", "patch"], ...] = ("embedding",)
-    """`embedding`: one vector a sample and modality; `patch`: dense per-patch embeddings too."""
-    templates: str = "photo"
-    """Named set of prompt templates for the class prompts."""
-    max_depth_m: NonNegativeFloat | None = None
-    """Metres at which the depth tower saturates; default: the checkpoint's own."""
-    depth_holes: Literal["upstream", "far"] = "upstream"
-    """What the depth tower sees where nothing was measured: 0.01 m as upstream, or the largest depth."""
-    antialias: bool = False
-    """Antialiased resizing. Off as upstream; on deviates from the released numbers."""
-
-    @field_validator("outputs")
-    @classmethod
-    def _embedding_is_always_made(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if "embedding" not in value or len(set(value)) != len(value):
-            raise ValueError('expected ["embedding"] or ["embedding", "patch"]')
-        return tuple(sorted(value))
-
-
-class LscdConfig(Frozen):
-    """Weights and temperatures of language-guided semantic correlation distillation; weight 0 is off."""
-
-    inter: NonNegativeFloat = 0.05
-    """Inter-modal correlation. Above about 0.1 it pulls the modalities together and costs accuracy."""
-    language: NonNegativeFloat = 0.0
-    """Modality to class-prompt correlation."""
-    intra: NonNegativeFloat = 0.1
-    """Class-wise pixel features to class prompts."""
-    dense: NonNegativeFloat = 0.0
-    """Cosine to the teacher's patch embeddings; needs `patch` in `teacher.outputs`."""
-    tau: PositiveFloat = 0.1
-    """Temperature of all correlation rows."""
-
-    @property
-    def active(self) -> bool:
-        """Whether any term has weight."""
-        return bool(self.inter or self.language or self.intra or self.dense)
-
-
-class StudentConfig(Frozen):
-    """The model that is trained."""
-
-    backbone: str = "tf_efficientnet_lite0"
-    """Any timm model with features at strides 4, 8, 16 and 32."""
-    weights: str = "hub"
-    """`hub` (timm's pretrained), `package` (ImageNet weights of the `demo` extra), `none`, or a file."""
-    fusion: Literal["mff", "mean"] = "mff"
-    """How the features of the modalities become one map."""
-    head_channels: PositiveInt = 128
-    normalise: Literal["registry", "dataset"] = "registry"
-    """Mean and std of the sensors other than colour: the registry's, or the training split's own."""
-    lscd: LscdConfig = LscdConfig()
-
-
-class TrainConfig(Frozen):
-    """The training loop."""
-
-    steps: PositiveInt = 20_000
-    batch_size: PositiveInt = 8
-    lr: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 0.01
-    warmup_steps: NonNegativeInt = 50
-    crop_px: PositiveInt | None = None
-    """Side of the random square crop; default: whole pictures."""
-    flip: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Probability of a horizontal flip of all modalities and the label."""
-    subset_weight: NonNegativeFloat = 1.0
-    """Weight of the second pass on a random subset of the modalities; 0 switches it off."""
-    class_weight_power: float = Field(default=-0.5, ge=-1.0, le=0.0)
-    """Class weights are frequency ** power, normalised to mean 1 over pixels; 0: unweighted."""
-    checkpoint_every: PositiveInt = 100
-    workers: NonNegativeInt = 0
-    """Loader processes; 0 decodes in the training process."""
-    threads: NonNegativeInt = 0
-    """Threads of one training process; 0: PyTorch's default."""
-    device: Device = "auto"
-
-
-class EvaluateConfig(Frozen):
-    """Scoring every non-empty subset of the modalities."""
-
-    split: str = "val"
-    batch_size: PositiveInt = 16
-    num_pictures: NonNegativeInt = 5
-    """Samples whose predictions are kept for the report."""
-
-
-class DescriptionOptions(Frozen):
-    """Where descriptions come from."""
-
-    source: Literal["from_labels", "captioner"]
-    """`from_labels`: composed from label content and condition, training split only."""
-    model: str = ""
-    """Captioning model of the `captioner`: a hub name or a folder with safetensors weights."""
-    revision: str | None = None
-    """Git revision of a hub model."""
-    prompt: str = "Describe the scene."
-    """What the captioning model is asked."""
-    modalities: tuple[str, ...] = ()
-    """Modalities that are captioned; empty: all."""
-    max_new_tokens: PositiveInt = 40
-    """Tokens of a caption at most."""
-
-    @model_validator(mode="after")
-    def _captioner_has_a_model(self) -> DescriptionOptions:
-        if (self.source == "captioner") != bool(self.model):
-            raise ValueError("model: expected one with source = captioner, and only then")
-        return self
 
 
 class Config(Frozen):

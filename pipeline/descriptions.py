@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import Config, DescriptionOptions
+from pipeline.config import Config
+from pipeline.config_data import DescriptionOptions
 from pipeline.files import write_atomic, write_json
 from pipeline.fingerprint import SHORT, fingerprint
 from pipeline.manifest import Manifest, ShardInfo, read_table

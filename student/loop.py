@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.config import Config, TrainConfig
+from pipeline.config import Config
+from pipeline.config_student import TrainConfig
 from pipeline.errors import Any2SegError
 from pipeline.files import write_atomic
 from pipeline.manifest import Manifest, read_table

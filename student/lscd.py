@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import LscdConfig
+from pipeline.config_student import LscdConfig
 
 
 @dataclass(frozen=True, slots=True)

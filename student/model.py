@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import StudentConfig
+from pipeline.config_student import StudentConfig
 from pipeline.modalities import ModalitySpec
 from student.backbone import Backbone
 from student.head import MlpHead

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import DescriptionOptions
+from pipeline.config_data import DescriptionOptions
 from pipeline.errors import CheckpointError
 from pipeline.modalities import ModalitySpec, to_unit_range
 from teacher.identity import weights_digest

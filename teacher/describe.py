@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.codecs import decode_picture
-from pipeline.config import Config, DescriptionOptions
+from pipeline.config import Config
+from pipeline.config_data import DescriptionOptions
 from pipeline.descriptions import (
     SCENE,
     TRAIN,

@@ -9,17 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import (
-    Config,
-    LscdConfig,
-    ModalityConfig,
-    StoreConfig,
-    StudentConfig,
-    TeacherConfig,
-    TrainConfig,
-    dump_config,
-    load_config,
-)
+from pipeline.config import Config, dump_config, load_config
+from pipeline.config_data import ModalityConfig, StoreConfig, TeacherConfig
+from pipeline.config_student import LscdConfig, StudentConfig, TrainConfig
 from pipeline.datasets.folder import FolderOptions
 from pipeline.errors import ConfigError
 from pipeline.modalities import KINDS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import TrainConfig
+from pipeline.config_student import TrainConfig
 from pipeline.errors import Any2SegError
 from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace

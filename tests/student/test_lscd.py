@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.config import LscdConfig
+from pipeline.config_student import LscdConfig
 from student.lscd import (
     Lscd,
     TeacherBatch,

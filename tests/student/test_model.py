@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.config import StudentConfig
+from pipeline.config_student import StudentConfig
 from pipeline.modalities import KINDS
 from student.model import Student
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.codecs import decode_label
-from pipeline.config import StudentConfig
+from pipeline.config_student import StudentConfig
 from pipeline.modalities import KINDS
 from student.metrics import class_iou, miou
 from student.model import Student

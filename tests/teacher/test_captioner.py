@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import Config, DescriptionOptions
+from pipeline.config import Config
+from pipeline.config_data import DescriptionOptions
 from pipeline.descriptions import TextStore, resolve_descriptions
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.manifest import Manifest

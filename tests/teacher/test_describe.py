@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import teacher
-from pipeline.config import Config, DescriptionOptions
+from pipeline.config import Config
+from pipeline.config_data import DescriptionOptions
 from pipeline.descriptions import resolve_descriptions
 from pipeline.errors import DatasetError, MissingTarget
 from pipeline.manifest import Manifest
