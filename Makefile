@@ -5,12 +5,16 @@ BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed-dev
 DEMO_ARGS ?=
+SERVER_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: demo test lint types format setup clean
+.PHONY: demo server test lint types format setup clean
 
 demo: $(DEMO_STAMP)  ## Run the main job end to end on rendered scenes and print where the report is.
 	$(BIN)/any2seg demo $(DEMO_ARGS)
+
+server: $(DEMO_STAMP)  ## Run a Prefect server on 127.0.0.1, for `any2seg serve`; Ctrl-C stops it.
+	$(BIN)/any2seg server $(SERVER_ARGS)
 
 test: $(STAMP)  ## Run all tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(TEST_ARGS)

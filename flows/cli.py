@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import stages
+from flows.commands.serve import serve, server
 from pipeline import VERSION
 from pipeline.config import Config, load_config
 from pipeline.errors import Any2SegError, ConfigError
@@ -255,6 +256,10 @@ def kinds() -> None:
         stored = f"{kind.dtype} x {kind.channels}"
         table.add_row(name, stored, kind.unit, f"{kind.max_value:g}", kind.tower)
     out.print(table)
+
+
+app.command()(server)
+app.command()(serve)
 
 
 def _version(wanted: bool) -> None:
