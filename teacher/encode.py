@@ -32,15 +32,13 @@ from pipeline.config import Config
 from pipeline.manifest import Manifest, ShardInfo
 from pipeline.modalities import TowerName
 from pipeline.progress import Advance, progress_bar
-from pipeline.prompts_store import PromptStore, point_to_prompts
 from pipeline.shards import read_shard, stored_member
 from pipeline.stage import StageReport
 from pipeline.targets import PATCH, TargetStore
 from pipeline.workspace import Workspace
-from teacher.identity import prompt_identity
+from teacher.class_prompts import embed_prompts
+from teacher.device import choose_device
 from teacher.plan import TowerPlan, plan_towers, tower_options
-from teacher.prompts import embed_classes, templates
-from teacher.source import find_text_tower
 
 if TYPE_CHECKING:
     from teacher.towers import Tower
@@ -72,7 +70,7 @@ def precompute(
     work = [(shard, plan) for shard in shards for plan in plans if plan.missing(shard)]
     num_missing = sum(len(plan.missing(shard)) for shard, plan in work)
     chosen = choose_device(device or config.teacher.device) if work else "none"
-    new_prompts = _embed_prompts(config, workspace, manifest.classes, device)
+    new_prompts = embed_prompts(config, workspace, manifest.classes, device)
     if work:
         _encode(config, work, chosen, progress)
     return StageReport(
@@ -85,42 +83,6 @@ def precompute(
             "targets": [str(s.path) for plan in plans for s in plan.stores.values()],
         },
     )
-
-
-def _embed_prompts(
-    config: Config, workspace: Workspace, classes: Sequence[str], device: str | None
-) -> bool:
-    """Make the class prompts if they are missing; True if they were made."""
-    teacher = config.teacher
-    files = find_text_tower(teacher.name, teacher.revision)
-    identity = prompt_identity(
-        files,
-        classes,
-        templates(teacher.templates),
-        compute_dtype=teacher.dtype,
-        cache=workspace.cache,
-    )
-    store = PromptStore.find(workspace.prompts, teacher.name, identity)
-    made = store is None
-    if store is None:
-        from teacher.text import load_text_tower
-
-        text = load_text_tower(
-            teacher.name,
-            revision=teacher.revision,
-            dtype=teacher.dtype,
-            device=choose_device(device or teacher.device),
-        )
-        prompts = embed_classes(text, classes, teacher.templates)
-        store = PromptStore.create(
-            workspace.prompts,
-            teacher.name,
-            identity,
-            prompts.class_embedding,
-            prompts.prompt_embedding,
-        )
-    point_to_prompts(config, workspace, store)
-    return made
 
 
 def _encode(
@@ -250,14 +212,3 @@ def _scatter(
     for picture, row in zip(batch, rows, strict=True):
         if picture.modality in arrays:
             arrays[picture.modality][output][picture.row] = row
-
-
-def choose_device(name: str) -> str:
-    """`auto` is the first accelerator there is, else the processor."""
-    if name != "auto":
-        return name
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
