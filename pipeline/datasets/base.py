@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -45,8 +46,6 @@ class SourceSample:
 
     def version(self) -> str:
         """Changes when a source file changes (size and mtime); empty for rendered data."""
-        from pathlib import Path
-
         paths = [*self.files.values(), *([self.label] if self.label else []), *self.companions]
         stats = [Path(p).stat() if Path(p).exists() else None for p in sorted(paths)]
         return ";".join(f"{s.st_size}:{s.st_mtime_ns}" if s else "absent" for s in stats)
@@ -117,6 +116,14 @@ class ShardSource(Protocol):
 
     def stored(self, sample: SourceSample, loaded: LoadedSample) -> StoredSample | None:
         """The source's own bytes, if they are exactly what `loaded` would be stored as."""
+
+
+@runtime_checkable
+class FileReader(Protocol):
+    """What an adapter offers besides if its samples are files that can be read one by one."""
+
+    def read(self, modality: str, path: Path) -> NDArray[Any]:
+        """A file in its modality's stored form, by the adapter's options. `BadPictureError`."""
 
 
 class AdapterFactory(Protocol):

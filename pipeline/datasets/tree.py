@@ -89,6 +89,10 @@ class TreeAdapter(ABC):
             raise SampleRefused(sample.key, str(error)) from None
         return resize_sample(decoded, self._tree.size_px, self._specs)
 
+    def read(self, modality: str, path: Path) -> NDArray[Any]:
+        """Stored form of one modality's file. Raises `BadPictureError`."""
+        return self._read(modality, path)
+
     def _decode(self, sample: SourceSample) -> LoadedSample:
         if sample.label is None:
             raise BadPictureError(f"no label: expected {self._expected(LABEL, sample)}")

@@ -1,0 +1,186 @@
+"""The saved student against the run that it comes from, on real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.config import Config
+from pipeline.errors import CheckpointError, ConfigError, DatasetError
+from pipeline.workspace import Workspace
+from student.evaluate import evaluate
+from student.run import identify
+from student.segmenter import CONFIG, WEIGHTS, Segmenter
+from student.tiling import Window
+from student.train import train
+
+CLASSES = ("ground", "crop", "weed", "stone")
+
+
+def write_tree(root: Path, size: tuple[int, int] = (40, 56)) -> None:
+    """Pictures of 40 x 56 px: colour, 16-bit near infra-red given in percent, and labels."""
+    rng = np.random.default_rng(3)
+    for split, number in (("train", 4), ("val", 2)):
+        for name in ("rgb", "nir", "label"):
+            (root / name / split).mkdir(parents=True)
+        for index in range(number):
+            stem = f"{split}/{index}.png"
+            Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(root / "rgb" / stem)
+            Image.fromarray(rng.integers(0, 101, size, np.uint8)).save(root / "nir" / stem)
+            Image.fromarray(rng.integers(0, 4, size, np.uint8)).save(root / "label" / stem)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Path]:
+    """A student of two sensors and four classes, trained for two steps; its run folder; the tree."""
+    from pipeline.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("segmenter")
+    write_tree(folder / "tree")
+    config = Config.model_validate(
+        {
+            "name": "field",
+            "workspace": str(folder / "workspace"),
+            "dataset": {
+                "adapter": "folder",
+                "root": str(folder / "tree"),
+                "classes": CLASSES,
+                "sources": {"nir": {"bits": 8, "scale": 655.35}},
+            },
+            "modalities": {"rgb": {}, "nir": {"kind": "nir16"}},
+            "prepare": {"workers": 1},
+            "student": {
+                "backbone": "test_efficientnet",
+                "weights": "none",
+                "head_channels": 8,
+                "lscd": {"inter": 0.0, "intra": 0.0},
+            },
+            "train": {
+                "steps": 2,
+                "batch_size": 2,
+                "warmup_steps": 1,
+                "device": "cpu",
+                "threads": 1,
+            },
+        }
+    )
+    workspace = Workspace.of(config)
+    prepare(config, workspace, progress=False)
+    train(config, workspace, progress=False)
+    evaluate(config, workspace, progress=False)
+    return config, identify(config, workspace).folder, folder / "tree"
+
+
+def test_files_go_through_the_rules_of_the_data_set(trained: tuple[Config, Path, Path]) -> None:
+    _, run, tree = trained
+    segmenter = Segmenter.from_run(run)
+    stored = segmenter.read("nir", tree / "nir/val/0.png")
+    percent = np.asarray(Image.open(tree / "nir/val/0.png"))
+    np.testing.assert_array_equal(stored, np.rint(percent * 655.35).astype(np.uint16))
+
+
+@pytest.mark.parametrize("names", [("rgb",), ("nir",), ("nir", "rgb")])
+def test_any_subset_gives_what_the_evaluated_model_gives(
+    trained: tuple[Config, Path, Path], names: tuple[str, ...]
+) -> None:
+    _, run, tree = trained
+    segmenter = Segmenter.from_run(run)
+    found = segmenter.segment({name: tree / name / "val/0.png" for name in names})
+    assert found.ids.shape == (40, 56)
+    assert found.logits.shape == (4, 40, 56)
+    assert set(found.modalities) == set(names)
+    key = next(p for p in (run / "pictures").iterdir() if p.name.endswith("_0"))
+    stem = "+".join(name for name in ("rgb", "nir") if name in names)
+    wanted = np.asarray(Image.open(key / f"{stem}.png"))
+    # Evaluation takes max over logits of another batch size; ties aside it is the same picture.
+    assert (found.ids == wanted).mean() > 0.999
+
+
+def test_saved_and_loaded_it_says_the_same(
+    trained: tuple[Config, Path, Path], tmp_path: Path
+) -> None:
+    _, run, tree = trained
+    first = Segmenter.from_run(run)
+    first.save_pretrained(tmp_path / "model")
+    again = Segmenter.from_pretrained(tmp_path / "model", device="cpu")
+    scene = {"rgb": tree / "rgb/val/1.png", "nir": tree / "nir/val/1.png"}
+    np.testing.assert_array_equal(first.segment(scene).logits, again.segment(scene).logits)
+    assert again.classes == CLASSES
+    card = (tmp_path / "model/README.md").read_text()
+    assert "library_name: any2seg" in card
+    assert "rgb | rgb | uint8 x 3" in card
+    assert "mIoU on split `val` (2 samples" in card
+    text = (tmp_path / "model" / CONFIG).read_text()
+    assert str(tree.parent) not in text
+
+
+def test_an_array_counts_like_its_file(trained: tuple[Config, Path, Path]) -> None:
+    _, run, tree = trained
+    segmenter = Segmenter.from_run(run)
+    array = np.asarray(Image.open(tree / "rgb/val/0.png"))
+    np.testing.assert_array_equal(
+        segmenter.segment({"rgb": array}).logits,
+        segmenter.segment({"rgb": tree / "rgb/val/0.png"}).logits,
+    )
+
+
+def test_one_window_over_all_is_the_whole_picture(trained: tuple[Config, Path, Path]) -> None:
+    _, run, tree = trained
+    segmenter = Segmenter.from_run(run)
+    scene = {"rgb": tree / "rgb/val/0.png"}
+    whole = segmenter.segment(scene).logits
+    np.testing.assert_array_equal(segmenter.segment(scene, Window(side_px=64)).logits, whole)
+    tiled = segmenter.segment(scene, Window(side_px=32)).logits
+    assert tiled.shape == whole.shape
+    assert np.isfinite(tiled).all()
+    assert not np.allclose(tiled, whole)
+
+
+def test_what_does_not_fit_is_refused_by_name(trained: tuple[Config, Path, Path]) -> None:
+    _, run, tree = trained
+    segmenter = Segmenter.from_run(run)
+    with pytest.raises(ConfigError, match="expected some of rgb, nir, found 'depth'"):
+        segmenter.segment({"depth": tree / "rgb/val/0.png"})
+    with pytest.raises(ConfigError, match="found none"):
+        segmenter.segment({})
+    with pytest.raises(DatasetError, match="nir: expected .* uint16"):
+        segmenter.segment({"nir": np.zeros((40, 56), np.uint8)})
+    with pytest.raises(DatasetError, match=r"one size.*'nir': \(8, 8\)"):
+        segmenter.segment({"rgb": tree / "rgb/val/0.png", "nir": np.zeros((8, 8), np.uint16)})
+    with pytest.raises(DatasetError, match="rgb: .*missing.png"):
+        segmenter.segment({"rgb": tree / "missing.png"})
+
+
+def test_damaged_or_foreign_folders_are_refused(
+    trained: tuple[Config, Path, Path], tmp_path: Path
+) -> None:
+    _, run, _ = trained
+    with pytest.raises(CheckpointError, match="no config.toml"):
+        Segmenter.from_run(tmp_path)
+    with pytest.raises(CheckpointError, match="any2seg export"):
+        Segmenter.from_pretrained(tmp_path)
+    folder = tmp_path / "model"
+    Segmenter.from_run(run).save_pretrained(folder)
+    described = json.loads((folder / CONFIG).read_text())
+    described["classes"] = described["classes"][:-1]
+    (folder / CONFIG).write_text(json.dumps(described))
+    with pytest.raises(CheckpointError, match="saved student"):
+        Segmenter.from_pretrained(folder)
+    (folder / WEIGHTS).write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match="saved student"):
+        Segmenter.from_pretrained(folder)
+
+
+def test_windows_cover_every_pixel() -> None:
+    window = Window(side_px=32, overlap=0.25)
+    for length in (1, 31, 32, 33, 100):
+        covered = torch.zeros(length, dtype=torch.bool)
+        for start in window.starts(length):
+            covered[start : start + 32] = True
+        assert covered.all()
+    assert window.starts(100) == [0, 24, 48, 68]
