@@ -32,6 +32,7 @@ from pipeline.config_data import (
     StoreConfig,
     TeacherConfig,
 )
+from pipeline.config_schedule import NotifyConfig, ScheduleConfig
 from pipeline.config_student import EvaluateConfig, StudentConfig, TrainConfig
 from pipeline.datasets import ADAPTERS
 from pipeline.datasets.base import DatasetOptions
@@ -58,6 +59,8 @@ class Config(Frozen):
     student: StudentConfig = StudentConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    notify: NotifyConfig = NotifyConfig()
     descriptions: DescriptionOptions | None = None
     """Scene descriptions, written and embedded by `any2seg describe`; off if left out."""
     compare: dict[str, tuple[str, ...]] = {}
@@ -84,6 +87,11 @@ class Config(Frozen):
         if self.student.lscd.dense and "patch" not in self.teacher.outputs:
             raise ValueError(
                 'student.lscd.dense > 0 needs teacher.outputs = ["embedding", "patch"]'
+            )
+        primary = self.student.primary
+        if primary is not None and primary not in self.modalities:
+            raise ValueError(
+                f"student.primary = {primary!r}; expected one of {', '.join(self.modalities)}"
             )
         if self.train.crop_px and (self.student.lscd.inter or self.student.lscd.language):
             raise ValueError(
