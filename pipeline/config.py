@@ -93,10 +93,12 @@ class Config(Frozen):
             raise ValueError(
                 f"student.primary = {primary!r}; expected one of {', '.join(self.modalities)}"
             )
-        if self.train.crop_px and (self.student.lscd.inter or self.student.lscd.language):
+        compares_pictures = self.student.lscd.inter or self.student.lscd.language
+        if self.train.crop_px and compares_pictures and not self.teacher.views:
             raise ValueError(
                 "train.crop_px: student.lscd.inter and .language compare whole pictures with the "
-                "teacher's; leave train.crop_px out, or set both to 0 (intra and dense follow a crop)"
+                "teacher's; set teacher.views (crops that the teacher saw too), leave train.crop_px "
+                "out, or set both to 0 (intra and dense follow a crop)"
             )
         for row, overrides in self.compare.items():
             touched = [o for o in overrides if not o.startswith(("student.", "train.", "seed="))]

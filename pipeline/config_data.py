@@ -73,6 +73,13 @@ class TeacherConfig(Frozen):
     """What the depth tower sees where nothing was measured: 0.01 m as upstream, or the largest depth."""
     antialias: bool = False
     """Antialiased resizing. Off as upstream; on deviates from the released numbers."""
+    views: NonNegativeInt = 0
+    """Seeded square crops and flips a sample that are embedded and replayed by the student; 0: the
+    whole picture, once."""
+    view_seed: NonNegativeInt = 0
+    """Draws other views."""
+    view_scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.0)
+    """Least and largest side of a view, as a share of the picture's shorter side."""
 
     @field_validator("outputs")
     @classmethod
@@ -80,6 +87,13 @@ class TeacherConfig(Frozen):
         if "embedding" not in value or len(set(value)) != len(value):
             raise ValueError('expected ["embedding"] or ["embedding", "patch"]')
         return tuple(sorted(value))
+
+    @field_validator("view_scale")
+    @classmethod
+    def _views_lie_in_the_picture(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] <= value[1] <= 1.0:
+            raise ValueError("expected [least, largest] with 0 < least <= largest <= 1")
+        return value
 
 
 class DescriptionOptions(Frozen):
