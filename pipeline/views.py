@@ -70,7 +70,7 @@ def _uniform(key: str, view: int, seed: int) -> NDArray[np.float64]:
         key=np.frombuffer(digest[:16], "<u8").astype(np.uint64),
         counter=np.array([0, 0, view, seed], np.uint64),
     )
-    return (philox.random_raw(4) >> np.uint64(11)) * 2.0**-53
+    return (philox.random_raw(4) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _box(
