@@ -1,18 +1,21 @@
 """Progress of long work: a bar with rate and time left in a terminal, a plain line now and then elsewhere.
 
-Plain lines go to the log of whatever runs us (a scheduler, a CI job), where a redrawn bar is noise.
-Everything is printed on standard error.
+Plain lines go to the log of whatever runs us (a scheduler, a CI job), where a redrawn bar is noise:
+to standard error, or to the function given to `progress_lines_to`.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 PLAIN_LINE_EVERY_S = 10.0
+
+_take_line: ContextVar[Callable[[str], None] | None] = ContextVar("take_line", default=None)
 
 
 class Advance(Protocol):
@@ -23,15 +26,25 @@ class Advance(Protocol):
 
 
 @contextmanager
+def progress_lines_to(take_line: Callable[[str], None]) -> Iterator[None]:
+    """Inside the block, progress of this thread is plain lines for `take_line`, in a terminal too."""
+    token = _take_line.set(take_line)
+    try:
+        yield
+    finally:
+        _take_line.reset(token)
+
+
+@contextmanager
 def progress_bar(title: str, total: int, unit: str, enabled: bool = True) -> Iterator[Advance]:
     """Yields `advance(count, note)`. Shows done, total, `unit`s a second and the time left."""
     if not enabled or total == 0:
         yield _silent
-    elif sys.stderr.isatty():
+    elif _take_line.get() is None and sys.stderr.isatty():
         with _bar(title, total, unit) as advance:
             yield advance
     else:
-        lines = _PlainLines(title, total, unit)
+        lines = _PlainLines(title, total, unit, _take_line.get() or _to_standard_error)
         yield lines
         lines.print_line()
 
@@ -40,8 +53,13 @@ def _silent(count: int = 1, note: str = "") -> None:
     del count, note
 
 
+def _to_standard_error(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 class _PlainLines:
-    def __init__(self, title: str, total: int, unit: str) -> None:
+    def __init__(self, title: str, total: int, unit: str, take_line: Callable[[str], None]) -> None:
+        self._take_line = take_line
         self._title, self._total, self._unit = title, total, unit
         self._done = 0
         self._note = ""
@@ -58,7 +76,7 @@ class _PlainLines:
         rate = self._done / max(self._last - self._started, 1e-9)
         left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "no rate yet"
         counted = f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left}"
-        print(f"{self._title}: {counted}  {self._note}".rstrip(), file=sys.stderr, flush=True)
+        self._take_line(f"{self._title}: {counted}  {self._note}".rstrip())
 
 
 @contextmanager

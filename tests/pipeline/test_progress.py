@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline import progress
-from pipeline.progress import progress_bar
+from pipeline.progress import progress_bar, progress_lines_to
 
 
 def test_plain_lines_carry_counts_rate_and_note(
@@ -24,4 +24,16 @@ def test_nothing_to_do_or_switched_off_prints_nothing(
 ) -> None:
     with progress_bar("prepare", total, "samples", enabled) as advance:
         advance(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_go_where_they_are_asked_to_even_in_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    lines: list[str] = []
+    with progress_lines_to(lines.append), progress_bar("train", 4, "steps") as advance:
+        advance(4)
+    assert len(lines) == 1
+    assert "train: 4/4 steps" in lines[0]
     assert capsys.readouterr().err == ""
