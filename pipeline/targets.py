@@ -31,6 +31,7 @@ from pipeline.fingerprint import SHORT, fingerprint, require_same
 from pipeline.frozen import Frozen
 from pipeline.manifest import ShardInfo
 from pipeline.store_index import REMEDY, look_up, point_to, slug
+from pipeline.views import VIEW_BOX, ViewSettings
 from pipeline.workspace import SCHEMA_VERSION, Workspace
 from pipeline.zarr_arrays import RowArray, object_exists
 
@@ -53,7 +54,8 @@ class TargetProvenance(Frozen):
     tower: dict[str, Any]
     """The teacher's part: tower, weights digest, preprocessing, views, arithmetic."""
     outputs: dict[str, tuple[PositiveInt, ...]]
-    """Shape of one row of each output: `embedding` (D,), `patch` (P, D)."""
+    """Shape of one row of each output: `embedding` (D,), `patch` (P, D); with K views `embedding`
+    (K, D), `patch` (K, P, D), `view_box` (K, 5)."""
     dtype: Literal["float16", "float32"] = "float16"
     shard_size: PositiveInt
 
@@ -68,6 +70,10 @@ class TargetProvenance(Frozen):
     def dim(self) -> int:
         """D, the width of an embedding."""
         return self.outputs[EMBEDDING][-1]
+
+    def dtype_of(self, output: str) -> str:
+        """Stored type of an output: boxes of views are kept exactly."""
+        return "float32" if output == VIEW_BOX else self.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +93,18 @@ class TargetStore:
     provenance: TargetProvenance
 
     @classmethod
+    def planned(cls, root: Path, provenance: TargetProvenance) -> TargetStore:
+        """The store of `provenance` under `root`, there or not; looks at nothing."""
+        name = f"{provenance.modality}-{slug(provenance.teacher)}"
+        return cls(root / f"{name}-{provenance.tower_fingerprint[:SHORT]}", provenance)
+
+    @classmethod
     def create(cls, root: Path, provenance: TargetProvenance) -> TargetStore:
         """Make or open the store of `provenance` under `root` (`Workspace.targets`).
 
         Sweeps what killed writers left. Raises `FingerprintMismatch` if another store is there.
         """
-        name = f"{provenance.modality}-{slug(provenance.teacher)}"
-        path = root / f"{name}-{provenance.tower_fingerprint[:SHORT]}"
+        path = cls.planned(root, provenance).path
         with locked(path / LOCK, wait=True):
             sweep_partials(path)
             if not (path / PROVENANCE).exists():
@@ -131,7 +142,7 @@ class TargetStore:
             folder=self.path / ARRAYS,
             name=f"{split}/{output}",
             row_shape=self.provenance.outputs[output],
-            dtype=self.provenance.dtype,
+            dtype=self.provenance.dtype_of(output),
             object_rows=self.provenance.shard_size,
         )
 
@@ -183,23 +194,35 @@ class TargetStore:
 
         NaN rows belong to samples that lack the modality. Raises `MissingTarget` or `CorruptTarget`.
         """
+        return self.checked(shard, output).read_object(shard.index)[: shard.num_rows]
+
+    def objects(self, shard: ShardInfo) -> dict[str, str] | None:
+        """Output to sha256 of its committed object; None: the shard is a hole."""
         record = self._read_record(shard)
         current = self._is_current(record, shard) and self._objects_exist(shard)
-        if record is None or not current:
+        return dict(record["objects"]) if record is not None and current else None
+
+    def checked(self, shard: ShardInfo, output: str) -> RowArray:
+        """The array of an output, once the shard's object in it has the committed sha256.
+
+        Raises `MissingTarget` or `CorruptTarget`.
+        """
+        objects = self.objects(shard)
+        if objects is None:
             raise MissingTarget(
                 f"{self.path}: no {self.provenance.modality} {output} of shard {shard.name} with "
                 f"sha256 {shard.sha256[:SHORT]}. {REMEDY}"
             )
         array = self.array(shard.split, output)
         path = array.object_path(shard.index)
-        found, wanted = sha256_file(path), record["objects"][output]
+        found, wanted = sha256_file(path), objects[output]
         if found != wanted:
             raise CorruptTarget(
                 f"{path}: expected sha256 {wanted[:SHORT]} as in the commit record, found "
                 f"{found[:SHORT]}. Delete {self._record_path(shard)} and run "
                 "`any2seg precompute CONFIG` to make it again."
             )
-        return array.read_object(shard.index)[: shard.num_rows]
+        return array
 
     def cost(self, shard: ShardInfo) -> dict[str, Any]:
         """What the shard cost to make, as given to `commit`; empty if not known."""
@@ -217,7 +240,7 @@ class TargetStore:
             found = arrays[output].shape if output in arrays else "nothing"
             raise ValueError(f"{shard.name}: {output}: expected {expected}, found {found}")
         with np.errstate(over="ignore"):
-            rows = arrays[output].astype(self.provenance.dtype)
+            rows = arrays[output].astype(self.provenance.dtype_of(output))
         axes = tuple(range(1, rows.ndim))
         present = np.array(shard.present[self.provenance.modality])
         fine = np.where(present, np.isfinite(rows).all(axis=axes), np.isnan(rows).all(axis=axes))
@@ -276,7 +299,8 @@ class TargetStore:
 def target_request(config: Config, modality: str) -> dict[str, Any]:
     """Everything that a config says about a modality's targets; no weights are looked at."""
     spec, teacher = config.specs()[modality], config.teacher
-    return {
+    views = ViewSettings.of(config)
+    request = {
         "schema": SCHEMA_VERSION,
         "teacher": teacher.name,
         "revision": teacher.revision,
@@ -289,6 +313,7 @@ def target_request(config: Config, modality: str) -> dict[str, Any]:
         "antialias": teacher.antialias,
         "dtype": config.store.dtype,
     }
+    return request | {"views": views.identity()} if views else request
 
 
 def point_to_store(config: Config, workspace: Workspace, store: TargetStore) -> None:

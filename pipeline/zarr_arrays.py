@@ -9,6 +9,8 @@ object raises `CorruptTarget`. zarr itself is imported on first use.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +61,22 @@ class RowArray:
         """(object_rows, *row_shape) rows of one object. Raises `CorruptTarget`."""
         import zarr
 
-        try:
+        with self._reading(index):
             array = zarr.open_array(self.folder, path=self.name, mode="r")
             return np.asarray(array[self._span(index)])
+
+    def open_rows(self, index: int) -> ObjectRows:
+        """The rows of one object, each read when it is asked for. Raises `CorruptTarget`."""
+        import zarr
+
+        with self._reading(index):
+            array = zarr.open_array(self.folder, path=self.name, mode="r")
+        return ObjectRows(self, array, index)
+
+    @contextmanager
+    def _reading(self, index: int) -> Iterator[None]:
+        try:
+            yield
         except (ValueError, RuntimeError, OSError, KeyError, IndexError) as error:
             raise CorruptTarget(
                 f"{self.object_path(index)}: expected a whole Zarr object, found: {error}. Run "
@@ -103,6 +118,23 @@ class RowArray:
             overwrite=True,
         )
         _sync(self.folder / self.name, self.folder.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRows:
+    """Rows of one object in an open array. A row's inner chunk is read and its crc32c checked each
+    time; nothing is kept."""
+
+    source: RowArray
+    array: Any
+    """The open Zarr array."""
+    index: int
+
+    def __getitem__(self, place: int | tuple[int, int]) -> NDArray[Any]:
+        """Row `place`, or (row, view): entry `view` of the row. Raises `CorruptTarget`."""
+        row, *rest = place if isinstance(place, tuple) else (place,)
+        with self.source._reading(self.index):
+            return np.asarray(self.array[(self.index * self.source.object_rows + row, *rest)])
 
 
 def _sync(path: Path, top: Path) -> None:
