@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import stages
+from flows.commands.predict import EXTRA, predict
 from flows.commands.serve import serve, server
 from pipeline import VERSION
 from pipeline.config import Config, load_config
@@ -259,6 +260,7 @@ def kinds() -> None:
 
 
 app.command()(server)
+app.command(context_settings=EXTRA)(predict)
 app.command()(serve)
 
 

@@ -222,7 +222,8 @@ class Segmenter(ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
         save_file(tensors, save_directory / WEIGHTS, metadata={"format": "pt"})
-        text = json.dumps(self.description.model_dump(mode="json"), indent=2, sort_keys=True)
+        # Not sorted: the order of the modalities counts.
+        text = json.dumps(self.description.model_dump(mode="json"), indent=2)
         (save_directory / CONFIG).write_text(text + "\n")
 
     @classmethod

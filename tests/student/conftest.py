@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.config import Config
 from pipeline.manifest import Manifest
@@ -126,4 +127,81 @@ def fresh(scenes: Path, tmp_path: Path) -> Path:
     """A copy of the prepared workspace that the test may write to."""
     folder = tmp_path / "workspace"
     shutil.copytree(scenes, folder)
+    return folder
+
+
+FIELD_CLASSES = ("ground", "crop", "weed", "stone")
+
+
+def write_field(root: Path, size: tuple[int, int] = (40, 56)) -> None:
+    """Pictures of 40 x 56 px: colour, 16-bit near infra-red given in percent, and labels."""
+    rng = np.random.default_rng(3)
+    for split, number in (("train", 4), ("val", 2)):
+        for name in ("rgb", "nir", "label"):
+            (root / name / split).mkdir(parents=True)
+        for index in range(number):
+            stem = f"{split}/{index}.png"
+            Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(root / "rgb" / stem)
+            Image.fromarray(rng.integers(0, 101, size, np.uint8)).save(root / "nir" / stem)
+            Image.fromarray(rng.integers(0, 4, size, np.uint8)).save(root / "label" / stem)
+
+
+@pytest.fixture(scope="session")
+def trained_field(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Path]:
+    """A student of two sensors and four classes, trained for two steps; its run folder; the tree."""
+    from student.evaluate import evaluate
+    from student.run import identify
+    from student.train import train
+
+    folder = tmp_path_factory.mktemp("segmenter")
+    write_field(folder / "tree")
+    config = Config.model_validate(
+        {
+            "name": "field",
+            "workspace": str(folder / "workspace"),
+            "dataset": {
+                "adapter": "folder",
+                "root": str(folder / "tree"),
+                "classes": FIELD_CLASSES,
+                "sources": {"nir": {"bits": 8, "scale": 655.35}},
+            },
+            "modalities": {"rgb": {}, "nir": {"kind": "nir16"}},
+            "prepare": {"workers": 1},
+            "student": {
+                "backbone": "test_efficientnet",
+                "weights": "none",
+                "head_channels": 8,
+                "lscd": {"inter": 0.0, "intra": 0.0},
+            },
+            "train": {
+                "steps": 2,
+                "batch_size": 2,
+                "warmup_steps": 1,
+                "device": "cpu",
+                "threads": 1,
+            },
+        }
+    )
+    workspace = Workspace.of(config)
+    prepare(config, workspace, progress=False)
+    train(config, workspace, progress=False)
+    evaluate(config, workspace, progress=False)
+    return config, identify(config, workspace).folder, folder / "tree"
+
+
+@pytest.fixture(scope="session")
+def field_tree(trained_field: tuple[Config, Path, Path]) -> Path:
+    """The folders that the student of `trained_field` learned from."""
+    return trained_field[2]
+
+
+@pytest.fixture(scope="session")
+def saved_student(
+    trained_field: tuple[Config, Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """That student, saved to a folder."""
+    from student.segmenter import Segmenter
+
+    folder = tmp_path_factory.mktemp("saved") / "field"
+    Segmenter.from_run(trained_field[1]).save_pretrained(folder)
     return folder
