@@ -18,7 +18,7 @@ from pipeline.descriptions import (
     in_slot,
     resolve_descriptions,
 )
-from pipeline.errors import CheckpointError, DatasetError, MissingTarget
+from pipeline.errors import DatasetError, MissingTarget
 from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.run import Run, identify, is_finished, steps_done
@@ -100,18 +100,8 @@ def _one(stage: str, what: str, is_there: bool) -> CoverageRow:
 
 
 def _outdated_teacher(config: Config, workspace: Workspace) -> str | None:
-    """Whether the weights behind the teacher's name are no longer those of the cached embeddings.
+    """Whether the weights behind the teacher's name are no longer those of the cached embeddings."""
+    from teacher.plan import outdated_modalities
 
-    A teacher that is not on this machine cannot have changed on it: then there is nothing to say.
-    """
-    from teacher.plan import plan_towers
-
-    manifest = Manifest.load(workspace.dataset(config))
-    try:
-        plans = plan_towers(config, workspace)
-    except CheckpointError:
-        return None
-    changed = [name for plan in plans for s in manifest.all_shards for name in plan.missing(s)]
-    if not changed:
-        return None
-    return f"precompute: the teacher of {', '.join(dict.fromkeys(changed))} changed"
+    changed = outdated_modalities(config, workspace)
+    return f"precompute: the teacher of {', '.join(changed)} changed" if changed else None

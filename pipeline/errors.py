@@ -55,3 +55,30 @@ class CheckpointError(Any2SegError):
 
 class WorkspaceBusy(Any2SegError):
     """Another process is writing the same unit of this workspace."""
+
+
+class StorageUnavailable(Any2SegError, OSError):
+    """An object store did not answer within the time for retries. Trying again later may help."""
+
+
+class NotEnoughSpace(Any2SegError):
+    """What a stage would write does not fit on the workspace's disk; nothing was written."""
+
+
+class OutOfMemory(Any2SegError):
+    """Not even one picture at a time fits into the device's memory."""
+
+
+class DigestMismatch(Any2SegError):
+    """A file holds other bytes than its digest says; what it is decides the next command."""
+
+    def __init__(self, place: str, wanted: str, found: str) -> None:
+        super().__init__(place, wanted, found)
+        self.place, self.wanted, self.found = place, wanted, found
+
+    def __str__(self) -> str:
+        return f"{self.place}: expected sha256 {self.wanted[:12]}, found {self.found[:12]}"
+
+
+class LeaseLost(Any2SegError):
+    """This process held a lease in an object store, could not renew it, and must not write."""

@@ -1,214 +1,285 @@
 """Stage `precompute`: the teacher looks once at every shard and class prompt; the store keeps it.
 
     precompute(config, workspace) -> StageReport
+    precompute(config, workspace, units=some) -> StageReport     one worker's part, pictures only
+    precompute_prompts(config, workspace) -> StageReport         the class prompts only
 
 Writes one committed object per (shard, modality, output) to the target stores, the class prompts to
 the prompt store, and an index entry for each, so that training finds them without any weights.
 
-It can be killed at any instruction and called again: what is committed is not made again, and a run
-with nothing to do loads neither torch nor weights. The modalities of a shard that share a tower go
-through it in common batches whose composition depends on the shard and the batch size alone, so a
-resumed pass gives the bytes of an uninterrupted one.
+It does what `teacher.plan` lists, and can be killed at any instruction and called again: what is
+committed is not made again, and a run with nothing to do loads neither torch nor weights. The
+modalities of a shard that share a tower go through it in common batches whose composition depends
+on the shard and the batch size alone, so a resumed pass, or one that was cut among workers, gives
+the bytes of an uninterrupted one. No work on a shard begins before the last one's is committed.
 
 Fails with `ConfigError` (a tower that cannot read a modality), `CheckpointError` (weights),
-`CorruptShard`, or `CorruptTarget` naming the sample whose embedding is not finite.
+`CorruptShard`, `OutOfMemory`, or `CorruptTarget` naming the sample whose embedding is not finite.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from collections.abc import Container, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codecs import decode_picture
 from pipeline.config import Config
+from pipeline.errors import ConfigError, DatasetError
 from pipeline.manifest import Manifest, ShardInfo
-from pipeline.modalities import TowerName
 from pipeline.progress import Advance, progress_bar
-from pipeline.shards import read_shard, stored_member
+from pipeline.prompts_store import PromptStore, point_to_prompts
 from pipeline.stage import StageReport
-from pipeline.targets import PATCH, TargetStore
+from pipeline.targets import TargetStore
 from pipeline.workspace import Workspace
-from teacher.class_prompts import embed_prompts
-from teacher.device import choose_device
-from teacher.plan import TowerPlan, plan_towers, tower_options
+from teacher.batches import Batch, decoded_batches
+from teacher.encoder import Encoder, choose_device
+from teacher.identity import prompt_identity
+from teacher.plan import TowerPlan, Unit, num_targets, plan_towers, plan_units
+from teacher.prompts import embed_classes, templates
+from teacher.source import find_text_tower
 
-if TYPE_CHECKING:
-    from teacher.towers import Tower
-
-Arrays = dict[str, NDArray[np.float32]]
-"""Output to the rows of one shard and modality."""
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One stored picture on its way through a tower."""
-
-    modality: str
-    row: int
-    data: bytes
+__all__ = ["choose_device", "precompute", "precompute_prompts"]
 
 
 def precompute(
-    config: Config, workspace: Workspace, *, device: str | None = None, progress: bool = True
+    config: Config,
+    workspace: Workspace,
+    *,
+    units: Sequence[Unit] | None = None,
+    encoder: Encoder | None = None,
+    device: str | None = None,
+    progress: bool = True,
 ) -> StageReport:
     """Bring the targets and prompts of `config` up to date with its dataset. See the module's text.
 
-    `device` overrides `teacher.device`.
+    `units` (see `teacher.plan.plan_units`): do only these, and leave the class prompts alone.
+    `encoder`: towers kept from an earlier call. `device` overrides `teacher.device`.
     """
     started = time.perf_counter()
     manifest = Manifest.load(workspace.dataset(config))
-    shards = manifest.all_shards
     plans = plan_towers(config, workspace)
-    work = [(shard, plan) for shard in shards for plan in plans if plan.missing(shard)]
-    num_missing = sum(len(plan.missing(shard)) for shard, plan in work)
-    chosen = choose_device(device or config.teacher.device) if work else "none"
-    new_prompts = embed_prompts(config, workspace, manifest.classes, device)
-    if work:
-        _encode(config, work, chosen, progress)
+    todo = _missing(config, plans, manifest.all_shards, units)
+    for plan in plans:
+        plan.create_stores(config, workspace)
+    new_prompts = units is None and _embed_prompts(config, workspace, manifest.classes, device)
+    encoder = encoder or Encoder(device or config.teacher.device)
+    if todo:
+        _encode(config, plans, manifest.all_shards, todo, encoder, progress)
+    asked = num_targets(units) if units is not None else _num_all(config, manifest) + 1
+    done = num_targets(todo) + int(new_prompts)
     return StageReport(
         stage="precompute",
-        done=num_missing + int(new_prompts),
-        skipped=len(shards) * len(config.modalities) - num_missing + int(not new_prompts),
+        done=done,
+        skipped=asked - done,
         seconds=time.perf_counter() - started,
         details={
-            "device": chosen,
+            "device": encoder.device if todo else "none",
+            "batch_size": min(config.teacher.batch_size, encoder.largest_batch or 2**31),
+            "units": [str(unit) for unit in (*todo[:1], *todo[1:][-1:])],
             "targets": [str(s.path) for plan in plans for s in plan.stores.values()],
         },
     )
 
 
+def precompute_prompts(
+    config: Config, workspace: Workspace, *, device: str | None = None
+) -> StageReport:
+    """Embed the class prompts if they are not there; loads the text tower and no other."""
+    started = time.perf_counter()
+    manifest = Manifest.load(workspace.dataset(config))
+    made = _embed_prompts(config, workspace, manifest.classes, device)
+    seconds = time.perf_counter() - started
+    return StageReport("prompts", done=int(made), skipped=int(not made), seconds=seconds)
+
+
+def _num_all(config: Config, manifest: Manifest) -> int:
+    return len(manifest.all_shards) * len(config.modalities)
+
+
+def _missing(
+    config: Config,
+    plans: Sequence[TowerPlan],
+    shards: Sequence[ShardInfo],
+    units: Sequence[Unit] | None,
+) -> list[Unit]:
+    """What is to do: all that is missing, or that part of it which `units` name."""
+    if units is None:
+        return plan_units(plans, shards)
+    asked: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for unit in units:
+        asked[unit.split, unit.index].update(unit.modalities)
+    named = {shard.name: shard for shard in shards if (shard.split, shard.index) in asked}
+    _require_known(config, units, named)
+    parts = [
+        hole.only(asked[hole.split, hole.index], named[hole.shard])
+        for hole in plan_units(plans, list(named.values()))
+    ]
+    return [part for part in parts if part is not None]
+
+
+def _require_known(config: Config, units: Sequence[Unit], shards: Container[str]) -> None:
+    for unit in units:
+        if unit.shard not in shards:
+            raise DatasetError(
+                f"unit {unit}: the manifest has no shard {unit.shard}. The units are of another "
+                "dataset; plan them anew."
+            )
+        if not set(unit.modalities) <= set(config.modalities):
+            raise ConfigError(
+                f"unit {unit}: expected modalities among {', '.join(config.modalities)}. The units "
+                "are of another config; plan them anew."
+            )
+
+
+def _embed_prompts(
+    config: Config, workspace: Workspace, classes: Sequence[str], device: str | None
+) -> bool:
+    """Make the class prompts if they are missing; True if they were made."""
+    teacher = config.teacher
+    files = find_text_tower(teacher.name, teacher.revision)
+    identity = prompt_identity(
+        files,
+        classes,
+        templates(teacher.templates),
+        compute_dtype=teacher.dtype,
+        cache=workspace.cache,
+    )
+    store = PromptStore.find(workspace.prompts, teacher.name, identity)
+    made = store is None
+    if store is None:
+        from teacher.text import load_text_tower
+
+        text = load_text_tower(
+            teacher.name,
+            revision=teacher.revision,
+            dtype=teacher.dtype,
+            device=choose_device(device or teacher.device),
+        )
+        prompts = embed_classes(text, classes, teacher.templates)
+        store = PromptStore.create(
+            workspace.prompts,
+            teacher.name,
+            identity,
+            prompts.class_embedding,
+            prompts.prompt_embedding,
+        )
+    point_to_prompts(config, workspace, store)
+    return made
+
+
 def _encode(
-    config: Config, work: Sequence[tuple[ShardInfo, TowerPlan]], device: str, progress: bool
+    config: Config,
+    plans: Sequence[TowerPlan],
+    shards: Sequence[ShardInfo],
+    units: Sequence[Unit],
+    encoder: Encoder,
+    progress: bool,
 ) -> None:
-    towers: dict[TowerName, Tower] = {}
-    total = sum(sum(shard.present[m]) for shard, plan in work for m in plan.missing(shard))
+    total = sum(unit.num_pictures for unit in units)
     with (
         progress_bar("precompute", total, "pictures", progress) as advance,
-        ThreadPoolExecutor(max_workers=2) as decoders,
+        _Writer() as writer,
+        closing(decoded_batches(plans, shards, units, config.teacher.batch_size)) as batches,
     ):
-        for _, todo in groupby(work, key=lambda item: item[0].name):
-            members: dict[str, dict[str, bytes]] = {}
-            for shard, plan in todo:
-                members = members or dict(read_shard(shard.path, shard.sha256))
-                name = plan.preprocessing.tower
-                if name not in towers:
-                    towers[name] = _load(config, name, device)
-                encode_shard(plan, towers[name], shard, members, config, decoders, advance)
+        work = _EncodingPass(config, encoder, writer, advance)
+        for batch in batches:
+            work.do(batch)
 
 
-def _load(config: Config, tower: TowerName, device: str) -> Tower:
-    from teacher.towers import load_tower
+class _EncodingPass:
+    """Takes batches in order, gathers their rows by modality, commits a modality when it is whole."""
 
-    return load_tower(
-        config.teacher.name,
-        tower,
-        revision=config.teacher.revision,
-        dtype=config.teacher.dtype,
-        device=device,
-        **tower_options(config, tower),
-    )
+    def __init__(self, config: Config, encoder: Encoder, writer: _Writer, advance: Advance) -> None:
+        self._config, self._encoder = config, encoder
+        self._writer, self._advance = writer, advance
+        self._rows: dict[str, dict[str, NDArray[Any]]] = {}
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._last = time.perf_counter()
 
+    def do(self, batch: Batch) -> None:
+        """Encode one batch; after the last of a shard, wait until all of it is committed."""
+        if batch.pictures:
+            tower = self._encoder.tower(batch.plan, self._config.teacher.dtype)
+            outputs = self._config.teacher.outputs
+            self._scatter(batch, self._encoder.encode(tower, list(batch.arrays), outputs))
+        self._account(batch)
+        for name in batch.finished:
+            self._commit(batch, name)
+        if batch.ends_shard:
+            self._writer.wait()
 
-def encode_shard(
-    plan: TowerPlan,
-    tower: Tower,
-    shard: ShardInfo,
-    members: Mapping[str, Mapping[str, bytes]],
-    config: Config,
-    decoders: ThreadPoolExecutor,
-    advance: Advance,
-) -> None:
-    """Encode and commit the missing modalities of one shard that go through one tower."""
-    wanted = plan.missing(shard)
-    arrays = {name: _empty_rows(plan.stores[name], shard) for name in wanted}
-    seconds = dict.fromkeys(wanted, 0.0)
-    outputs: tuple[str, ...] = config.teacher.outputs
-    last = time.perf_counter()
-    for batch, pictures in _decoded(plan, shard, members, wanted, config, decoders):
-        output = tower.encode(tower.preprocess(pictures), patch=PATCH in outputs)
-        for name in outputs:
-            _scatter(batch, getattr(output, name).cpu().numpy(), name, arrays)
-        counts = Counter(p.modality for p in batch if p.modality in arrays)
+    def _scatter(self, batch: Batch, encoded: dict[str, NDArray[np.float32]]) -> None:
+        for name in batch.wanted:
+            picked = [i for i, picture in enumerate(batch.pictures) if picture.modality == name]
+            if not picked:
+                continue
+            rows = self._rows_of(batch, name)
+            places = [batch.pictures[i].row for i in picked]
+            for output, values in encoded.items():
+                # What does not fit the stored type is seen, and named, when it is committed.
+                with np.errstate(over="ignore"):
+                    rows[output][places] = values[picked]
+
+    def _rows_of(self, batch: Batch, name: str) -> dict[str, NDArray[Any]]:
+        if name not in self._rows:
+            self._rows[name] = _empty_rows(batch.plan.stores[name], batch.shard)
+        return self._rows[name]
+
+    def _account(self, batch: Batch) -> None:
+        """Share the time since the last batch among the wanted modalities."""
         now = time.perf_counter()
+        counts = Counter(p.modality for p in batch.pictures if p.modality in batch.wanted)
         for name, count in counts.items():
-            seconds[name] += (now - last) * count / counts.total()
-        last = now
-        advance(counts.total(), shard.name)
-    for name in wanted:
+            self._seconds[name] += (now - self._last) * count / counts.total()
+        self._last = now
+        self._advance(counts.total(), f"{batch.shard.name} {batch.plan.tower}")
+
+    def _commit(self, batch: Batch, name: str) -> None:
+        rows = self._rows_of(batch, name)
+        del self._rows[name]
         cost = {
-            "seconds": seconds[name],
-            "num_pictures": sum(shard.present[name]),
-            "device": str(tower.device),
+            "seconds": self._seconds.pop(name, 0.0),
+            "num_pictures": sum(batch.shard.present[name]),
+            "device": self._encoder.device,
         }
-        plan.stores[name].commit(shard, arrays[name], cost)
+        self._writer.submit(batch.plan.stores[name], batch.shard, rows, cost)
 
 
-def batches(
-    plan: TowerPlan, shard: ShardInfo, members: Mapping[str, Mapping[str, bytes]], size: int
-) -> list[list[Picture]]:
-    """The shard's pictures for this tower, modality after modality, cut into batches.
+class _Writer:
+    """Commits one modality of a shard while the next is encoded; never more than one waits."""
 
-    The same for every pass over the shard, whatever is missing.
-    """
-    pictures = [
-        Picture(name, row, members[key][stored_member(name, members[key])])
-        for name in plan.specs
-        for row, (key, present) in enumerate(zip(shard.keys, shard.present[name], strict=True))
-        if present
-    ]
-    edges = [*range(0, len(pictures), size), len(pictures)]
-    return [pictures[start:end] for start, end in pairwise(edges)]
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[bool] | None = None
 
+    def __enter__(self) -> _Writer:
+        return self
 
-def _decoded(
-    plan: TowerPlan,
-    shard: ShardInfo,
-    members: Mapping[str, Mapping[str, bytes]],
-    wanted: Sequence[str],
-    config: Config,
-    decoders: ThreadPoolExecutor,
-) -> Iterator[tuple[list[Picture], list[NDArray[Any]]]]:
-    """The batches that hold a wanted modality, decoded one ahead of the tower."""
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
 
-    def decode(picture: Picture) -> NDArray[Any]:
-        where = f"{shard.path}: {shard.keys[picture.row]}.{picture.modality}"
-        return decode_picture(picture.data, plan.specs[picture.modality], where)
+    def submit(self, store: TargetStore, *arguments: Any) -> None:
+        """Commit in the background, once what was submitted before is there."""
+        self.wait()
+        self._pending = self._pool.submit(store.commit, *arguments)
 
-    todo = [
-        batch
-        for batch in batches(plan, shard, members, config.teacher.batch_size)
-        if any(picture.modality in wanted for picture in batch)
-    ]
-    ahead = [decoders.map(decode, batch) for batch in todo[:1]]
-    for batch, following in zip(todo, [*todo[1:], None], strict=True):
-        current = list(ahead.pop())
-        if following is not None:
-            ahead.append(decoders.map(decode, following))
-        yield batch, current
+    def wait(self) -> None:
+        """Return when everything submitted is committed; raises what committing raised."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
 
 
-def _empty_rows(store: TargetStore, shard: ShardInfo) -> Arrays:
-    """NaN rows of every output: what an absent picture keeps."""
+def _empty_rows(store: TargetStore, shard: ShardInfo) -> dict[str, NDArray[Any]]:
+    """NaN rows of every output in the stored type: what an absent picture keeps."""
+    provenance = store.provenance
     return {
-        output: np.full((shard.num_rows, *shape), np.nan, dtype=np.float32)
-        for output, shape in store.provenance.outputs.items()
+        output: np.full((shard.num_rows, *shape), np.nan, dtype=provenance.dtype)
+        for output, shape in provenance.outputs.items()
     }
-
-
-def _scatter(
-    batch: Sequence[Picture],
-    rows: NDArray[np.float32],
-    output: str,
-    arrays: Mapping[str, Arrays],
-) -> None:
-    for picture, row in zip(batch, rows, strict=True):
-        if picture.modality in arrays:
-            arrays[picture.modality][output][picture.row] = row

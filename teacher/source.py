@@ -57,16 +57,19 @@ class TowerFiles:
         )
 
 
-def find_tower(name: str, modality: TowerName, revision: str | None = None) -> TowerFiles:
+def find_tower(
+    name: str, modality: TowerName, revision: str | None = None, *, local_only: bool = False
+) -> TowerFiles:
     """Locate (and, for a hub name, fetch) the tower of `modality` in the source `name`.
 
-    Raises `CheckpointError` when the source has no such tower or lacks files.
+    `local_only` looks for a hub name in the hub's cache alone. Raises `CheckpointError` when the
+    source has no such tower or lacks files.
     """
     if name == TINY or Path(name).is_dir():
         return _local(ASSETS / TINY if name == TINY else Path(name), name, modality)
     if _HUB_NAME.fullmatch(name):
         repo = name if "/" in name else f"{name}/{tower_folder(modality)}"
-        return _fetched(repo, modality, revision)
+        return _fetched(repo, modality, revision, local_only)
     raise CheckpointError(
         f"teacher source {name!r}: expected {TINY!r}, an existing directory, or a hub name like "
         f"{PREFIX}/{PREFIX}_Image; found no such directory. Correct teacher.name."
@@ -147,25 +150,27 @@ def _require_same(name: str, config: HubConfig, modality: TowerName | None) -> N
         )
 
 
-def _fetched(repo: str, modality: TowerName | None, revision: str | None) -> TowerFiles:
-    config = _download(repo, (CONFIG,), revision)
+def _fetched(
+    repo: str, modality: TowerName | None, revision: str | None, local_only: bool = False
+) -> TowerFiles:
+    config = _download(repo, (CONFIG,), revision, local_only)
     _require_same(repo, read_config(config), modality)
     # The commit that the configuration came from: a branch may move between two files.
     commit = config.parent.name
-    _download(repo, WEIGHTS, commit)
+    _download(repo, WEIGHTS, commit, local_only)
     for file in TOKENIZER:
-        _download_optional(repo, file, commit)
+        _download_optional(repo, file, commit, local_only)
     return _single(config.parent, repo, commit)
 
 
-def _download(repo: str, names: tuple[str, ...], revision: str | None) -> Path:
+def _download(repo: str, names: tuple[str, ...], revision: str | None, local_only: bool) -> Path:
     """The first of `names` that the repository has; `CheckpointError` if none can be had."""
     from huggingface_hub.errors import HfHubHTTPError
 
     reasons = []
     for name in names:
         try:
-            path = _download_optional(repo, name, revision)
+            path = _download_optional(repo, name, revision, local_only)
         except (HfHubHTTPError, OSError, ValueError) as error:
             reasons.append(f"{name}: {str(error).strip().splitlines()[0]}")
             continue
@@ -179,12 +184,12 @@ def _download(repo: str, names: tuple[str, ...], revision: str | None) -> Path:
     )
 
 
-def _download_optional(repo: str, name: str, revision: str | None) -> Path | None:
+def _download_optional(repo: str, name: str, revision: str | None, local_only: bool) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repo, name, revision=revision))
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=local_only))
     except LocalEntryNotFoundError:
         if name in TOKENIZER:
             return None

@@ -20,6 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from pipeline.errors import CheckpointError
 from teacher.checkpoint import normalise, read_tensors, require_exact, split_halves, torch_dtype
 from teacher.hubconfig import HubConfig
+from teacher.loads import count_load
 from teacher.source import TowerFiles, find_text_tower
 from teacher.tokenizer import ClipTokenizer, load_tokenizer
 
@@ -115,6 +116,7 @@ def load_text_tower(
     A checkpoint without tokenizer files still encodes token ids. Raises `CheckpointError`.
     """
     files = find_text_tower(str(path_or_name), revision)
+    count_load("text")
     network = _load_network(files)
     nn.Module.to(network, device=device, dtype=torch_dtype(dtype))
     return TextTower(files, network, torch.device(device))

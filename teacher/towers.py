@@ -17,13 +17,14 @@ from torch import Tensor
 from pipeline.errors import CheckpointError
 from pipeline.modalities import TowerName
 from teacher.checkpoint import normalise, read_tensors, require_exact, split_halves, torch_dtype
+from teacher.loads import count_load
 from teacher.preprocess import to_pixels
 from teacher.settings import Preprocessing, Sample, preprocessing_for
 from teacher.source import TowerFiles, find_tower
 from teacher.text import expected_text_tensors
 from teacher.vision import TowerOutput, VisionNetwork, layout_of
 
-__all__ = ["Tower", "TowerOutput", "load_tower"]
+__all__ = ["Tower", "TowerOutput", "load_found", "load_tower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,14 @@ def load_tower(
     Raises `CheckpointError` or `ConfigError`; see the module docstring.
     """
     files = find_tower(str(path_or_name), modality, revision)
-    preprocessing = preprocessing_for(files.config, **options)
+    return load_found(files, preprocessing_for(files.config, **options), dtype, device)
+
+
+def load_found(
+    files: TowerFiles, preprocessing: Preprocessing, dtype: str, device: str | torch.device
+) -> Tower:
+    """Load the tower whose files were found already. Raises `CheckpointError`."""
+    count_load(files.config.modality)
     network = _load_network(files).to(device=device, dtype=torch_dtype(dtype))
     return Tower(files, network, preprocessing, torch.device(device))
 

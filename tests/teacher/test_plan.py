@@ -1,4 +1,4 @@
-"""Which modalities go through which tower."""
+"""Which modalities go through which tower, and how the missing pieces are dealt out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.config import Config
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.targets import resolve
 from pipeline.workspace import Workspace
-from teacher.plan import plan_towers
+from teacher.plan import Unit, plan_towers, split_units
 
 
 def make_config(folder: Path, source: Path, modalities: dict[str, Any]) -> Config:
@@ -33,7 +35,9 @@ def test_modalities_share_towers_and_every_request_leads_to_a_store(
     config = make_config(tmp_path, source, modalities)
     plans = plan_towers(config, Workspace.of(config))
     assert [tuple(plan.specs) for plan in plans] == [("rgb", "event"), ("depth", "lidar")]
+    assert not Workspace.of(config).targets(config).exists()
     for plan in plans:
+        plan.create_stores(config, Workspace.of(config))
         for name, store in plan.stores.items():
             assert resolve(config, Workspace.of(config), name) == store
             assert store.provenance.outputs == {"embedding": (12,), "patch": (4, 12)}
@@ -58,3 +62,32 @@ def test_a_tower_that_the_source_lacks_is_named(tmp_path: Path, source: Path) ->
     config = make_config(tmp_path, source, {"rgb": {"tower": "thermal"}})
     with pytest.raises(CheckpointError, match=r"LanguageBind_Thermal/config\.json"):
         plan_towers(config, Workspace.of(config))
+
+
+def unit(index: int, num_pictures: int) -> Unit:
+    return Unit("train", index, "image", ("rgb",), num_pictures)
+
+
+@given(
+    counts=st.lists(st.integers(0, 300), max_size=40),
+    num_parts=st.integers(1, 12),
+)
+def test_ranges_are_contiguous_complete_and_even(counts: list[int], num_parts: int) -> None:
+    units = [unit(index, count) for index, count in enumerate(counts)]
+    parts = split_units(units, num_parts)
+    assert [u for part in parts for u in part] == units
+    assert len(parts) <= num_parts
+    assert all(parts)
+    weights = [max(count, 1) for count in counts]
+    for part in parts:
+        share = sum(max(u.num_pictures, 1) for u in part)
+        assert share <= sum(weights) / num_parts + max(weights)
+
+
+def test_no_parts_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected at least 1, found 0"):
+        split_units([unit(0, 1)], 0)
+
+
+def test_a_unit_names_its_shard_tower_and_modalities() -> None:
+    assert str(unit(3, 7)) == "train-000003 image (rgb)"
