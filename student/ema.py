@@ -1,0 +1,54 @@
+"""An exponential moving average of a module's weights (Polyak averaging; mean teacher, Tarvainen and
+Valpola, 2017).
+
+Early averages would be dominated by the start, so the decay grows: min(decay, (1 + t) / (10 + t))
+at update t. Floating-point parameters and buffers are averaged, integer ones copied. Writes nothing;
+loading tensors that do not fit raises `RuntimeError` as `load_state_dict` does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """A slowly following copy of `module`, in evaluation mode and without gradients."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move towards the present weights of `module`."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        own, new = self.module.state_dict(), module.state_dict()
+        floating = [name for name, value in own.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [own[name] for name in floating], [new[name] for name in floating], 1 - decay
+        )
+        for name in own.keys() - set(floating):
+            own[name].copy_(new[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The averages by name, and the number of updates as `updates`."""
+        return {
+            **{f"weights.{name}": value for name, value in self.module.state_dict().items()},
+            "updates": torch.tensor(self.updates),
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go back to what `tensors` gave."""
+        weights = {
+            name.removeprefix("weights."): value
+            for name, value in tensors.items()
+            if name != "updates"
+        }
+        self.module.load_state_dict(weights, strict=True)
+        self.updates = int(tensors["updates"])
