@@ -9,9 +9,10 @@ see `student.train`, and `Any2SegError` for a loss that is not finite.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from pipeline.files import write_atomic
 from pipeline.manifest import Manifest, read_table
 from pipeline.progress import progress_bar
 from pipeline.prompts_store import resolve_prompts
-from pipeline.teacher_source import CachedTeacher
+from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace
 from student.checkpoint import (
     load_checkpoint,
@@ -38,14 +39,15 @@ from student.checkpoint import (
     save_checkpoint,
 )
 from student.device import pick_device, threads
+from student.join import TargetJoin, open_join
 from student.losses import class_weights, segmentation_loss
 from student.lscd import Lscd, TeacherBatch
 from student.model import Student
 from student.normalise import input_specs
 from student.resize import resize
-from student.run import Run, reads_prompts, reads_targets, steps_done
+from student.run import Run, reads_prompts, record_missing, steps_done
 from student.samples import list_samples
-from student.stream import Augment, Batch, TargetJoin, TrainStream, loader
+from student.stream import Augment, Batch, TrainStream, loader
 
 TRAIN_SPLIT = "train"
 POLY_POWER = 0.9
@@ -60,13 +62,16 @@ Row = dict[str, float]
 
 def run_loop(
     config: Config, workspace: Workspace, manifest: Manifest, run: Run, *, progress: bool
-) -> tuple[int, Row]:
+) -> tuple[int, dict[str, Any]]:
     """Train from the last checkpoint (or the start) to the last step.
 
-    Returns the step it went on from, and rates.
+    Returns the step it went on from; rates, and which samples lacked teacher outputs.
     """
     with threads(config.train.threads):
         trainer = Trainer(config, workspace, manifest, run)
+        missing = record_missing(config, run, trainer.counts)
+        if missing and progress:
+            print(f"train {run.id}: {missing}", file=sys.stderr, flush=True)
         first = trainer.resume()
         steps = config.train.steps
         title = f"train {run.id}"
@@ -78,7 +83,7 @@ def run_loop(
                     trainer.save()
         if not trainer.saved:
             trainer.save()
-    return first, trainer.figures(first)
+    return first, trainer.figures(first) | ({"missing_targets": missing} if missing else {})
 
 
 class Trainer:
@@ -90,8 +95,9 @@ class Trainer:
         self.device = pick_device(config.train.device)
         torch.manual_seed(config.seed)
         specs = config.specs()
-        self.stream_parts = (list_samples(manifest, TRAIN_SPLIT, tuple(specs)), specs)
-        self.join = _target_join(config, workspace, manifest)
+        samples = list_samples(manifest, TRAIN_SPLIT, tuple(specs))
+        self.join, refs, self.counts = open_join(config, workspace, samples)
+        self.stream_parts = (refs, specs)
         student = config.student
         if run.checkpoint.exists():
             # It holds every weight: the pretrained ones need not be there any more.
@@ -141,6 +147,7 @@ class Trainer:
             stop=train.steps,
             augment=Augment(train.crop_px, train.flip),
             join=self.join,
+            views=ViewSettings.of(self.config),
         )
         return iter(loader(stream, train.workers))
 
@@ -180,7 +187,7 @@ class Trainer:
             for name, part in zip(TERMS, logits.chunk(len(subsets)), strict=False)
         }
         teacher = TeacherBatch(
-            batch.view, batch.targets.get("embedding"), batch.targets.get("patch")
+            batch.view, batch.targets.get("embedding"), batch.targets.get("patch"), batch.taught
         )
         distilled: dict[str, Tensor] = self.lscd(features.maps, batch.present, batch.label, teacher)
         return terms | distilled
@@ -254,15 +261,6 @@ def _optimizer(parameters: list[nn.Parameter], train: TrainConfig) -> torch.opti
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=train.lr, fused=True)
-
-
-def _target_join(config: Config, workspace: Workspace, manifest: Manifest) -> TargetJoin | None:
-    outputs = reads_targets(config)
-    if not outputs:
-        return None
-    source = CachedTeacher.open(config, workspace, outputs)
-    source.require_complete(manifest.shards(TRAIN_SPLIT))
-    return TargetJoin(source, tuple(config.modalities), outputs)
 
 
 def _lscd(config: Config, workspace: Workspace, model: Student, join: TargetJoin | None) -> Lscd:

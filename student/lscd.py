@@ -37,6 +37,8 @@ class TeacherBatch:
     """(B, M, D) unit-norm embeddings."""
     patch: Tensor | None = None
     """(B, M, P, D) patch embeddings of a square grid, row by row, over the centred square."""
+    taught: Tensor | None = None
+    """(B, M) bool: which of these rows are there; None: those of all present modalities."""
 
 
 def inter_modal_loss(
@@ -191,7 +193,8 @@ class Lscd(nn.Module):
         modalities."""
         terms: dict[str, Tensor] = {}
         config = self.config
-        same_view_BM = present_BM & shows_the_teachers_view(teacher.view)[:, None]
+        taught_BM = present_BM if teacher.taught is None else present_BM & teacher.taught
+        same_view_BM = taught_BM & shows_the_teachers_view(teacher.view)[:, None]
         pooled_BMC = stages[3].mean((3, 4)).transpose(0, 1)
         embedding = teacher.embedding
         if config.inter:
@@ -208,7 +211,7 @@ class Lscd(nn.Module):
         if config.intra:
             terms["intra"] = self._intra(stages[2], present_BM, label_BHW)
         if config.dense:
-            terms["dense"] = self._dense(stages[3], present_BM, teacher)
+            terms["dense"] = self._dense(stages[3], taught_BM, teacher)
         return terms
 
     def _intra(self, features_MBCHW: Tensor, present_BM: Tensor, label_BHW: Tensor) -> Tensor:
@@ -220,11 +223,11 @@ class Lscd(nn.Module):
         projected = functional.normalize(self.project_class(means_MBKC), dim=-1)
         return intra_modal_loss(projected, counts_MBK, self.prompts_KD, self.config.tau)
 
-    def _dense(self, features_MBCHW: Tensor, present_BM: Tensor, teacher: TeacherBatch) -> Tensor:
+    def _dense(self, features_MBCHW: Tensor, taught_BM: Tensor, teacher: TeacherBatch) -> Tensor:
         assert teacher.patch is not None
         projected = self.project_picture(features_MBCHW.permute(0, 1, 3, 4, 2))
         student_MBDHW = projected.permute(0, 1, 4, 2, 3)
-        return dense_loss(student_MBDHW, teacher.patch, teacher.view, present_BM)
+        return dense_loss(student_MBDHW, teacher.patch, teacher.view, taught_BM)
 
 
 def _kl_rows(wanted_logits: Tensor, found_logits: Tensor) -> Tensor:

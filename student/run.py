@@ -18,17 +18,20 @@ from typing import Any
 
 from pipeline import VERSION
 from pipeline.config import Config, dump_config
-from pipeline.files import read_json, sha256_file, write_bytes, write_json
+from pipeline.files import AnyPath, read_json, sha256_file, write_bytes, write_json
 from pipeline.fingerprint import SHORT, canonical_json, fingerprint
 from pipeline.manifest import Manifest
 from pipeline.prompts_store import resolve_prompts
 from pipeline.targets import resolve
+from pipeline.teacher_source import CachedTeacher, JoinCounts
+from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace, dataset_identity
 
 RUN_SCHEMA = 1
 CHECKPOINT_SCHEMA = 1
 NAMED_WEIGHTS = ("hub", "package", "none")
 """Values of `student.weights` that are not a file."""
+TRAIN_SPLIT = "train"
 _EXECUTION = {"checkpoint_every", "workers", "threads", "device"}
 
 
@@ -37,31 +40,31 @@ class Run:
     """One training run: its folder and what its weights depend on."""
 
     id: str
-    folder: Path
+    folder: AnyPath
     identity: dict[str, Any]
 
     @property
-    def checkpoint(self) -> Path:
+    def checkpoint(self) -> AnyPath:
         """Weights, optimiser and state of the last checkpoint."""
         return self.folder / "checkpoints" / "last.safetensors"
 
     @property
-    def checkpoint_state(self) -> Path:
+    def checkpoint_state(self) -> AnyPath:
         """The state of the last checkpoint and its file's sha256, readable without tensors."""
         return self.folder / "checkpoints" / "last.json"
 
     @property
-    def metrics(self) -> Path:
+    def metrics(self) -> AnyPath:
         """One row a step: losses, learning rate, times."""
         return self.folder / "metrics.parquet"
 
     @property
-    def evaluation(self) -> Path:
+    def evaluation(self) -> AnyPath:
         """Scores of every subset of the modalities."""
         return self.folder / "evaluation.json"
 
     @property
-    def pictures(self) -> Path:
+    def pictures(self) -> AnyPath:
         """`<key>/{label, <modality>+<modality>...}.png`: predictions as class ids."""
         return self.folder / "pictures"
 
@@ -80,6 +83,7 @@ def identify(config: Config, workspace: Workspace, manifest: Manifest | None = N
         "manifest": manifest.digest(),
         "towers": _tower_fingerprints(config, workspace),
         "prompts": _prompt_fingerprint(config, workspace),
+        **_views_and_holes(config, workspace, manifest),
     }
     identity = json.loads(canonical_json(identity))  # lists for tuples: equal to what files hold
     run_id = f"{config.name}-{fingerprint(identity)[:SHORT]}"
@@ -99,8 +103,27 @@ def open_run(config: Config, workspace: Workspace, manifest: Manifest | None = N
     """`identify`, and write the run's folder with its resolved config and identity."""
     run = identify(config, workspace, manifest)
     write_bytes(run.folder / "config.toml", dump_config(config).encode())
-    write_json(run.folder / "run.json", {"run_id": run.id, "identity": run.identity})
+    samples = (manifest or Manifest.load(workspace.dataset(config))).num_samples
+    record = {"run_id": run.id, "identity": run.identity, "num_samples": samples}
+    write_json(run.folder / "run.json", record)
     return run
+
+
+def record_missing(config: Config, run: Run, counts: JoinCounts) -> str:
+    """Note in `run.json` which training samples lack teacher outputs, and what became of them.
+
+    Returns it in words; empty if every sample has its outputs.
+    """
+    if config.train.missing_targets == "error":
+        return ""
+    described = read_json(run.folder / "run.json")
+    noted = {"policy": config.train.missing_targets, **asdict(counts)}
+    write_json(run.folder / "run.json", {**described, "missing_targets": noted})
+    if not counts.holes:
+        return ""
+    fate, number = ("left out", counts.skipped) if counts.skipped else ("masked", counts.masked)
+    lacking = ", ".join(f"{name} {holes}" for name, holes in sorted(counts.holes.items()))
+    return f"{number} of {counts.joined + counts.skipped} samples {fate}: no targets for {lacking}"
 
 
 def steps_done(run: Run) -> int:
@@ -141,3 +164,15 @@ def _tower_fingerprints(config: Config, workspace: Workspace) -> dict[str, str]:
 
 def _prompt_fingerprint(config: Config, workspace: Workspace) -> str:
     return resolve_prompts(config, workspace).fingerprint if reads_prompts(config) else ""
+
+
+def _views_and_holes(config: Config, workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
+    """Which crops are shown, and what the samples to train on were chosen from: only where asked
+    for."""
+    views, found = ViewSettings.of(config), dict[str, Any]()
+    if views is not None:
+        found["views"] = views.identity()
+    if config.train.missing_targets != "error" and reads_targets(config):
+        source = CachedTeacher.open(config, workspace)
+        found["targets_there"] = source.content(manifest.shards(TRAIN_SPLIT))
+    return found

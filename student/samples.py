@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.codecs import decode_label, decode_picture
 from pipeline.errors import CorruptShard, DatasetError
+from pipeline.files import AnyPath
 from pipeline.manifest import Manifest, ShardInfo
 from pipeline.modalities import ModalitySpec
 from pipeline.shards import LABEL, stored_member, verify_shard
@@ -41,6 +41,8 @@ class SampleRef:
     """For each modality asked for, whether the sample has it."""
     spans: Mapping[str, tuple[int, int]]
     """Member name without the key, to (offset, number of bytes) in the tar."""
+    untaught: tuple[int, ...] = ()
+    """Places in `present` that have no teacher outputs and are trained without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class SampleReader:
     """Reads and decodes samples; remembers which shards this process has verified."""
 
     specs: Mapping[str, ModalitySpec]
-    _verified: set[Path] = field(default_factory=set)
+    _verified: set[AnyPath] = field(default_factory=set)
 
     def read(self, ref: SampleRef) -> Decoded:
         """The present modalities and the label of one sample. Raises `CorruptShard`."""

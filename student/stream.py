@@ -5,10 +5,11 @@ The order is a pure function of (seed, batch index): every epoch shuffles the sh
 windows of `WINDOW_SHARDS` and shuffles the samples of a window. A loader process makes every W-th
 batch, whole. So the sequence of batches is the same for any number of processes, starting at batch
 n costs nothing, and no process starves, however few shards there are. A process reads the targets
-of a window's shards once, and joins by key. Augmentation (square crop, horizontal flip) moves all
-modalities and the label alike, seeded per sample.
+of a window's shards once, and joins by key. Augmentation moves all modalities and the label alike,
+seeded per position: a square crop and a horizontal flip, or, where the teacher has stored views
+(`pipeline.views`), one of the sample's views, resized, with the teacher's outputs of that very view.
 
-Legend: B samples, M modalities, C channels, H W space, D teacher width, P patches. Writes nothing;
+Legend: B samples, M modalities, C channels, H W space, K views. Writes nothing;
 what can fail: `CorruptShard` (see `student.samples`), `MissingTarget` and what the teacher source
 raises.
 """
@@ -26,17 +27,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeline.datasets.base import IGNORE_ID
-from pipeline.errors import MissingTarget
+from pipeline.datasets.resize import nearest, resize
 from pipeline.modalities import ModalitySpec, to_unit_range
-from pipeline.teacher_source import TeacherSource
+from pipeline.views import ViewSettings, cut, draw_boxes
+from student.join import WINDOW_SHARDS, TargetJoin, taught
 from student.samples import Decoded, SampleReader, SampleRef
 
-WINDOW_SHARDS = 4
-"""Shards whose samples are shuffled together; their targets are in memory at once."""
 _ORDER, _AUGMENT = 1, 2
 """Streams of random numbers, told apart by the second word of their seed."""
-
-Targets = Mapping[str, Mapping[str, NDArray[Any]]]
+_WHOLE = (0.0, 0.0, 1.0, 1.0, 0.0)
+"""A stored view, as `Batch.view` has it: all of what the teacher saw, as the teacher saw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,9 @@ class Batch:
     view: Tensor
     """(B, 5) float32: see `student.lscd.TeacherBatch`."""
     targets: Mapping[str, Tensor]
-    """Teacher output to (B, M, ...) float32; 0 where a modality is absent."""
+    """Teacher output to (B, M, ...) float32; 0 where there is none."""
+    taught: Tensor
+    """(B, M) bool: present, and with teacher outputs."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -66,6 +68,7 @@ class Batch:
             label=self.label.to(device),
             view=self.view.to(device),
             targets={name: value.to(device) for name, value in self.targets.items()},
+            taught=self.taught.to(device),
         )
 
 
@@ -86,57 +89,6 @@ class Placement:
     mirrored: bool = False
 
 
-class TargetJoin:
-    """Teacher outputs by key; keeps the chunks of the shards in use, one read each."""
-
-    def __init__(
-        self, source: TeacherSource, modalities: Sequence[str], outputs: Sequence[str]
-    ) -> None:
-        self.source = source
-        self.modalities = tuple(modalities)
-        self.outputs = tuple(outputs)
-        self._chunks: dict[str, tuple[Mapping[str, int], Targets]] = {}
-
-    def rows(self, refs: Sequence[SampleRef]) -> dict[str, Tensor]:
-        """Output to (B, M, ...) float32 of the samples. `MissingTarget` names a hole."""
-        return {output: self._stack(output, refs) for output in self.outputs}
-
-    def _stack(self, output: str, refs: Sequence[SampleRef]) -> Tensor:
-        found = [[self._row(output, ref, m) for m in range(len(self.modalities))] for ref in refs]
-        shape = next(row.shape for rows in found for row in rows if row is not None)
-        stacked = np.zeros((len(refs), len(self.modalities), *shape), dtype=np.float32)
-        for b, rows in enumerate(found):
-            for m, row in enumerate(rows):
-                if row is not None:
-                    stacked[b, m] = row
-        return torch.from_numpy(stacked)
-
-    def _row(self, output: str, ref: SampleRef, m: int) -> NDArray[Any] | None:
-        if not ref.present[m]:
-            return None
-        index, chunks = self._chunk(ref)
-        modality = self.modalities[m]
-        row: NDArray[Any] | None = None
-        if ref.key in index:
-            row = chunks[modality][output][index[ref.key]]
-        if row is None or not np.isfinite(row).all():
-            raise MissingTarget(
-                f"{ref.shard.name}: no {modality} {output} of sample {ref.key}. "
-                f"Run `any2seg precompute CONFIG`."
-            )
-        return row
-
-    def _chunk(self, ref: SampleRef) -> tuple[Mapping[str, int], Targets]:
-        shard = ref.shard
-        if shard.name not in self._chunks:
-            # A batch can straddle two windows.
-            while len(self._chunks) >= 2 * WINDOW_SHARDS:
-                self._chunks.pop(next(iter(self._chunks)))
-            index = {key: row for row, key in enumerate(shard.keys)}
-            self._chunks[shard.name] = (index, self.source.targets(shard))
-        return self._chunks[shard.name]
-
-
 @dataclass(eq=False)
 class TrainStream(IterableDataset[Batch]):
     """Batches `start` to `stop` - 1 of the endless shuffled sequence."""
@@ -149,6 +101,8 @@ class TrainStream(IterableDataset[Batch]):
     stop: int
     augment: Augment = Augment()
     join: TargetJoin | None = None
+    views: ViewSettings | None = None
+    """Set: samples show one of their stored views; `augment.flip` is not used."""
     _epoch: int = field(default=-1, init=False)
     _order: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), init=False)
 
@@ -166,12 +120,35 @@ class TrainStream(IterableDataset[Batch]):
         positions = range(index * self.batch_size, (index + 1) * self.batch_size)
         refs = [self._ref(position) for position in positions]
         decoded = [self._reader.read(ref) for ref in refs]
+        if self.views is not None:
+            return self._view_batch(index, refs, decoded, self.views)
         size = common_size(decoded, self.augment.crop_px)
         places = [
             self._place(position, sample, size)
             for position, sample in zip(positions, decoded, strict=True)
         ]
-        return assemble(index, refs, decoded, places, size, self.specs, self.join)
+        targets = self.join.rows(refs) if self.join else {}
+        return assemble(index, refs, decoded, places, size, self.specs, targets)
+
+    def _view_batch(
+        self, index: int, refs: list[SampleRef], decoded: list[Decoded], views: ViewSettings
+    ) -> Batch:
+        """The batch with every sample cut to the view that is drawn for its position."""
+        first = index * self.batch_size
+        drawn = [drawn_view(self.seed, first + b, views) for b in range(len(refs))]
+        boxes = [self._boxes(ref, views)[view] for ref, view in zip(refs, drawn, strict=True)]
+        shown = [cut_sample(sample, box) for sample, box in zip(decoded, boxes, strict=True)]
+        size = common_size(shown, self.augment.crop_px)
+        fitted = [fit(sample, size, self.specs) for sample in shown]
+        targets = self.join.rows(refs, drawn) if self.join else {}
+        places = [Placement()] * len(refs)
+        batch = assemble(index, refs, fitted, places, size, self.specs, targets)
+        return replace(batch, view=torch.tensor([_WHOLE] * len(refs)))
+
+    def _boxes(self, ref: SampleRef, views: ViewSettings) -> NDArray[np.float32]:
+        """The sample's boxes: those that its teacher was shown, else drawn here."""
+        stored = self.join.boxes(ref) if self.join else None
+        return draw_boxes(ref.key, ref.height, ref.width, views) if stored is None else stored
 
     def _ref(self, position: int) -> SampleRef:
         """The sample at a position of the endless sequence."""
@@ -202,6 +179,29 @@ def epoch_order(shard_of_N: Sequence[int], seed: int, epoch: int) -> NDArray[np.
     return np.concatenate(windows).astype(np.int64)
 
 
+def drawn_view(seed: int, position: int, views: ViewSettings) -> int:
+    """Which of its views the sample at a position of the sequence shows."""
+    return int(np.random.default_rng([seed, _AUGMENT, position]).integers(views.number))
+
+
+def cut_sample(sample: Decoded, box: NDArray[np.float32]) -> Decoded:
+    """The sample's stored pixels within a view: what its teacher was shown."""
+    arrays = {name: cut(array, box) for name, array in sample.arrays.items()}
+    return Decoded(arrays, cut(sample.label, box))
+
+
+def fit(sample: Decoded, size: tuple[int, int], specs: Mapping[str, ModalitySpec]) -> Decoded:
+    """The sample resized: pictures bilinearly; labels, metric depth and sparse pictures to the
+    nearest pixel, so that no class, hole or distance is made up."""
+    if sample.label.shape == size:
+        return sample
+    arrays = {
+        name: nearest(array, size) if specs[name].unit == "mm" else resize(array, size, specs[name])
+        for name, array in sample.arrays.items()
+    }
+    return Decoded(arrays, nearest(sample.label, size))
+
+
 def common_size(decoded: Sequence[Decoded], crop_px: int | None = None) -> tuple[int, int]:
     """Height and width of a batch: the crop's, else the largest picture's."""
     if crop_px:
@@ -217,9 +217,9 @@ def assemble(
     places: Sequence[Placement],
     size: tuple[int, int],
     specs: Mapping[str, ModalitySpec],
-    join: TargetJoin | None = None,
+    targets: Mapping[str, Tensor] | None = None,
 ) -> Batch:
-    """Cut, pad, mirror and stack samples to a batch of one size, with their targets."""
+    """Cut, pad, mirror and stack samples to a batch of one size, with their joined targets."""
     label = np.full((len(refs), *size), IGNORE_ID, dtype=np.int64)
     for b, (sample, place) in enumerate(zip(decoded, places, strict=True)):
         _put(label[b], sample.label, place)
@@ -241,7 +241,8 @@ def assemble(
         view=torch.tensor(
             [_view(ref, place, size) for ref, place in zip(refs, places, strict=True)]
         ),
-        targets=join.rows(refs) if join else {},
+        targets=targets or {},
+        taught=taught(refs),
     )
 
 

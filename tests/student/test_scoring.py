@@ -53,6 +53,7 @@ def batch():
         label=torch.randint(0, 4, (3, 64, 32), generator=generator),
         view=torch.zeros(3, 5),
         targets={},
+        taught=torch.zeros(3, 2, dtype=torch.bool),
     )
 
 

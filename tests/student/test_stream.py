@@ -17,12 +17,11 @@ from pipeline.manifest import Manifest
 from pipeline.modalities import KINDS, to_unit_range
 from pipeline.teacher_source import CachedTeacher
 from pipeline.workspace import Workspace
+from student.join import WINDOW_SHARDS, TargetJoin
 from student.samples import Decoded, SampleReader, list_samples
 from student.stream import (
-    WINDOW_SHARDS,
     Augment,
     Placement,
-    TargetJoin,
     TrainStream,
     assemble,
     epoch_order,
@@ -169,7 +168,7 @@ def test_chunks_are_read_once_a_window_and_let_go(parts):
     list(make_stream(parts, stop=12, join=counting))
     assert reads
     assert set(reads.values()) == {1}
-    assert len(counting._chunks) <= 2 * WINDOW_SHARDS
+    assert len(counting._shards) <= 2 * WINDOW_SHARDS
 
 
 def test_augmentation_moves_all_modalities_and_the_label_alike(parts):
