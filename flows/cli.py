@@ -16,14 +16,15 @@ from rich.table import Table
 
 from flows import stages
 from flows.commands.predict import EXTRA, predict
+from flows.commands.run import demo, refresh_teacher, retrain, run
 from flows.commands.serve import serve, server
+from flows.failure import TRY_AGAIN, worth_retrying
+from flows.redact import redacted
 from pipeline import VERSION
 from pipeline.config import Config, load_config
 from pipeline.errors import Any2SegError, ConfigError
 from pipeline.modalities import KINDS
 from pipeline.workspace import Workspace
-
-DEMO_CONFIG = Path(__file__).with_name("demo.toml")
 
 app = typer.Typer(
     name="any2seg",
@@ -70,40 +71,10 @@ def _run_stage(name: str, path: Path, overrides: list[str] | None, row: str) -> 
         out.print(f"  refused {failure.unit}: {failure.reason}", markup=False, highlight=False)
 
 
-def _run_flow(path: Path, overrides: list[str] | None) -> None:
-    """Run what is missing through Prefect, then say where the report is."""
-    from flows.status import first_missing, report_path
-
-    config = load_config(path, overrides or ())
-    workspace = Workspace.of(config)
-    missing = first_missing(config, workspace)
-    if missing is None:
-        out.print("Nothing to do: every stage is complete.")
-    else:
-        out.print(f"First missing: {missing}", markup=False, highlight=False)
-        from flows.server import prefect_api
-
-        with prefect_api():
-            from flows.flow import any2seg
-
-            any2seg(str(path.resolve()), list(overrides or ()))
-    page = report_path(config, workspace)
-    out.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command()
-def demo(overrides: Overrides = None) -> None:
-    """Render street scenes, teach, train, score all 15 sensor subsets and write the report.
-
-    Takes some minutes on two processor cores; a second call recomputes nothing.
-    """
-    _run_flow(DEMO_CONFIG, overrides)
-
-
-@app.command()
-def run(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Run every stage that CONFIG needs, as a Prefect flow."""
-    _run_flow(config, overrides)
+app.command()(demo)
+app.command()(run)
+app.command()(refresh_teacher)
+app.command()(retrain)
 
 
 @app.command()
@@ -282,9 +253,13 @@ def _options(
 def _guarded(command: Callable[[], None]) -> int:
     try:
         command()
-    except Any2SegError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        return 1
+    except (Any2SegError, OSError) as error:
+        passes = worth_retrying(error)
+        if not (passes or isinstance(error, Any2SegError)):
+            raise
+        text = f"error: {redacted(str(error))}"
+        Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+        return TRY_AGAIN if passes else 1
     except KeyboardInterrupt:
         print("interrupted; call the same command again to go on", file=sys.stderr)
         return 130

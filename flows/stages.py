@@ -6,10 +6,12 @@ installed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.manifest import Manifest
 from pipeline.stage import StageReport
 from pipeline.workspace import Workspace
 
@@ -28,6 +30,17 @@ def precompute(config: Config, workspace: Workspace) -> StageReport:
     from teacher.encode import precompute as stage
 
     return stage(config, workspace)
+
+
+def prompts(config: Config, workspace: Workspace) -> StageReport:
+    """Class names to prompt embeddings alone: what a retraining with new prompts needs."""
+    from teacher.class_prompts import embed_prompts
+
+    started = time.perf_counter()
+    classes = Manifest.load(workspace.dataset(config)).classes
+    made = embed_prompts(config, workspace, classes)
+    seconds = time.perf_counter() - started
+    return StageReport("prompts", done=int(made), skipped=int(not made), seconds=seconds)
 
 
 def describe(config: Config, workspace: Workspace) -> StageReport:
@@ -66,6 +79,7 @@ def report(config: Config, workspace: Workspace) -> StageReport:
 STAGES: dict[str, Callable[[Config, Workspace], StageReport]] = {
     "prepare": prepare,
     "precompute": precompute,
+    "prompts": prompts,
     "describe": describe,
     "train": train,
     "evaluate": evaluate,

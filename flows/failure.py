@@ -1,0 +1,56 @@
+"""Which faults are worth retrying, and the error that says what failed where. Imports no Prefect.
+
+Worth retrying: what may pass by itself (I/O, a store that does not answer, a worker process that was
+killed). A wrong config, refused data, a full or read-only disk and a missing file stay wrong.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from pipeline.errors import Any2SegError, WorkspaceBusy
+
+TRY_AGAIN = 75
+"""Exit code of a command that failed for a reason that may pass (EX_TEMPFAIL of sysexits.h)."""
+KILLED = frozenset({-9, 137})
+"""Exit codes of a process that was killed, most often for the memory it took."""
+_STAYS_WRONG = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.ENAMETOOLONG,
+    }
+)
+
+
+class StageFailed(Any2SegError):
+    """A stage of a flow failed; the message names stage, unit, cause and the command that resumes."""
+
+    def __init__(self, stage: str, unit: str, cause: str, resume: str) -> None:
+        super().__init__(
+            f"{stage} {unit}: {cause}\nWhat is finished stays. Go on from there with `{resume}`."
+        )
+        self.stage, self.unit, self.cause, self.resume = stage, unit, cause, resume
+
+
+class ProcessFailed(Any2SegError):
+    """A process of the flow ended with an error; its last words are the message."""
+
+
+class TryAgain(Any2SegError):
+    """A process of the flow ended for a reason that may pass: killed, or a store that did not answer."""
+
+
+def worth_retrying(error: object) -> bool:
+    """Whether the same call may succeed a little later."""
+    if isinstance(error, TryAgain):
+        return True
+    if not isinstance(error, OSError) or isinstance(error, WorkspaceBusy):
+        return False
+    return error.errno not in _STAYS_WRONG

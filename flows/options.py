@@ -1,0 +1,15 @@
+"""What all flows have in common in Prefect's eyes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.tasks import SIDE_BY_SIDE
+
+FLOW: dict[str, Any] = {
+    "task_runner": ThreadPoolTaskRunner(max_workers=SIDE_BY_SIDE),
+    "persist_result": False,
+}
+"""Options of `@flow`."""

@@ -1,0 +1,112 @@
+"""The steps that the flows share: teach what is new, train the students, score them, report.
+
+Each calls its tasks in order and raises `StageFailed` naming stage, unit, cause and how to go on;
+what the other units finished stays. `require_targets` raises `MissingTarget`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
+from prefect.states import Completed
+
+from flows import stages
+from flows.failure import StageFailed
+from flows.operate import Operation
+from flows.tasks import run_stage, run_training
+from flows.triggers import Decision
+from pipeline.errors import MissingTarget
+from pipeline.manifest import Manifest
+from pipeline.prompts_store import resolve_prompts
+from pipeline.teacher_source import CachedTeacher
+from student.run import reads_prompts, reads_targets
+
+Reports = dict[str, Any]
+"""Stage to its report as JSON; for a stage of every row, row to report."""
+
+
+def teach(operation: Operation) -> Reports:
+    """Bring shards, teacher targets and (if asked for) descriptions up to date."""
+    names = ["prepare", "precompute", *(["describe"] if operation.config.descriptions else [])]
+    return {name: _stage(operation, name) for name in names}
+
+
+def nothing_to_do(decision: Decision, reports: Reports) -> State[Any]:
+    """The state of a scheduled run that found no reason to train."""
+    made = sum(report["done"] for report in reports.values())
+    before = f"{made} units prepared or embedded; student kept" if made else "Nothing to do"
+    name = "Student kept" if made else "Nothing to do"
+    return Completed(name=name, message=f"{before}: {decision}")
+
+
+def require_targets(operation: Operation) -> None:
+    """Raise `MissingTarget` unless the workspace has every target that a row of the config reads."""
+    manifest = Manifest.load(operation.workspace.dataset(operation.config))
+    for row in stages.rows(operation.config).values():
+        outputs = reads_targets(row)
+        if outputs:
+            teacher = CachedTeacher.open(row, operation.workspace, outputs)
+            teacher.require_complete(manifest.shards("train"))
+
+
+def embed_prompts(operation: Operation) -> Reports:
+    """Embed class prompts that are not there yet; loads the text tower if there are any."""
+    config = operation.config
+    if any(map(reads_prompts, stages.rows(config).values())):
+        try:
+            resolve_prompts(config, operation.workspace)
+        except MissingTarget:
+            return {"prompts": _stage(operation, "prompts")}
+    return {}
+
+
+def study(operation: Operation) -> Reports:
+    """Train every row that is not finished, side by side, then score and report."""
+    rows = list(stages.rows(operation.config))
+    where = (operation.config_path, operation.overrides)
+    trainings = {row: run_training.submit(*where, row, len(rows)) for row in rows}
+    _all_of(operation, "train", trainings)
+    return score(operation)
+
+
+def score(operation: Operation) -> Reports:
+    """Score every row where it is not scored yet, then write the report."""
+    rows = stages.rows(operation.config)
+    where = (operation.config_path, operation.overrides)
+    scorings = {row: run_stage.submit("evaluate", *where, row) for row in rows}
+    return {
+        "evaluate": _all_of(operation, "evaluate", scorings),
+        "report": _stage(operation, "report"),
+    }
+
+
+def _stage(operation: Operation, stage: str) -> dict[str, Any]:
+    state = run_stage(
+        stage,
+        operation.config_path,
+        operation.overrides,
+        stages.MAIN_ROW,
+        return_state=True,
+    )
+    result: dict[str, Any] = _result(operation, stage, stages.MAIN_ROW, state)
+    return result
+
+
+def _all_of(
+    operation: Operation, stage: str, futures: dict[str, PrefectFuture[Any]]
+) -> dict[str, Any]:
+    """Results by row; the others run to their end before a failed one is raised."""
+    for future in futures.values():
+        future.wait()
+    return {row: _result(operation, stage, row, future.state) for row, future in futures.items()}
+
+
+def _result(operation: Operation, stage: str, unit: str, state: State[Any]) -> Any:
+    found = state.result(raise_on_failure=False)
+    if state.is_completed():
+        return found
+    cause = str(found) if isinstance(found, BaseException) else str(state.message)
+    error = StageFailed(stage, unit, cause, operation.resume)
+    raise error from (found if isinstance(found, BaseException) else None)
