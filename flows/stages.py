@@ -6,12 +6,10 @@ installed.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.manifest import Manifest
 from pipeline.stage import StageReport
 from pipeline.workspace import Workspace
 
@@ -34,13 +32,9 @@ def precompute(config: Config, workspace: Workspace) -> StageReport:
 
 def prompts(config: Config, workspace: Workspace) -> StageReport:
     """Class names to prompt embeddings alone: what a retraining with new prompts needs."""
-    from teacher.class_prompts import embed_prompts
+    from teacher.encode import precompute_prompts as stage
 
-    started = time.perf_counter()
-    classes = Manifest.load(workspace.dataset(config)).classes
-    made = embed_prompts(config, workspace, classes)
-    seconds = time.perf_counter() - started
-    return StageReport("prompts", done=int(made), skipped=int(not made), seconds=seconds)
+    return stage(config, workspace)
 
 
 def describe(config: Config, workspace: Workspace) -> StageReport:

@@ -38,7 +38,7 @@ from pipeline.shards import read_shard, stored_member
 from pipeline.stage import StageReport
 from pipeline.targets import EMBEDDING, TargetProvenance, TargetStore
 from pipeline.workspace import Workspace
-from teacher.device import choose_device
+from teacher.encoder import choose_device
 from teacher.identity import text_identity
 from teacher.source import find_text_tower
 
