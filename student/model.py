@@ -11,8 +11,7 @@ raise `ConfigError` and `CheckpointError` (see `student.backbone`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +20,8 @@ from torch.nn import functional
 from pipeline.config_student import StudentConfig
 from pipeline.modalities import ModalitySpec
 from student.backbone import Backbone
+from student.fusion import StageFeatures, build_fusion
 from student.head import MlpHead
-from student.mff import gram, mean_weights, mff_weights, weighted_sum
-
-
-@dataclass(frozen=True, slots=True)
-class StageFeatures:
-    """What one run of the backbone gives; rows of absent modalities are 0."""
-
-    maps: tuple[Tensor, ...]
-    """(M, B, C_i, H_i, W_i) at strides 4, 8, 16, 32."""
-    grams: tuple[Tensor, ...]
-    """(M, M, B, H_i, W_i) dot products, for MFF; empty for mean fusion."""
 
 
 class Student(nn.Module):
@@ -43,8 +32,9 @@ class Student(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities = tuple(specs)
-        self.fusion = config.fusion
-        self.backbone = Backbone(config.backbone, config.weights)
+        num_stems = len(specs) if config.stems == "per_modality" else 1
+        self.backbone = Backbone(config.backbone, config.weights, num_stems)
+        self.fusion = build_fusion(config, self.backbone.channels, self.modalities)
         self.head = MlpHead(self.backbone.channels, config.head_channels, num_classes)
         # Colour gets the statistics of the pretrained weights, other sensors the registry's.
         colour = (self.backbone.mean, self.backbone.std)
@@ -63,36 +53,39 @@ class Student(nn.Module):
         )
         M, B = len(self.modalities), present_BM.shape[0]
         flat_present = present_BM.T.reshape(-1)
+        counts = present_BM.sum(0).tolist() if self.backbone.has_own_stems else ()
         if bool(flat_present.all()):
-            maps = self.backbone(stacked.contiguous(memory_format=torch.channels_last))
+            maps = self.backbone(stacked.contiguous(memory_format=torch.channels_last), counts)
         else:
             rows = flat_present.nonzero().squeeze(1)
             picked = stacked[rows].contiguous(memory_format=torch.channels_last)
-            maps = [_scatter(found, rows, M * B) for found in self.backbone(picked)]
+            maps = [_scatter(found, rows, M * B) for found in self.backbone(picked, counts)]
         staged = tuple(found.view(M, B, *found.shape[1:]) for found in maps)
-        grams = tuple(gram(found) for found in staged) if self.fusion == "mff" else ()
-        return StageFeatures(staged, grams)
+        return StageFeatures(staged, self.fusion.grams(staged))
+
+    def fuse(self, features: StageFeatures, present_BM: Tensor) -> list[Tensor]:
+        """One map (B, C_i, H_i, W_i) a stage, of any subset of the present modalities."""
+        fused: list[Tensor] = self.fusion(features, present_BM)
+        return fused
+
+    def decode(self, *fused: Sequence[Tensor]) -> Tensor:
+        """Logits (S B, K, H / 4, W / 4) of S fused feature pyramids, one after the other."""
+        stages = [
+            torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*fused, strict=True)
+        ]
+        found: Tensor = self.head(stages)
+        return found
 
     def logits(self, features: StageFeatures, *subsets_BM: Tensor) -> Tensor:
         """Fuse each subset of the present modalities: logits (S B, K, H / 4, W / 4), subset by
         subset."""
-        fused = []
-        for stage, maps in enumerate(features.maps):
-            parts = [weighted_sum(maps, self._weights(features, stage, s)) for s in subsets_BM]
-            fused.append(torch.cat(parts) if len(parts) > 1 else parts[0])
-        found: Tensor = self.head(fused)
-        return found
+        return self.decode(*(self.fuse(features, subset) for subset in subsets_BM))
 
     def forward(self, inputs: Mapping[str, Tensor], present_BM: Tensor) -> Tensor:
         """Logits (B, K, H, W) at the size of the inputs."""
         logits = self.logits(self.features(inputs, present_BM), present_BM)
         size = inputs[self.modalities[0]].shape[-2:]
         return functional.interpolate(logits, size=size, mode="bilinear")
-
-    def _weights(self, features: StageFeatures, stage: int, present_BM: Tensor) -> Tensor:
-        if self.fusion == "mff":
-            return mff_weights(features.grams[stage], present_BM)
-        return mean_weights(features.maps[stage], present_BM)
 
     def _normalised(self, index: int, inputs: Mapping[str, Tensor]) -> Tensor:
         """One modality as (B, 3, H, W) in the statistics that the backbone gets."""
