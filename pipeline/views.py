@@ -14,6 +14,7 @@ exactly for pictures of less than 2^22 pixels a side. Writes nothing; nothing ca
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,21 @@ class ViewSettings:
             "seed": self.seed,
             "scale": list(self.scale),
         }
+
+
+def view_identity(settings: ViewSettings | None) -> dict[str, Any]:
+    """What views add to a tower's identity; nothing where there are none."""
+    return {} if settings is None else {"views": settings.identity()}
+
+
+def view_shapes(
+    shapes: Mapping[str, tuple[int, ...]], settings: ViewSettings | None
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of a sample's rows: with K views a leading K everywhere, and the boxes."""
+    if settings is None:
+        return dict(shapes)
+    stacked = {name: (settings.number, *shape) for name, shape in shapes.items()}
+    return stacked | {VIEW_BOX: (settings.number, *BOX_SHAPE)}
 
 
 def draw_boxes(key: str, height: int, width: int, settings: ViewSettings) -> NDArray[np.float32]:

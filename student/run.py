@@ -24,7 +24,7 @@ from pipeline.manifest import Manifest
 from pipeline.prompts_store import resolve_prompts
 from pipeline.targets import resolve
 from pipeline.teacher_source import CachedTeacher, JoinCounts
-from pipeline.views import ViewSettings
+from pipeline.views import ViewSettings, view_identity
 from pipeline.workspace import Workspace, dataset_identity
 
 RUN_SCHEMA = 1
@@ -169,9 +169,7 @@ def _prompt_fingerprint(config: Config, workspace: Workspace) -> str:
 def _views_and_holes(config: Config, workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
     """Which crops are shown, and what the samples to train on were chosen from: only where asked
     for."""
-    views, found = ViewSettings.of(config), dict[str, Any]()
-    if views is not None:
-        found["views"] = views.identity()
+    found = view_identity(ViewSettings.of(config))
     if config.train.missing_targets != "error" and reads_targets(config):
         source = CachedTeacher.open(config, workspace)
         found["targets_there"] = source.content(manifest.shards(TRAIN_SPLIT))

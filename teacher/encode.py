@@ -36,6 +36,7 @@ from pipeline.progress import Advance, progress_bar
 from pipeline.prompts_store import PromptStore, point_to_prompts
 from pipeline.stage import StageReport
 from pipeline.targets import TargetStore
+from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace
 from teacher.batches import Batch, decoded_batches
 from teacher.encoder import Encoder, choose_device
@@ -43,6 +44,7 @@ from teacher.identity import prompt_identity
 from teacher.plan import TowerPlan, Unit, num_targets, plan_towers, plan_units
 from teacher.prompts import embed_classes, templates
 from teacher.source import find_text_tower
+from teacher.views import encode_views, stored_pictures_a_batch
 
 __all__ = ["choose_device", "precompute", "precompute_prompts"]
 
@@ -185,7 +187,7 @@ def _encode(
     with (
         progress_bar("precompute", total, "pictures", progress) as advance,
         _Writer() as writer,
-        closing(decoded_batches(plans, shards, units, config.teacher.batch_size)) as batches,
+        closing(decoded_batches(plans, shards, units, stored_pictures_a_batch(config))) as batches,
     ):
         work = _EncodingPass(config, encoder, writer, advance)
         for batch in batches:
@@ -206,8 +208,12 @@ class _EncodingPass:
         """Encode one batch; after the last of a shard, wait until all of it is committed."""
         if batch.pictures:
             tower = self._encoder.tower(batch.plan, self._config.teacher.dtype)
-            outputs = self._config.teacher.outputs
-            self._scatter(batch, self._encoder.encode(tower, list(batch.arrays), outputs))
+            outputs, views = self._config.teacher.outputs, ViewSettings.of(self._config)
+            if views is None:
+                encoded = self._encoder.encode(tower, list(batch.arrays), outputs)
+            else:
+                encoded = encode_views(self._encoder, tower, batch, views, outputs)
+            self._scatter(batch, encoded)
         self._account(batch)
         for name in batch.finished:
             self._commit(batch, name)
@@ -277,9 +283,9 @@ class _Writer:
 
 
 def _empty_rows(store: TargetStore, shard: ShardInfo) -> dict[str, NDArray[Any]]:
-    """NaN rows of every output in the stored type: what an absent picture keeps."""
+    """NaN rows of every output in its stored type: what an absent picture keeps."""
     provenance = store.provenance
     return {
-        output: np.full((shard.num_rows, *shape), np.nan, dtype=provenance.dtype)
+        output: np.full((shard.num_rows, *shape), np.nan, dtype=provenance.dtype_of(output))
         for output, shape in provenance.outputs.items()
     }

@@ -27,6 +27,7 @@ from pipeline.targets import (
     point_to_store,
     resolve,
 )
+from pipeline.views import ViewSettings, view_identity, view_shapes
 from pipeline.workspace import Workspace
 from teacher.identity import tower_identity
 from teacher.settings import Preprocessing, preprocessing_for
@@ -176,7 +177,8 @@ def _plan_tower(
     identity = tower_identity(
         files, preprocessing, compute_dtype=config.teacher.dtype, cache=workspace.cache
     )
-    shapes = _output_shapes(config, files)
+    views = ViewSettings.of(config)
+    shapes = view_shapes(_output_shapes(config, files), views)
     stores = {
         name: TargetStore.planned(
             workspace.targets(config),
@@ -184,7 +186,7 @@ def _plan_tower(
                 modality=name,
                 teacher=config.teacher.name,
                 spec=spec.identity(),
-                tower=identity,
+                tower=identity | view_identity(views),
                 outputs=shapes,
                 dtype=config.store.dtype,
                 shard_size=config.store.shard_size,
