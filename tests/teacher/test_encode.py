@@ -7,26 +7,33 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import teacher
 from pipeline.codecs import decode_picture
 from pipeline.config import Config, dump_config
-from pipeline.errors import CorruptTarget
+from pipeline.errors import ConfigError, CorruptTarget, DatasetError
 from pipeline.manifest import Manifest
 from pipeline.prompts_store import resolve_prompts
 from pipeline.shards import picture_member, read_shard
 from pipeline.targets import resolve
 from pipeline.workspace import Workspace
-from teacher.encode import precompute
+from teacher.encode import precompute, precompute_prompts
+from teacher.encoder import Encoder
+from teacher.plan import Unit, num_targets, plan_towers, plan_units, split_units
+from tests.teacher.conftest import make_config
 
 
 def run(config: Config) -> Any:
@@ -128,6 +135,72 @@ def test_killed_and_called_again_gives_the_same_bytes(config: Config, root: Path
     report = run(config)
     assert report.skipped > 0
     assert stored_bytes(config) == stored_bytes(whole_config)
+
+
+@pytest.fixture(scope="module")
+def whole(prepared: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An uninterrupted pass: its config and its bytes."""
+    config = in_copy(prepared, source, tmp_path_factory.mktemp("whole"))
+    run(config)
+    return config, stored_bytes(config)
+
+
+def in_copy(prepared: Path, source: Path, folder: Path) -> Config:
+    """The config with a copy of the prepared workspace."""
+    shutil.copytree(prepared / "workspace", folder / "workspace")
+    data = make_config(prepared, source).model_dump(mode="json", exclude_none=True)
+    return Config.model_validate({**data, "workspace": str(folder / "workspace")})
+
+
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
+def test_any_ranges_in_any_order_give_the_same_bytes_and_nothing_twice(
+    data: st.DataObject, whole: Any, prepared: Path, source: Path
+) -> None:
+    encoder = kept_encoder()
+    with tempfile.TemporaryDirectory() as folder:
+        config = in_copy(prepared, source, Path(folder))
+        workspace = Workspace.of(config)
+
+        def make(units: list[Unit]) -> int:
+            report = precompute(config, workspace, units=units, encoder=encoder, progress=False)
+            return int(report.done)
+
+        manifest = Manifest.load(workspace.dataset(config))
+        units = plan_units(plan_towers(config, workspace), manifest.all_shards)
+        before = data.draw(st.lists(st.sampled_from(units), max_size=3), "already done")
+        parts = split_units(units, data.draw(st.integers(1, 6), "ranges"))
+        parts += data.draw(st.lists(st.sampled_from(parts), max_size=2), "given out twice")
+        done = make(before) + sum(map(make, data.draw(st.permutations(parts), "order")))
+        assert done == num_targets(units) == 12
+        assert precompute_prompts(config, workspace).done == 1
+        assert stored_bytes(config) == whole[1]
+        assert run(config).done == 0
+
+
+@cache
+def kept_encoder() -> Encoder:
+    return Encoder("cpu")
+
+
+def test_units_of_another_dataset_or_config_are_refused(config: Config) -> None:
+    workspace = Workspace.of(config)
+    gone = Unit("train", 99, "image", ("rgb",), 4)
+    with pytest.raises(DatasetError, match="has no shard train-000099"):
+        precompute(config, workspace, units=[gone])
+    other = Unit("train", 0, "image", ("thermal",), 4)
+    with pytest.raises(ConfigError, match="expected modalities among rgb, nir, depth"):
+        precompute(config, workspace, units=[other])
+
+
+def test_a_part_of_a_unit_is_done_alone(config: Config) -> None:
+    workspace = Workspace.of(config)
+    asked = Unit("train", 1, "image", ("nir",), 3)
+    report = precompute(config, workspace, units=[asked], progress=False)
+    assert (report.done, report.skipped) == (1, 0)
+    assert report.details["units"] == ["train-000001 image (nir)"]
+    report = precompute(config, workspace, units=[asked], progress=False)
+    assert (report.done, report.skipped) == (0, 1)
 
 
 def test_new_templates_leave_the_pictures_alone(config: Config) -> None:
