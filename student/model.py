@@ -48,10 +48,18 @@ class Student(nn.Module):
         `inputs`: (B, 1 or 3, H, W) in [0, 1] for every modality; `present`: (B, M) bool in the
         order of `self.modalities`, at least one a sample.
         """
-        stacked = torch.cat(
-            [self._normalised(index, inputs) for index in range(len(self.modalities))]
-        )
-        M, B = len(self.modalities), present_BM.shape[0]
+        return self.features_of(self.normalise(inputs), present_BM)
+
+    def normalise(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Readings (B, 1 or 3, H, W) in [0, 1] to (M, B, 3, H, W), as the backbone gets them."""
+        pictures = [inputs[name] for name in self.modalities]
+        statistics = self.statistics_M23[..., None, None].unbind(0)
+        return torch.stack([(p - s[0]) / s[1] for p, s in zip(pictures, statistics, strict=True)])
+
+    def features_of(self, readings_MB3HW: Tensor, present_BM: Tensor) -> StageFeatures:
+        """`features` of readings that are normalised already."""
+        M, B = readings_MB3HW.shape[:2]
+        stacked = readings_MB3HW.flatten(0, 1)
         flat_present = present_BM.T.reshape(-1)
         counts = present_BM.sum(0).tolist() if self.backbone.has_own_stems else ()
         if bool(flat_present.all()):
@@ -60,8 +68,12 @@ class Student(nn.Module):
             rows = flat_present.nonzero().squeeze(1)
             picked = stacked[rows].contiguous(memory_format=torch.channels_last)
             maps = [_scatter(found, rows, M * B) for found in self.backbone(picked, counts)]
-        staged = tuple(found.view(M, B, *found.shape[1:]) for found in maps)
-        return StageFeatures(staged, self.fusion.grams(staged))
+        return self.staged(maps, M)
+
+    def staged(self, maps: Sequence[Tensor], num_modalities: int) -> StageFeatures:
+        """The backbone's maps (M B, C_i, H_i, W_i) by modality, with what the fusion shares."""
+        split = tuple(found.view(num_modalities, -1, *found.shape[1:]) for found in maps)
+        return StageFeatures(split, self.fusion.grams(split))
 
     def fuse(self, features: StageFeatures, present_BM: Tensor) -> list[Tensor]:
         """One map (B, C_i, H_i, W_i) a stage, of any subset of the present modalities."""
@@ -86,13 +98,6 @@ class Student(nn.Module):
         logits = self.logits(self.features(inputs, present_BM), present_BM)
         size = inputs[self.modalities[0]].shape[-2:]
         return functional.interpolate(logits, size=size, mode="bilinear")
-
-    def _normalised(self, index: int, inputs: Mapping[str, Tensor]) -> Tensor:
-        """One modality as (B, 3, H, W) in the statistics that the backbone gets."""
-        picture = inputs[self.modalities[index]]
-        mean_311, std_311 = self.statistics_M23[index, :, :, None, None]
-        normalised: Tensor = (picture - mean_311) / std_311
-        return normalised
 
 
 def _scatter(found: Tensor, rows: Tensor, total: int) -> Tensor:
