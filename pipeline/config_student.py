@@ -19,7 +19,6 @@ from pydantic import (
 from pipeline.config_data import Device
 from pipeline.frozen import Frozen
 
-
 Stage = Annotated[int, Field(ge=1, le=4)]
 """1 to 4: strides 4, 8, 16, 32."""
 
