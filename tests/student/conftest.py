@@ -17,11 +17,13 @@ from pipeline.manifest import Manifest
 from pipeline.prepare import prepare
 from pipeline.prompts_store import PromptStore, point_to_prompts
 from pipeline.targets import TargetProvenance, TargetStore, point_to_store
+from pipeline.views import VIEW_BOX, ViewSettings, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
 
 DIM = 16
 PATCHES = 4
 SCENES = 12
+SIZE_PX = 64
 
 
 def build_config(folder: Path, **tables: Any) -> Config:
@@ -34,7 +36,7 @@ def build_config(folder: Path, **tables: Any) -> Config:
             "num_train": SCENES,
             "num_val": 6,
             "num_test": 2,
-            "size_px": 64,
+            "size_px": SIZE_PX,
         },
         "modalities": {"rgb": {}, "depth": {}, "event": {}, "lidar": {}},
         "store": {"shard_size": 4},
@@ -69,7 +71,9 @@ def write_targets(config: Config, workspace: Workspace) -> None:
     """Random targets for every shard and modality, and random prompts, through the real stores."""
     manifest = Manifest.load(workspace.dataset(config))
     rng = np.random.default_rng(0)
-    rows = {"embedding": (DIM,), "patch": (PATCHES, DIM)}
+    views = ViewSettings.of(config)
+    rows = view_shapes({"embedding": (DIM,), "patch": (PATCHES, DIM)}, views)
+    outputs = (*config.teacher.outputs, *([VIEW_BOX] if views else []))
     for name, spec in config.specs().items():
         store = TargetStore.create(
             workspace.targets(config),
@@ -77,13 +81,16 @@ def write_targets(config: Config, workspace: Workspace) -> None:
                 modality=name,
                 teacher="random",
                 spec=spec.identity(),
-                tower={"weights": "random"},
-                outputs={output: rows[output] for output in config.teacher.outputs},
+                tower={"weights": "random"} | view_identity(views),
+                outputs={output: rows[output] for output in outputs},
                 shard_size=config.store.shard_size,
             ),
         )
         for shard in manifest.all_shards:
             arrays = {o: unit_rows(rng, shard.num_rows, *rows[o]) for o in config.teacher.outputs}
+            if views:
+                boxes = [draw_boxes(key, SIZE_PX, SIZE_PX, views) for key in shard.keys]
+                arrays[VIEW_BOX] = np.stack(boxes)
             for array in arrays.values():
                 array[~np.array(shard.present[name])] = np.nan
             store.commit(shard, arrays, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import MissingTarget
+from pipeline.datasets.resize import nearest, resize
 from pipeline.manifest import Manifest
 from pipeline.modalities import KINDS, to_unit_range
 from pipeline.teacher_source import CachedTeacher
+from pipeline.views import ViewSettings, cut, draw_boxes
 from pipeline.workspace import Workspace
 from student.join import WINDOW_SHARDS, TargetJoin
 from student.samples import Decoded, SampleReader, list_samples
@@ -24,7 +26,10 @@ from student.stream import (
     Placement,
     TrainStream,
     assemble,
+    cut_sample,
+    drawn_view,
     epoch_order,
+    fit,
     loader,
 )
 
@@ -119,58 +124,6 @@ def test_targets_are_joined_by_key(parts):
                     np.testing.assert_array_equal(batch.targets[output][b, m].numpy(), expected)
 
 
-class Numbered:
-    """A source that answers row r of a shard with the number r."""
-
-    dim = 1
-
-    def targets(self, shard):
-        return {"rgb": {"embedding": np.arange(len(shard.keys), dtype=float)[:, None]}}
-
-
-def test_a_join_follows_keys_when_their_order_changes(parts):
-    ref = parts[0][0]
-    keys = ref.shard.keys
-    backwards = replace(ref.shard, keys=tuple(reversed(keys)))
-    refs = [replace(ref, shard=backwards, key=key, present=(True,)) for key in keys]
-    rows = TargetJoin(Numbered(), ("rgb",), ("embedding",)).rows(refs)
-    assert rows["embedding"][:, 0, 0].tolist() == list(reversed(range(len(keys))))
-
-
-def test_a_hole_is_an_error_that_names_the_sample(parts):
-    ref = replace(parts[0][0], present=(True,))
-
-    class Holes:
-        dim = 2
-
-        def targets(self, shard):
-            return {"rgb": {"embedding": np.full((len(shard.keys), 2), np.nan)}}
-
-    join = TargetJoin(Holes(), ("rgb",), ("embedding",))
-    with pytest.raises(MissingTarget, match=rf"rgb embedding of sample {ref.key}.*precompute"):
-        join.rows([ref])
-    with pytest.raises(MissingTarget, match="of sample unknown"):
-        join.rows([replace(ref, key="unknown")])
-
-
-def test_chunks_are_read_once_a_window_and_let_go(parts):
-    reads = Counter()
-    join = parts[2]
-
-    class Counting:
-        dim = join.source.dim
-
-        def targets(self, shard):
-            reads[shard.name] += 1
-            return join.source.targets(shard)
-
-    counting = TargetJoin(Counting(), join.modalities, join.outputs)
-    list(make_stream(parts, stop=12, join=counting))
-    assert reads
-    assert set(reads.values()) == {1}
-    assert len(counting._shards) <= 2 * WINDOW_SHARDS
-
-
 def test_augmentation_moves_all_modalities_and_the_label_alike(parts):
     _, specs, _ = parts
     reader = SampleReader(specs)
@@ -220,3 +173,89 @@ def test_the_view_of_a_wide_picture_starts_left_of_the_teachers_square(parts):
     ref = replace(parts[0][0], height=40, width=80, present=(True,))
     batch = assemble(0, [ref], [decoded(40, 80)], [Placement()], (40, 80), {"nir": KINDS["nir"]})
     assert batch.view[0].tolist() == [0.0, -0.5, 1.0, 2.0, 0.0]
+
+
+VIEWS = {"outputs": ["embedding", "patch"], "views": 3, "view_scale": [0.4, 0.9]}
+
+
+@pytest.fixture(scope="module")
+def view_parts(tmp_path_factory, make_config, make_workspace):
+    config = make_config(tmp_path_factory.mktemp("views"), teacher=VIEWS)
+    workspace = make_workspace(config)
+    refs = list_samples(Manifest.load(workspace.dataset(config)), "train", tuple(config.modalities))
+    teacher = CachedTeacher.open(config, workspace, ("embedding", "patch", "view_box"))
+    join = TargetJoin(teacher, tuple(config.modalities), ("embedding", "patch"))
+    return refs, config.specs(), join, ViewSettings.of(config)
+
+
+def view_stream(view_parts, **fields):
+    *parts, views = view_parts
+    return make_stream(parts, views=views, **{"augment": Augment(48, 0.5), **fields})
+
+
+def test_a_sample_shows_the_view_whose_rows_it_gets(view_parts):
+    *_, specs, join, views = view_parts
+    reader = SampleReader(specs)
+    seen = set()
+    for batch in view_stream(view_parts, stop=8):
+        for b, ref in enumerate(batch.refs):
+            view = drawn_view(3, batch.index * 5 + b, views)
+            seen.add((ref.key, view))
+            box = draw_boxes(ref.key, 64, 64, views)[view]
+            row = ref.shard.keys.index(ref.key)
+            whole = reader.read(ref)
+            shown = {name: cut(array, box) for name, array in whole.arrays.items()}
+            for m, (name, spec) in enumerate(specs.items()):
+                store = join.source.stores[name]
+                np.testing.assert_array_equal(store.read(ref.shard, "view_box")[row, view], box)
+                for output in ("embedding", "patch"):
+                    expected = store.read(ref.shard, output)[row, view].astype(np.float32)
+                    np.testing.assert_array_equal(batch.targets[output][b, m].numpy(), expected)
+                sized = nearest if spec.unit == "mm" else partial(resize, spec=spec)
+                unit = to_unit_range(sized(shown[name], (48, 48)), spec)
+                found = batch.inputs[name][b].permute(1, 2, 0).squeeze(-1).numpy()
+                np.testing.assert_array_equal(found, unit)
+            label = nearest(cut(whole.label, box), (48, 48))
+            np.testing.assert_array_equal(batch.label[b].numpy(), label)
+        assert batch.view.eq(torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0])).all()
+    assert len(seen) > 20
+    assert {view for _, view in seen} == {0, 1, 2}
+
+
+def test_depth_of_a_view_is_depth_that_was_measured(view_parts):
+    (ref, *_), specs, *_ = view_parts
+    whole = SampleReader(specs).read(ref)
+    shown = cut_sample(whole, np.array([0.1, 0.2, 0.5, 0.5, 1.0], np.float32))
+    bigger = fit(shown, (57, 57), specs)
+    for name in ("depth", "lidar"):
+        assert set(np.unique(bigger.arrays[name])) <= set(np.unique(shown.arrays[name]))
+    assert set(np.unique(bigger.label)) <= set(np.unique(shown.label))
+    assert {array.shape[:2] for array in bigger.arrays.values()} == {(57, 57)}
+
+
+def test_views_without_a_teacher_are_the_same_crops(view_parts):
+    with_targets, without = (
+        list(view_stream(view_parts, stop=3, join=join)) for join in (view_parts[2], None)
+    )
+    for one, other in zip(with_targets, without, strict=True):
+        assert torch.equal(one.label, other.label)
+        assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
+        assert other.targets == {}
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_view_batches_do_not_depend_on_processes_or_start(view_parts):
+    whole = list(view_stream(view_parts))
+    for batch in loader(view_stream(view_parts, start=5), 2):
+        assert same(batch, whole[batch.index])
+
+
+def test_the_largest_view_sets_the_size_where_none_is_given(view_parts):
+    batch = view_stream(view_parts, augment=Augment()).batch(0)
+    *_, views = view_parts
+    sides = []
+    for b, ref in enumerate(batch.refs):
+        box = draw_boxes(ref.key, 64, 64, views)[drawn_view(3, b, views)]
+        sides.append(round(float(box[2]) * 64))
+    assert batch.label.shape[1:] == (max(sides), max(sides))
+    assert batch.label.ne(255).any()
