@@ -84,9 +84,16 @@ def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def precompute(config: ConfigPath, overrides: Overrides = None) -> None:
+def precompute(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; default: `scale.workers`.")] = 0,
+    dask: Annotated[str, typer.Option(help="Dask scheduler; default: `scale.dask`.")] = "",
+) -> None:
     """Run the teacher over every shard and class prompt that has no embeddings yet."""
-    _run_stage("precompute", config, overrides, stages.MAIN_ROW)
+    spread = [f"scale.workers={workers}"] if workers else []
+    spread += [f"scale.dask={dask}"] if dask else []
+    _run_stage("precompute", config, [*(overrides or ()), *spread], stages.MAIN_ROW)
 
 
 @app.command()

@@ -25,6 +25,10 @@ def prepare(config: Config, workspace: Workspace) -> StageReport:
 
 def precompute(config: Config, workspace: Workspace) -> StageReport:
     """Shards to teacher embeddings, class names to prompt embeddings."""
+    if config.scale.spread:
+        from flows.scale import precompute_spread
+
+        return precompute_spread(config, workspace)
     from teacher.encode import precompute as stage
 
     return stage(config, workspace)

@@ -32,6 +32,7 @@ from pipeline.config_data import (
     StoreConfig,
     TeacherConfig,
 )
+from pipeline.config_scale import ScaleConfig
 from pipeline.config_schedule import NotifyConfig, ScheduleConfig
 from pipeline.config_student import EvaluateConfig, StudentConfig, TrainConfig
 from pipeline.datasets import ADAPTERS
@@ -59,6 +60,7 @@ class Config(Frozen):
     student: StudentConfig = StudentConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    scale: ScaleConfig = ScaleConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     notify: NotifyConfig = NotifyConfig()
     descriptions: DescriptionOptions | None = None
