@@ -16,7 +16,7 @@ from typing import Any
 from flows.report_data import RunRow, Sources, input_files, read_sources, scored_rows
 from pipeline import VERSION
 from pipeline.config import Config
-from pipeline.files import read_json, sha256_file, write_bytes, write_json
+from pipeline.files import AnyPath, read_json, relative, sha256_file, write_bytes, write_json
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest
 from pipeline.stage import StageReport
@@ -68,20 +68,20 @@ def report_is_current(config: Config, workspace: Workspace) -> bool:
 
 
 def _record(
-    rows: Sequence[RunRow], config: Config, root: Path, files: Sequence[Path]
+    rows: Sequence[RunRow], config: Config, root: AnyPath, files: Sequence[AnyPath]
 ) -> dict[str, Any]:
     """What the page is made from: config, rows, files by content, and the code that draws it."""
     code = [*TEMPLATES.iterdir(), *Path(__file__).parent.glob("report*.py")]
     inputs = {
         "config": config.model_dump(mode="json"),
         "rows": [row.run.id for row in rows],
-        "files": {file.relative_to(root).as_posix(): sha256_file(file) for file in files},
+        "files": {relative(file, root): sha256_file(file) for file in files},
         "code": {file.name: sha256_file(file) for file in code},
     }
     return {"schema": SCHEMA, "code_version": VERSION, "inputs": fingerprint(inputs)}
 
 
-def _is_current(folder: Path, record: Mapping[str, Any]) -> bool:
+def _is_current(folder: AnyPath, record: Mapping[str, Any]) -> bool:
     there = (folder / PAGE).is_file() and (folder / RECORD).is_file()
     return there and read_json(folder / RECORD) == record
 

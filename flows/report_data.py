@@ -7,9 +7,9 @@ stores. Writes nothing. `Any2SegError` names the stage to run when the main run 
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from pipeline.codecs import decode_label, decode_picture
 from pipeline.config import Config, dump_config
 from pipeline.datasets.base import RGB
 from pipeline.errors import Any2SegError, MissingTarget
-from pipeline.files import read_json
+from pipeline.files import AnyPath, read_json
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import (
     DATASET,
@@ -138,7 +138,7 @@ def scored_rows(
 
 def input_files(
     rows: Sequence[RunRow], config: Config, workspace: Workspace, manifest: Manifest
-) -> list[Path]:
+) -> list[AnyPath]:
     """Every file that the page is made from, but for the shards, which the manifest vouches for."""
     files = [manifest.folder / name for name in (DATASET, MANIFEST, QUARANTINE)]
     for row in rows:
@@ -224,13 +224,13 @@ def _stores(config: Config, workspace: Workspace) -> dict[str, TargetStore]:
     return stores
 
 
-def _objects(store: TargetStore, shards: Iterable[ShardInfo]) -> Iterator[Path]:
+def _objects(store: TargetStore, shards: Iterable[ShardInfo]) -> Iterator[AnyPath]:
     for shard in shards:
         for output in store.provenance.outputs:
             yield store.array(shard.split, output).object_path(shard.index)
 
 
-def read_refused(dataset: Path) -> list[dict[str, Any]]:
+def read_refused(dataset: AnyPath) -> list[dict[str, Any]]:
     """Rows of the quarantine; none if no sample was ever refused."""
     return read_rows(dataset / QUARANTINE) if (dataset / QUARANTINE).is_file() else []
 
@@ -253,7 +253,7 @@ def read_samples(main: RunRow, manifest: Manifest) -> Iterator[SampleInputs]:
         )
 
 
-def read_inputs(row: Mapping[str, Any], dataset: Path, config: Config) -> dict[str, Any]:
+def read_inputs(row: Mapping[str, Any], dataset: AnyPath, config: Config) -> dict[str, Any]:
     """`arrays` and `label` of one manifest row, read from its shard by byte offset."""
     spans = {m["name"]: (m["offset"], m["num_bytes"]) for m in row["members"]}
     path = shard_path(dataset, row["split"], row["shard"])
@@ -277,7 +277,7 @@ def read_inputs(row: Mapping[str, Any], dataset: Path, config: Config) -> dict[s
 
 
 def read_predictions(
-    folder: Path, modalities: tuple[str, ...]
+    folder: AnyPath, modalities: tuple[str, ...]
 ) -> dict[frozenset[str], NDArray[np.uint8]]:
     """The kept class maps of every single modality and of all of them, where present."""
     subsets = {(name,) for name in modalities} | {modalities}
@@ -285,7 +285,7 @@ def read_predictions(
     for subset in subsets:
         path = folder / f"{'+'.join(subset)}.png"
         if path.is_file():
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(path.read_bytes())) as image:
                 found[frozenset(subset)] = np.array(image)
     return found
 

@@ -7,7 +7,6 @@ the first one that is incomplete and starts a flow only if there is one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from flows.stages import MAIN_ROW, rows
 from pipeline.config import Config
@@ -19,6 +18,7 @@ from pipeline.descriptions import (
     resolve_descriptions,
 )
 from pipeline.errors import DatasetError, MissingTarget
+from pipeline.files import AnyPath
 from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.run import Run, identify, is_finished, steps_done
@@ -41,7 +41,7 @@ def first_missing(config: Config, workspace: Workspace) -> str | None:
     return _outdated_teacher(config, workspace)
 
 
-def report_path(config: Config, workspace: Workspace) -> Path:
+def report_path(config: Config, workspace: Workspace) -> AnyPath:
     """Where the report of this config's main run is, or will be."""
     return identify(config, workspace).folder / "report" / "index.html"
 

@@ -2,8 +2,8 @@
 
 A source tar fits if a chunk is all of its samples in order, each with its own key, and every
 picture is stored as we read it (`pipeline.codecs`), so that nothing of it had to be changed. It is
-linked to the shard's place (copied where links do not reach), byte by byte the same file; its
-sha256 goes into the manifest as always, so that a later change of the original is seen. Extra
+linked to the shard's place (copied where links do not reach, as into an object store), byte by byte
+the same file; its sha256 goes into the manifest as always, so that a later change of the original is seen. Extra
 members are kept. `OSError` if it can be neither linked nor copied.
 """
 
@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.files import fsync_path, make_folder, sha256_file, write_atomic
+from pipeline.files import AnyPath, fsync_path, make_folder, sha256_file, write_atomic
+from pipeline.remote import RemotePath
 from pipeline.shards import MAX_MEMBER_NAME, Span, WrittenShard
 from pipeline.tars import TarSample, list_tar
 
 
-def adopt_tar(path: Path, source: Path, keys: Sequence[str]) -> WrittenShard | None:
+def adopt_tar(path: AnyPath, source: Path, keys: Sequence[str]) -> WrittenShard | None:
     """Make `source` the shard at `path`, or return None if it is not exactly the samples `keys`."""
     samples = list_tar(source)
     if [sample.key for sample in samples] != list(keys) or not all(map(_is_plain, samples)):
@@ -40,11 +41,14 @@ def _spans(sample: TarSample) -> Mapping[str, Span]:
     return {m.ending: Span(m.offset, m.num_bytes) for m in sample.members}
 
 
-def _link_or_copy(source: Path, path: Path) -> None:
+def _link_or_copy(source: Path, path: AnyPath) -> None:
     def copy(file: BinaryIO) -> None:
         with source.open("rb") as original:
             shutil.copyfileobj(original, file)
 
+    if isinstance(path, RemotePath):
+        write_atomic(path, copy)
+        return
     make_folder(path.parent)
     path.unlink(missing_ok=True)
     try:

@@ -40,6 +40,7 @@ from pipeline.datasets.base import DatasetOptions
 from pipeline.errors import ConfigError
 from pipeline.frozen import Frozen
 from pipeline.modalities import ModalitySpec, spec_for
+from pipeline.remote import RemotePath, hide_secrets
 
 Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
 
@@ -49,8 +50,8 @@ class Config(Frozen):
 
     name: str = Name
     """Name of the experiment; begins the run's folder."""
-    workspace: Path = Path("workspace")
-    """Where everything is written."""
+    workspace: Path | str = Path("workspace")
+    """Where everything is written: a folder, or `s3://BUCKET/PREFIX` (`gs://`, `az://`)."""
     seed: NonNegativeInt = 0
     dataset: SerializeAsAny[DatasetOptions]
     modalities: dict[str, ModalityConfig] = Field(min_length=1)
@@ -67,6 +68,16 @@ class Config(Frozen):
     """Scene descriptions, written and embedded by `any2seg describe`; off if left out."""
     compare: dict[str, tuple[str, ...]] = {}
     """Further rows of the report: a name, and the overrides that make it differ from this config."""
+
+    @field_validator("workspace", mode="before")
+    @classmethod
+    def _folder_or_url(cls, value: object) -> object:
+        if isinstance(value, str) and ":/" in value:
+            try:
+                return str(RemotePath.of(value))
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return Path(value) if isinstance(value, str) else value
 
     @field_validator("dataset", mode="before")
     @classmethod
@@ -194,7 +205,9 @@ def _explain(item: Any) -> str:
         return f"{field}: missing"
     message = item["msg"].removeprefix("Value error, ")
     found = item["input"]
-    return f"{field}: {message}" + ("" if isinstance(found, dict) else f" (found {found!r})")
+    if isinstance(found, dict):
+        return f"{field}: {message}"
+    return f"{field}: {message} (found {hide_secrets(repr(found))})"
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:

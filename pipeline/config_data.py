@@ -5,6 +5,7 @@ Plain validated values; `pipeline.config` puts them together and checks across t
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import (
@@ -41,6 +42,10 @@ class StoreConfig(Frozen):
     """Samples a shard and rows a chunk; one writer owns a whole chunk."""
     dtype: Literal["float16", "float32"] = "float16"
     """Stored type of the embeddings."""
+    cache_gb: NonNegativeFloat = 20.0
+    """With a workspace in an object store: gigabytes of local copies (shards, embeddings) at most."""
+    cache_dir: Path | None = None
+    """Where those copies lie; default: the platform's cache folder."""
 
 
 class PrepareConfig(Frozen):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config
 from pipeline.config_data import DescriptionOptions
-from pipeline.files import write_atomic, write_json
+from pipeline.files import AnyPath, write_atomic, write_json
 from pipeline.fingerprint import SHORT, fingerprint
 from pipeline.manifest import Manifest, ShardInfo, read_table
 from pipeline.store_index import look_up, point_to
@@ -40,10 +39,10 @@ _SHA256 = b"shard_sha256"
 class TextStore:
     """The texts of one slot; small, stateless, every call looks at the files."""
 
-    path: Path
+    path: AnyPath
 
     @classmethod
-    def create(cls, root: Path, slot: str, identity: Mapping[str, Any]) -> TextStore:
+    def create(cls, root: AnyPath, slot: str, identity: Mapping[str, Any]) -> TextStore:
         """Make or open the store of `identity` under `root` (`descriptions_root`)."""
         store = cls(root / "texts" / f"{slot}-{fingerprint(identity)[:SHORT]}")
         if not (store.path / PROVENANCE).exists():
@@ -72,11 +71,11 @@ class TextStore:
 
         write_atomic(self._file(shard), write)
 
-    def _file(self, shard: ShardInfo) -> Path:
+    def _file(self, shard: ShardInfo) -> AnyPath:
         return self.path / shard.split / f"{shard.name}.parquet"
 
 
-def descriptions_root(config: Config, workspace: Workspace) -> Path:
+def descriptions_root(config: Config, workspace: Workspace) -> AnyPath:
     """`descriptions/<dataset>`."""
     return workspace.root / "descriptions" / dataset_slug(config)
 

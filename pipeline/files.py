@@ -1,27 +1,40 @@
-"""Durable files: written under a temporary name, synced, then renamed; sha256 of files.
+"""Durable files, on disk or in an object store: a reader never sees half of one.
 
-A reader never sees half a file. A killed writer leaves only a `*.partial` beside it, which
-`sweep_partials` removes; the locks die with their process.
+On disk a file is written under a temporary name, synced, then renamed; a killed writer leaves only
+a `*.partial` beside it, which `sweep_partials` removes, and the locks die with their process. In an
+object store (`RemotePath`) a put is atomic, folders need no making, and a lock is a lease.
+`StorageUnavailable` if a store does not answer; `WorkspaceBusy` if another process holds a lock.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-from pipeline.errors import WorkspaceBusy
+from pipeline.errors import DigestMismatch
+from pipeline.remote import RemotePath
+
+AnyPath = Path | RemotePath
+"""Where something of a workspace lies: a local path, or an object store's."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 PARTIAL_SUFFIX = ".partial"
+REMOTE_THREADS = 32
+"""Requests in flight of `map_paths`: a request waits far longer than it works."""
 
 
-def fsync_path(path: Path) -> None:
+def fsync_path(path: AnyPath) -> None:
     """Flush a file or a directory entry to the disk."""
+    if isinstance(path, RemotePath):
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -29,37 +42,33 @@ def fsync_path(path: Path) -> None:
         os.close(handle)
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: AnyPath) -> None:
     """Create a folder and its parents, so that they survive a power cut."""
-    if not path.is_dir():
+    if isinstance(path, Path) and not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
         fsync_path(path.parent)
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`, which is created empty and stays.
+def locked(path: AnyPath, *, wait: bool) -> Iterator[None]:
+    """Hold the exclusive lock `path`; see `pipeline.lease`.
 
-    `wait=False` raises `WorkspaceBusy` at once if another process holds it.
+    `wait=False` raises `WorkspaceBusy` if another process holds it.
     """
-    make_folder(path.parent)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(handle)
-        raise WorkspaceBusy(
-            f"{path.parent}: another process is writing here. Wait for it to end, then run again."
-        ) from None
-    try:
+    from pipeline.lease import lease
+
+    with lease(path, wait=wait):
         yield
-    finally:
-        os.close(handle)
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Call `write(file)` on a temporary file beside `path`, sync it, rename it into place."""
+def write_atomic(path: AnyPath, write: Callable[[BinaryIO], None]) -> None:
+    """Call `write(file)` on a temporary file, make it durable, then let `path` be that file."""
+    if isinstance(path, RemotePath):
+        buffer = io.BytesIO()
+        write(buffer)
+        path.write(buffer.getvalue())
+        return
     make_folder(path.parent)
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
@@ -73,7 +82,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     fsync_path(path.parent)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: AnyPath, data: bytes) -> None:
     """Write `data` durably and atomically."""
 
     def write(file: BinaryIO) -> None:
@@ -82,31 +91,96 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_atomic(path, write)
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: AnyPath, value: object) -> None:
     """Write `value` as indented JSON with sorted keys, durably and atomically.
 
     A file that says the same already is left alone.
     """
-    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
-    data = (text + "\n").encode()
-    if not path.exists() or path.read_bytes() != data:
+    data = json_bytes(value)
+    try:
+        same = path.read_bytes() == data
+    except FileNotFoundError:
+        same = False
+    if not same:
         write_bytes(path, data)
 
 
-def read_json(path: Path) -> Any:
+def json_bytes(value: object) -> bytes:
+    """`value` as `write_json` writes it. Raises `ValueError` for NaN."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: AnyPath) -> Any:
     """Read a JSON file; `FileNotFoundError` and `json.JSONDecodeError` pass through."""
     return json.loads(path.read_text())
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: AnyPath) -> str:
     """Hex sha256 of a file's bytes, read in blocks."""
+    if isinstance(path, RemotePath):
+        digest = hashlib.sha256()
+        for block in path.blocks():
+            digest.update(block)
+        return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sweep_partials(folder: Path) -> int:
-    """Delete what killed writers left in `folder` (recursively); return how many files went."""
-    partials = list(folder.rglob(f"*{PARTIAL_SUFFIX}")) if folder.is_dir() else []
+def read_range(path: AnyPath, offset: int, num_bytes: int) -> bytes:
+    """`num_bytes` bytes of a file from `offset` on; fewer where the file ends before."""
+    if isinstance(path, RemotePath):
+        return path.read_range(offset, num_bytes)
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        return file.read(num_bytes)
+
+
+def local_copy(path: AnyPath, sha256: str) -> Path:
+    """A local file with the bytes of `path`, whose digest is checked at every call.
+
+    A local path is its own copy; that of a remote one is fetched into the bounded cache. Raises
+    `FileNotFoundError`, or `DigestMismatch` naming the digest found.
+    """
+    from pipeline.shard_cache import fetch
+
+    if isinstance(path, RemotePath):
+        return fetch(path, sha256)
+    found = sha256_file(path)
+    if found != sha256:
+        raise DigestMismatch(str(path), sha256, found)
+    return path
+
+
+def map_paths(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`function` of each item, in order, many at once: for small reads of an object store."""
+    with ThreadPoolExecutor(REMOTE_THREADS) as threads:
+        return list(threads.map(function, items))
+
+
+def find_paths(folder: AnyPath, pattern: str) -> list[AnyPath]:
+    """What `folder.glob(pattern)` finds, in the order of the names."""
+    if isinstance(folder, RemotePath):
+        return [*sorted(folder.glob(pattern))]
+    return [*sorted(folder.glob(pattern))]
+
+
+def relative(path: AnyPath, root: AnyPath) -> str:
+    """The way from `root` down to `path`, with slashes. Raises `ValueError` if it is elsewhere."""
+    if isinstance(path, RemotePath) and isinstance(root, RemotePath):
+        return str(path.relative_to(root))
+    if isinstance(path, Path) and isinstance(root, Path):
+        return path.relative_to(root).as_posix()
+    raise ValueError(f"{path} is not below {root}")
+
+
+def sweep_partials(folder: AnyPath) -> int:
+    """Delete what killed writers left in `folder` (recursively); return how many files went.
+
+    An object store has no such leftovers.
+    """
+    if isinstance(folder, RemotePath) or not folder.is_dir():
+        return 0
+    partials = list(folder.rglob(f"*{PARTIAL_SUFFIX}"))
     for partial in partials:
         partial.unlink(missing_ok=True)
     return len(partials)

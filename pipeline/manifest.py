@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.errors import DatasetError
-from pipeline.files import read_json, write_atomic
+from pipeline.errors import DatasetError, StorageUnavailable
+from pipeline.files import AnyPath, read_json, write_atomic
 from pipeline.fingerprint import fingerprint
 from pipeline.modalities import ModalitySpec
 from pipeline.shards import shard_name
@@ -81,7 +81,7 @@ class ShardInfo:
 
     split: str
     index: int
-    path: Path
+    path: AnyPath
     sha256: str
     keys: tuple[str, ...]
     present: Mapping[str, tuple[bool, ...]]
@@ -103,13 +103,13 @@ class ShardInfo:
 class Manifest:
     """A prepared dataset, read once; nothing here changes it."""
 
-    def __init__(self, folder: Path, rows: Rows, description: Mapping[str, Any]) -> None:
+    def __init__(self, folder: AnyPath, rows: Rows, description: Mapping[str, Any]) -> None:
         self.folder = folder
         self.description = description
         self._rows = rows
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
+    def load(cls, folder: AnyPath) -> Manifest:
         """Read `manifest.parquet` and `dataset.json`. `DatasetError` if they are not there."""
         try:
             rows = read_rows(folder / MANIFEST)
@@ -120,6 +120,8 @@ class Manifest:
                 f"{folder}: expected a prepared dataset, found no {missing}. "
                 "Run `any2seg prepare CONFIG`."
             ) from None
+        except StorageUnavailable:
+            raise
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DatasetError(
                 f"{folder}: {MANIFEST} or {DATASET} cannot be read: {error}. "
@@ -207,34 +209,34 @@ class Manifest:
         return fingerprint(sorted([s.split, s.index, s.sha256] for s in self.all_shards))
 
 
-def shard_path(folder: Path, split: str, index: int) -> Path:
+def shard_path(folder: AnyPath, split: str, index: int) -> AnyPath:
     """The shard's tar; its record and its refusals lie beside it under other endings."""
     return folder / SHARDS / split / f"{shard_name(split, index)}.tar"
 
 
-def record_path(tar: Path) -> Path:
+def record_path(tar: AnyPath) -> AnyPath:
     """The commit record of a shard."""
     return tar.with_suffix(".parquet")
 
 
-def refusals_path(tar: Path) -> Path:
+def refusals_path(tar: AnyPath) -> AnyPath:
     """The refused samples of the chunk of source samples that became this shard."""
     return tar.with_suffix(".refused.parquet")
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: AnyPath) -> Rows:
     """All rows of a Parquet file as dicts."""
     rows: Rows = read_table(path).to_pylist()
     return rows
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: AnyPath) -> pa.Table:
     """A whole Parquet file, read in this thread: Arrow's pools start none that outlive the call."""
     with path.open("rb") as file:
         return pq.ParquetFile(file).read(use_threads=False)
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+def write_rows(path: AnyPath, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write rows as Parquet, durably and atomically."""
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 

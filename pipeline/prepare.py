@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, islice
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
@@ -25,7 +24,7 @@ from pipeline.datasets import open_dataset
 from pipeline.datasets.base import DatasetAdapter, SourceSample
 from pipeline.encoding import Refused, SampleEncoder
 from pipeline.errors import DatasetError
-from pipeline.files import locked, sweep_partials, write_json
+from pipeline.files import AnyPath, locked, sweep_partials, write_json
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import DATASET, QUARANTINE
 from pipeline.parallel import map_in_order
@@ -58,7 +57,7 @@ def prepare(config: Config, workspace: Workspace, *, progress: bool = True) -> S
     _require_unique_keys(listing)
     with locked(folder / LOCK, wait=False):
         sweep_partials(folder)
-        _describe(config, adapter, folder)
+        write_description(config, adapter, folder)
         records = DatasetRecords(folder)
         num_before = records.num_shards
         chunks = plan(listing, records, config.store.shard_size)
@@ -105,7 +104,7 @@ def _write(
     chunks: Sequence[Chunk],
     records: DatasetRecords,
     listing: Listing,
-    folder: Path,
+    folder: AnyPath,
     progress: bool,
 ) -> None:
     samples = [sample for chunk in chunks for sample in chunk.samples]
@@ -122,7 +121,7 @@ def _write(
                 _require_few_refused(config, listing, records, folder)
 
 
-def _describe(config: Config, adapter: DatasetAdapter, folder: Path) -> None:
+def write_description(config: Config, adapter: DatasetAdapter, folder: AnyPath) -> None:
     """Write `dataset.json`; only the palette may change once it is there."""
     identity = dataset_identity(config)
     description = {
@@ -145,7 +144,7 @@ def _failures(listing: Listing, records: DatasetRecords) -> Iterator[Failure]:
                 yield Failure(sample.key, reason)
 
 
-def _details(folder: Path, listing: Listing, records: DatasetRecords) -> dict[str, Any]:
+def _details(folder: AnyPath, listing: Listing, records: DatasetRecords) -> dict[str, Any]:
     listed = {sample.key for samples in listing.values() for sample in samples}
     return {
         "dataset": str(folder),
@@ -165,7 +164,7 @@ def _require_unique_keys(listing: Listing) -> None:
 
 
 def _require_few_refused(
-    config: Config, listing: Listing, records: DatasetRecords, folder: Path
+    config: Config, listing: Listing, records: DatasetRecords, folder: AnyPath
 ) -> None:
     """Stop as soon as it is certain that too much of a split is bad; the reasons are recorded."""
     limit = config.prepare.max_refused

@@ -11,9 +11,9 @@ run.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.datasets import open_dataset
 from pipeline.errors import CorruptTarget, MissingTarget
-from pipeline.files import locked, read_json, sha256_file, sweep_partials, write_json
+from pipeline.files import AnyPath, locked, read_json, sweep_partials, write_json
 from pipeline.fingerprint import SHORT, fingerprint
 from pipeline.store_index import REMEDY, look_up, point_to, slug
 from pipeline.workspace import SCHEMA_VERSION, Workspace
@@ -40,12 +40,12 @@ WHAT = "prompts"
 class PromptStore:
     """One store on disk, complete and immutable."""
 
-    path: Path
+    path: AnyPath
     described: Mapping[str, Any]
     """`provenance.json`: identity, shapes, digests."""
 
     @classmethod
-    def find(cls, root: Path, teacher: str, identity: Mapping[str, Any]) -> PromptStore | None:
+    def find(cls, root: AnyPath, teacher: str, identity: Mapping[str, Any]) -> PromptStore | None:
         """The complete store of `identity` (text weights and tokenizer digests, class names,
         templates) under `root` (`Workspace.prompts`), or None."""
         path = _store_path(root, teacher, identity)
@@ -54,7 +54,7 @@ class PromptStore:
     @classmethod
     def create(
         cls,
-        root: Path,
+        root: AnyPath,
         teacher: str,
         identity: Mapping[str, Any],
         class_embedding: NDArray[np.float32],
@@ -70,7 +70,9 @@ class PromptStore:
             sweep_partials(path)
             if not (path / PROVENANCE).exists():
                 digests = {
-                    name: _array(path, name, array.shape).write_object(0, array)
+                    name: _array(path, name, array.shape)
+                    .write_object(0, array, fingerprint(identity))
+                    .sha256
                     for name, array in arrays.items()
                 }
                 shapes = {name: list(array.shape) for name, array in arrays.items()}
@@ -87,7 +89,7 @@ class PromptStore:
         return cls.open(path)
 
     @classmethod
-    def open(cls, path: Path) -> PromptStore:
+    def open(cls, path: AnyPath) -> PromptStore:
         """Open a complete store. Raises `MissingTarget`, or `CorruptTarget` if damaged."""
         try:
             return cls(path, dict(read_json(path / PROVENANCE)))
@@ -117,14 +119,15 @@ class PromptStore:
     def _read(self, name: str) -> NDArray[np.float32]:
         array = _array(self.path, name, self.described["shapes"][name])
         path = array.object_path(0)
-        found = sha256_file(path) if path.exists() else "no file"
+        data = path.read_bytes() if path.exists() else b""
+        found = hashlib.sha256(data).hexdigest() if data else "no file"
         if found != self.described["objects"][name]:
             raise CorruptTarget(
                 f"{path}: expected sha256 {self.described['objects'][name][:SHORT]} as in "
                 f"{PROVENANCE}, found {found[:SHORT]}. Delete {self.path} and run "
                 "`any2seg precompute CONFIG`."
             )
-        return array.read_object(0)
+        return array.decode(data, str(path))
 
 
 def prompt_request(config: Config, classes: Sequence[str]) -> dict[str, Any]:
@@ -154,10 +157,10 @@ def _classes(config: Config) -> tuple[str, ...]:
     return open_dataset(config.dataset, config.specs()).classes
 
 
-def _store_path(root: Path, teacher: str, identity: Mapping[str, Any]) -> Path:
+def _store_path(root: AnyPath, teacher: str, identity: Mapping[str, Any]) -> AnyPath:
     return root / f"{slug(teacher)}-{fingerprint(identity)[:SHORT]}"
 
 
-def _array(path: Path, name: str, shape: Sequence[int]) -> RowArray:
+def _array(path: AnyPath, name: str, shape: Sequence[int]) -> RowArray:
     """The whole array as one object."""
     return RowArray(path / ARRAYS, name, tuple(shape[1:]), "float32", shape[0])

@@ -21,6 +21,7 @@ from pipeline.adopt import adopt_tar
 from pipeline.datasets.base import SourceSample
 from pipeline.encoding import EncodedSample, Refused
 from pipeline.errors import CorruptShard
+from pipeline.files import AnyPath, find_paths
 from pipeline.manifest import (
     MANIFEST,
     MANIFEST_SCHEMA,
@@ -44,15 +45,15 @@ REFUSED_SUFFIX = ".refused.parquet"
 class DatasetRecords:
     """The commit records of one dataset folder. One process may write at a time (see `locked`)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self._folder = folder
         self._rows: dict[str, dict[str, Any]] = {}
         self._refusals: dict[str, dict[str, Any]] = {}
         self._taken: set[tuple[str, int]] = set()
-        for path in sorted((folder / SHARDS).glob(f"*/*{RECORD_SUFFIX}")):
+        for path in find_paths(folder / SHARDS, f"*/*{RECORD_SUFFIX}"):
             if not path.name.endswith(REFUSED_SUFFIX):
                 self._load_record(path)
-        for path in sorted((folder / SHARDS).glob(f"*/*{REFUSED_SUFFIX}")):
+        for path in find_paths(folder / SHARDS, f"*/*{REFUSED_SUFFIX}"):
             self._load_refusals(path)
 
     @property
@@ -118,7 +119,7 @@ class DatasetRecords:
             pass  # not there, or damaged: it is only put together from the records
         write_rows(path, rows, schema)
 
-    def _load_record(self, path: Path) -> None:
+    def _load_record(self, path: AnyPath) -> None:
         tar = path.with_suffix(".tar")
         if tar.exists():
             self._add(_read(path), [])
@@ -126,7 +127,7 @@ class DatasetRecords:
             # The tar was deleted, as the error about a damaged one advises: make it again.
             path.unlink()
 
-    def _load_refusals(self, path: Path) -> None:
+    def _load_refusals(self, path: AnyPath) -> None:
         rows = _read(path)
         record = path.with_name(path.name.removesuffix(REFUSED_SUFFIX) + RECORD_SUFFIX)
         if record.exists() or rows[0]["shard_rows"] == 0:
@@ -138,7 +139,7 @@ class DatasetRecords:
         self._taken.update((row["split"], row["shard"]) for row in (*rows, *refusals))
 
 
-def _write_tar(path: Path, split: str, index: int, samples: Sequence[EncodedSample]) -> Rows:
+def _write_tar(path: AnyPath, split: str, index: int, samples: Sequence[EncodedSample]) -> Rows:
     written = _adopted(path, samples) or write_shard(path, [(s.key, s.members) for s in samples])
     rows = []
     for row, (sample, spans) in enumerate(zip(samples, written.spans, strict=True)):
@@ -148,7 +149,7 @@ def _write_tar(path: Path, split: str, index: int, samples: Sequence[EncodedSamp
     return [{name: row[name] for name in MANIFEST_SCHEMA.names} for row in rows]
 
 
-def _adopted(path: Path, samples: Sequence[EncodedSample]) -> WrittenShard | None:
+def _adopted(path: AnyPath, samples: Sequence[EncodedSample]) -> WrittenShard | None:
     """The source shard itself as the shard, if it is all of these samples, unchanged."""
     shards = {sample.shard for sample in samples}
     if len(shards) != 1 or "" in shards:
@@ -156,7 +157,7 @@ def _adopted(path: Path, samples: Sequence[EncodedSample]) -> WrittenShard | Non
     return adopt_tar(path, Path(shards.pop()), [sample.key for sample in samples])
 
 
-def _read(path: Path) -> Rows:
+def _read(path: AnyPath) -> Rows:
     try:
         return read_rows(path)
     except (pa.ArrowException, OSError) as error:

@@ -17,8 +17,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import CorruptShard
-from pipeline.files import sha256_file, write_atomic
+from pipeline.errors import CorruptShard, DigestMismatch
+from pipeline.files import AnyPath, local_copy, sha256_file, write_atomic
 
 LABEL = "label"
 WRITTEN, ACCEPTED = "npy.zst", "png"
@@ -61,7 +61,7 @@ class WrittenShard:
     """For each sample in order: member name without the key, to its bytes."""
 
 
-def write_shard(path: Path, samples: Sequence[tuple[str, Mapping[str, bytes]]]) -> WrittenShard:
+def write_shard(path: AnyPath, samples: Sequence[tuple[str, Mapping[str, bytes]]]) -> WrittenShard:
     """Write `(key, {member: bytes})` samples to `path`, durably and atomically."""
     spans: list[dict[str, Span]] = []
 
@@ -85,28 +85,31 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> Span:
     return Span(offset, len(data))
 
 
-def verify_shard(path: Path, sha256: str) -> None:
-    """Raise `CorruptShard` unless the file at `path` has this digest."""
+def local_shard(path: AnyPath, sha256: str) -> Path:
+    """A local file with the shard's bytes, whose digest was compared just now.
+
+    Raises `CorruptShard` unless the shard at `path` has this digest.
+    """
     try:
-        found = sha256_file(path)
+        return local_copy(path, sha256)
     except FileNotFoundError:
         found = "no file"
-    if found != sha256:
-        raise CorruptShard(
-            f"{path}: expected sha256 {sha256[:12]} as in the manifest, found {found[:12]}. Delete "
-            "the file and run `any2seg prepare CONFIG` to make it again from the source."
-        )
+    except DigestMismatch as error:
+        found = error.found
+    raise CorruptShard(
+        f"{path}: expected sha256 {sha256[:12]} as in the manifest, found {found[:12]}. Delete "
+        "the file and run `any2seg prepare CONFIG` to make it again from the source."
+    )
 
 
-def read_shard(path: Path, sha256: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_shard(path: AnyPath, sha256: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The samples of a verified shard: (key, {member name: bytes}), in row order, not decoded.
 
     Raises `CorruptShard` if the file is missing, damaged or not the one that the manifest names.
     """
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    verify_shard(path, sha256)
-    with path.open("rb") as stream:
+    with local_shard(path, sha256).open("rb") as stream:
         files = tar_file_expander([{"url": str(path), "stream": stream}])
         for sample in group_by_keys(files, lcase=False):
             key = sample["__key__"]

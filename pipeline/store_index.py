@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import MissingTarget
-from pipeline.files import read_json, write_json
+from pipeline.files import AnyPath, read_json, relative, write_json
 from pipeline.fingerprint import SHORT, fingerprint
 
 INDEX = "index"
@@ -28,13 +27,13 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", last.lower()).strip("-")[:40] or "teacher"
 
 
-def point_to(root: Path, what: str, request: Mapping[str, Any], store: Path) -> None:
+def point_to(root: AnyPath, what: str, request: Mapping[str, Any], store: AnyPath) -> None:
     """Let `request` lead to `store`, a folder in `root`."""
-    entry = {"request": dict(request), "store": store.relative_to(root).as_posix()}
+    entry = {"request": dict(request), "store": relative(store, root)}
     write_json(_path(root, what, request), entry)
 
 
-def look_up(root: Path, what: str, request: Mapping[str, Any]) -> Path:
+def look_up(root: AnyPath, what: str, request: Mapping[str, Any]) -> AnyPath:
     """The folder that `request` leads to. Raises `MissingTarget`."""
     path = _path(root, what, request)
     try:
@@ -48,5 +47,5 @@ def look_up(root: Path, what: str, request: Mapping[str, Any]) -> Path:
     return store
 
 
-def _path(root: Path, what: str, request: Mapping[str, Any]) -> Path:
+def _path(root: AnyPath, what: str, request: Mapping[str, Any]) -> AnyPath:
     return root / INDEX / f"{what}-{fingerprint(request)[:SHORT]}.json"

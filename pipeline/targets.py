@@ -25,19 +25,30 @@ from pydantic import PositiveInt
 
 from pipeline import VERSION
 from pipeline.config import Config
-from pipeline.errors import CorruptTarget, MissingTarget
-from pipeline.files import locked, read_json, sha256_file, sweep_partials, write_json
+from pipeline.errors import CorruptTarget, DigestMismatch, MissingTarget
+from pipeline.files import (
+    AnyPath,
+    json_bytes,
+    local_copy,
+    locked,
+    read_json,
+    sweep_partials,
+    write_json,
+)
 from pipeline.fingerprint import SHORT, fingerprint, require_same
 from pipeline.frozen import Frozen
 from pipeline.manifest import ShardInfo
+from pipeline.place import Placed
+from pipeline.remote import RemotePath
 from pipeline.store_index import REMEDY, look_up, point_to, slug
-from pipeline.views import VIEW_BOX, ViewSettings
+from pipeline.views import VIEW_BOX, ViewSettings, view_identity
 from pipeline.workspace import SCHEMA_VERSION, Workspace
 from pipeline.zarr_arrays import RowArray, object_exists
 
 PROVENANCE = "provenance.json"
 ARRAYS = "targets.zarr"
 LOCK = ".lock"
+VERSIONS_TAG = "versions"
 EMBEDDING = "embedding"
 PATCH = "patch"
 
@@ -89,17 +100,17 @@ class Coverage:
 class TargetStore:
     """One store on disk. Small, stateless and picklable; every call looks at the files."""
 
-    path: Path
+    path: AnyPath
     provenance: TargetProvenance
 
     @classmethod
-    def planned(cls, root: Path, provenance: TargetProvenance) -> TargetStore:
+    def planned(cls, root: AnyPath, provenance: TargetProvenance) -> TargetStore:
         """The store of `provenance` under `root`, there or not; looks at nothing."""
         name = f"{provenance.modality}-{slug(provenance.teacher)}"
         return cls(root / f"{name}-{provenance.tower_fingerprint[:SHORT]}", provenance)
 
     @classmethod
-    def create(cls, root: Path, provenance: TargetProvenance) -> TargetStore:
+    def create(cls, root: AnyPath, provenance: TargetProvenance) -> TargetStore:
         """Make or open the store of `provenance` under `root` (`Workspace.targets`).
 
         Sweeps what killed writers left. Raises `FingerprintMismatch` if another store is there.
@@ -121,7 +132,7 @@ class TargetStore:
         return store
 
     @classmethod
-    def open(cls, path: Path) -> TargetStore:
+    def open(cls, path: AnyPath) -> TargetStore:
         """Open a store. Raises `MissingTarget` if there is none, `CorruptTarget` if damaged."""
         try:
             described = dict(read_json(path / PROVENANCE))
@@ -161,12 +172,12 @@ class TargetStore:
                 return False
             # A record of other bytes must not vouch for the object that replaces them.
             self._record_path(shard).unlink(missing_ok=True)
-            digests = {
-                name: self.array(shard.split, name).write_object(shard.index, rows)
+            placed = {
+                name: self.array(shard.split, name).write_object(shard.index, rows, shard.sha256)
                 for name, rows in stored.items()
             }
             write_json(self._cost_path(shard), dict(cost))
-            write_json(self._record_path(shard), self._record(shard, digests))
+            self._write_record(shard, placed)
         return True
 
     def is_committed(self, shard: ShardInfo) -> bool:
@@ -194,7 +205,9 @@ class TargetStore:
 
         NaN rows belong to samples that lack the modality. Raises `MissingTarget` or `CorruptTarget`.
         """
-        return self.checked(shard, output).read_object(shard.index)[: shard.num_rows]
+        file = self.local_object(shard, output)
+        rows = self.array(shard.split, output).decode(file.read_bytes(), str(file))
+        return rows[: shard.num_rows]
 
     def objects(self, shard: ShardInfo) -> dict[str, str] | None:
         """Output to sha256 of its committed object; None: the shard is a hole."""
@@ -202,10 +215,11 @@ class TargetStore:
         current = self._is_current(record, shard) and self._objects_exist(shard)
         return dict(record["objects"]) if record is not None and current else None
 
-    def checked(self, shard: ShardInfo, output: str) -> RowArray:
-        """The array of an output, once the shard's object in it has the committed sha256.
+    def local_object(self, shard: ShardInfo, output: str) -> Path:
+        """A local file with an output's committed object, whose sha256 was compared just now.
 
-        Raises `MissingTarget` or `CorruptTarget`.
+        In an object store it is a copy that the bounded cache may delete later. Raises
+        `MissingTarget` or `CorruptTarget`.
         """
         objects = self.objects(shard)
         if objects is None:
@@ -213,16 +227,15 @@ class TargetStore:
                 f"{self.path}: no {self.provenance.modality} {output} of shard {shard.name} with "
                 f"sha256 {shard.sha256[:SHORT]}. {REMEDY}"
             )
-        array = self.array(shard.split, output)
-        path = array.object_path(shard.index)
-        found, wanted = sha256_file(path), objects[output]
-        if found != wanted:
+        path = self.array(shard.split, output).object_path(shard.index)
+        try:
+            return local_copy(path, objects[output])
+        except DigestMismatch as error:
             raise CorruptTarget(
-                f"{path}: expected sha256 {wanted[:SHORT]} as in the commit record, found "
-                f"{found[:SHORT]}. Delete {self._record_path(shard)} and run "
+                f"{path}: expected sha256 {error.wanted[:SHORT]} as in the commit record, found "
+                f"{error.found[:SHORT]}. Delete {self._record_path(shard)} and run "
                 "`any2seg precompute CONFIG` to make it again."
-            )
-        return array
+            ) from None
 
     def cost(self, shard: ShardInfo) -> dict[str, Any]:
         """What the shard cost to make, as given to `commit`; empty if not known."""
@@ -254,6 +267,17 @@ class TargetStore:
                 f"{self.provenance.dtype}, found others. Look at the picture and the tower."
             )
         return rows
+
+    def _write_record(self, shard: ShardInfo, placed: Mapping[str, Placed]) -> None:
+        """Vouch for the objects. In an object store the record is tagged with their versions, so that
+        a glance shows whether another writer replaced one since."""
+        path = self._record_path(shard)
+        record = self._record(shard, {name: it.sha256 for name, it in placed.items()})
+        if isinstance(path, RemotePath):
+            versions = {name: it.etag for name, it in placed.items()}
+            path.write(json_bytes(record), {VERSIONS_TAG: json.dumps(versions, sort_keys=True)})
+        else:
+            write_json(path, record)
 
     def _record(self, shard: ShardInfo, digests: Mapping[str, str]) -> dict[str, Any]:
         return {
@@ -289,17 +313,16 @@ class TargetStore:
         complete = needed <= set(record) and set(record["objects"]) == set(self.provenance.outputs)
         return record if complete else None
 
-    def _record_path(self, shard: ShardInfo) -> Path:
+    def _record_path(self, shard: ShardInfo) -> AnyPath:
         return self.path / "ledger" / shard.split / f"{shard.name}.json"
 
-    def _cost_path(self, shard: ShardInfo) -> Path:
+    def _cost_path(self, shard: ShardInfo) -> AnyPath:
         return self.path / "cost" / shard.split / f"{shard.name}.json"
 
 
 def target_request(config: Config, modality: str) -> dict[str, Any]:
     """Everything that a config says about a modality's targets; no weights are looked at."""
     spec, teacher = config.specs()[modality], config.teacher
-    views = ViewSettings.of(config)
     request = {
         "schema": SCHEMA_VERSION,
         "teacher": teacher.name,
@@ -313,7 +336,7 @@ def target_request(config: Config, modality: str) -> dict[str, Any]:
         "antialias": teacher.antialias,
         "dtype": config.store.dtype,
     }
-    return request | {"views": views.identity()} if views else request
+    return request | view_identity(ViewSettings.of(config))
 
 
 def point_to_store(config: Config, workspace: Workspace, store: TargetStore) -> None:

@@ -13,7 +13,9 @@ imported. Raises `MissingTarget`, `CorruptTarget` and `CorruptShard`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -68,7 +70,7 @@ class CachedTeacher:
     stores: Mapping[str, TargetStore]
     """One store a modality."""
     outputs: tuple[str, ...] = (EMBEDDING,)
-    _checked: set[tuple[str, str]] = field(default_factory=set, compare=False, repr=False)
+    _checked: dict[tuple[str, str], Path] = field(default_factory=dict, compare=False, repr=False)
     """(Store, digest) of the dense objects that this process has checked whole."""
 
     @classmethod
@@ -117,12 +119,13 @@ class CachedTeacher:
         }
 
     def _dense(self, store: TargetStore, shard: ShardInfo) -> Rows:
-        digest = (store.objects(shard) or {}).get(PATCH, "")
+        place = (str(store.path), (store.objects(shard) or {}).get(PATCH, ""))
         array = store.array(shard.split, PATCH)
-        if (str(store.path), digest) not in self._checked:
-            array = store.checked(shard, PATCH)
-            self._checked.add((str(store.path), digest))
-        return array.open_rows(shard.index)
+        if place in self._checked:
+            with suppress(FileNotFoundError):  # a copy that left the bounded cache since
+                return array.open_rows(self._checked[place])
+        self._checked[place] = store.local_object(shard, PATCH)
+        return array.open_rows(self._checked[place])
 
     def holes(self, shard: ShardInfo) -> Mapping[str, frozenset[str]]:
         """See `TeacherSource`. A sample's answer is missing if its shard's is, or if its embedding

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from pipeline.config import Config
-from pipeline.errors import ConfigError
+from pipeline.files import AnyPath
 from pipeline.fingerprint import SHORT, fingerprint
+from pipeline.remote import CacheSettings, RemotePath
 from pipeline.shards import WRITTEN
 
 SCHEMA_VERSION = 1
@@ -36,36 +39,42 @@ def dataset_slug(config: Config) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The folder that holds every artefact."""
+    """The folder, or the prefix in an object store, that holds every artefact."""
 
-    root: Path
+    root: AnyPath
 
     @classmethod
     def of(cls, config: Config) -> Workspace:
-        """The config's workspace. Raises `ConfigError` for a URL: only local paths are supported."""
-        if "://" in str(config.workspace) or ":/" in str(config.workspace):
-            raise ConfigError(f"workspace: expected a local path, found {config.workspace}")
-        return cls(config.workspace.resolve())
+        """The config's workspace. Raises `ConfigError` for a URL that is none of an object store."""
+        if isinstance(config.workspace, Path):
+            return cls(config.workspace.resolve())
+        folder = config.store.cache_dir or _platform_cache()
+        cache = CacheSettings(folder.resolve(), int(config.store.cache_gb * 1e9))
+        return cls(RemotePath.of(config.workspace, cache))
 
-    def dataset(self, config: Config) -> Path:
+    def dataset(self, config: Config) -> AnyPath:
         """`datasets/<adapter>-<fp>`: dataset.json, shards, manifest.parquet, quarantine.parquet."""
         return self.root / "datasets" / dataset_slug(config)
 
-    def targets(self, config: Config) -> Path:
+    def targets(self, config: Config) -> AnyPath:
         """`targets/<adapter>-<fp>`: one store per modality and tower fingerprint."""
         return self.root / "targets" / dataset_slug(config)
 
     @property
-    def prompts(self) -> Path:
+    def prompts(self) -> AnyPath:
         """`prompts`: one store per prompt fingerprint."""
         return self.root / "prompts"
 
     @property
-    def runs(self) -> Path:
+    def runs(self) -> AnyPath:
         """`runs`: one folder per run id."""
         return self.root / "runs"
 
     @property
     def cache(self) -> Path:
-        """`cache`: what may be deleted at any time (weight digests)."""
-        return self.root / "cache"
+        """`cache`: what may be deleted at any time (weight digests); always a local folder."""
+        return self.root / "cache" if isinstance(self.root, Path) else _platform_cache()
+
+
+def _platform_cache() -> Path:
+    return user_cache_path("any2seg")

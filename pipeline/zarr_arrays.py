@@ -1,16 +1,18 @@
 """Zarr arrays as our stores use them: raw little-endian bytes with crc32c, NaN where nothing was
 written.
 
-One object (file) holds `object_rows` rows; dense arrays cut it into inner chunks of `DENSE_ROWS`
-rows. Objects are written whole and synced; half an object is never visible. Reading a damaged
-object raises `CorruptTarget`. zarr itself is imported on first use.
+One object holds `object_rows` rows; dense arrays cut it into inner chunks of `DENSE_ROWS` rows. An
+object is encoded by zarr in memory and then written whole, the same way to a disk and to an object
+store; half an object is never visible. Metadata only ever grows: on disk under the store's lock, in
+an object store by compare-and-swap. Reading a damaged object raises `CorruptTarget`. zarr itself is
+imported on first use.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import mmap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,138 +21,198 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CorruptTarget
-from pipeline.files import fsync_path, sha256_file
+from pipeline.files import AnyPath, write_bytes
+from pipeline.place import Placed, place
+from pipeline.remote import RemotePath
 
 DENSE_ROWS = 16
 """Rows of an inner chunk of a dense array: larger ones make reading one row slow."""
-WRITE_ALL: Any = {"write_empty_chunks": True}
-"""Objects that are NaN throughout must exist too: a missing one is a hole."""
+METADATA = "zarr.json"
 
 
 @dataclass(frozen=True, slots=True)
 class RowArray:
     """One array of rows in a Zarr folder, e.g. `train/embedding` with rows of shape (D,)."""
 
-    folder: Path
+    folder: AnyPath
     """The `*.zarr` folder."""
     name: str
     row_shape: tuple[int, ...]
     dtype: str
     object_rows: int
 
-    def object_path(self, index: int) -> Path:
+    def object_path(self, index: int) -> AnyPath:
         """The file that holds rows `index * object_rows` and on."""
         return self.folder.joinpath(self.name, "c", str(index), *("0" for _ in self.row_shape))
 
-    def write_object(self, index: int, rows: NDArray[Any]) -> str:
+    def write_object(self, index: int, rows: NDArray[Any], made_from: str = "") -> Placed:
         """Write at most `object_rows` rows as object `index`, durably; the rest of it is NaN.
 
-        The object is read back and compared. Returns the hex sha256 of its bytes on disk. Not safe
-        against a second writer of the same array: hold a lock. Raises `CorruptTarget`.
+        The object is read back and compared. On disk, hold a lock against a second writer of the
+        array; see `pipeline.place` for object stores, where the object of another writer that was
+        also `made_from` this shard stays. Raises `CorruptTarget`.
         """
-        block = np.full((self.object_rows, *self.row_shape), np.nan, dtype=self.dtype)
-        block[: len(rows)] = rows
-        array = self._grown(index + 1)
-        array[self._span(index)] = block
-        _sync(self.object_path(index), self.folder / self.name)
-        if self.read_object(index).tobytes() != block.tobytes():
-            raise CorruptTarget(f"{self.object_path(index)}: read back other numbers than written")
-        return sha256_file(self.object_path(index))
+        self._grow(index + 1)
+        return place(self.object_path(index), self.encode(rows), made_from)
 
     def read_object(self, index: int) -> NDArray[Any]:
-        """(object_rows, *row_shape) rows of one object. Raises `CorruptTarget`."""
-        import zarr
+        """(object_rows, *row_shape) rows of one object; NaN where there is none.
 
-        with self._reading(index):
-            array = zarr.open_array(self.folder, path=self.name, mode="r")
-            return np.asarray(array[self._span(index)])
-
-    def open_rows(self, index: int) -> ObjectRows:
-        """The rows of one object, each read when it is asked for. Raises `CorruptTarget`."""
-        import zarr
-
-        with self._reading(index):
-            array = zarr.open_array(self.folder, path=self.name, mode="r")
-        return ObjectRows(self, array, index)
-
-    @contextmanager
-    def _reading(self, index: int) -> Iterator[None]:
+        Raises `CorruptTarget`.
+        """
+        path = self.object_path(index)
         try:
-            yield
-        except (ValueError, RuntimeError, OSError, KeyError, IndexError) as error:
-            raise CorruptTarget(
-                f"{self.object_path(index)}: expected a whole Zarr object, found: {error}. Run "
-                "`any2seg precompute CONFIG` to make it again."
-            ) from error
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return self._block(np.empty((0, *self.row_shape)))
+        return self.decode(data, str(path))
 
-    def _span(self, index: int) -> slice:
-        return slice(index * self.object_rows, (index + 1) * self.object_rows)
+    def encode(self, rows: NDArray[Any]) -> bytes:
+        """The bytes of an object that holds these rows and then NaN."""
+        chunks: dict[str, Any] = {}
+        _create(chunks, self, 1)[:] = self._block(rows)
+        return bytes(chunks[self._chunk()].to_bytes())
 
-    def _grown(self, num_objects: int) -> Any:
-        """The array, opened for writing, created or enlarged to hold `num_objects` objects."""
-        import zarr
+    def decode(self, data: bytes, where: str) -> NDArray[Any]:
+        """(object_rows, *row_shape) rows of an object's bytes, checksums verified.
 
-        if not (self.folder / self.name / "zarr.json").exists():
-            self._create(num_objects)
-        array = zarr.open_array(self.folder, path=self.name, mode="r+")
-        rows = num_objects * self.object_rows
-        if array.shape[0] < rows:
-            array.resize((rows, *self.row_shape))
-        return array.with_config(WRITE_ALL)  # `open_array` ignores a `config`
+        `where` is the object's name in `CorruptTarget`.
+        """
+        return self._rows(data, where)[:]
 
-    def _create(self, num_objects: int) -> None:
-        import zarr
-        from zarr.codecs import BytesCodec, Crc32cCodec
+    def open_rows(self, file: Path) -> ObjectRows:
+        """The rows of an object in a local file, each read when it is asked for.
 
-        dense = len(self.row_shape) > 1 and self.object_rows % DENSE_ROWS == 0
-        object_shape = (self.object_rows, *self.row_shape)
-        zarr.create_array(
-            self.folder,
-            name=self.name,
-            shape=(num_objects * self.object_rows, *self.row_shape),
-            dtype=self.dtype,
-            chunks=(DENSE_ROWS, *self.row_shape) if dense else object_shape,
-            shards=object_shape if dense else None,
-            serializer=BytesCodec(endian="little"),
-            compressors=[Crc32cCodec()],
-            fill_value=np.nan,
-            config=WRITE_ALL,
-            overwrite=True,
-        )
-        _sync(self.folder / self.name, self.folder.parent)
+        Raises `FileNotFoundError`, `CorruptTarget`.
+        """
+        with file.open("rb") as opened:
+            if not file.stat().st_size:
+                raise _corrupt(str(file), "an empty file")
+            return self._rows(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), str(file))
+
+    def _rows(self, data: Any, where: str) -> ObjectRows:
+        from zarr.core.buffer.cpu import Buffer
+
+        chunks: dict[str, Any] = {}
+        array = _create(chunks, self, 1)
+        chunks[self._chunk()] = Buffer.from_bytes(data)
+        return ObjectRows(array, where)
+
+    def _block(self, rows: Any) -> NDArray[Any]:
+        block = np.full((self.object_rows, *self.row_shape), np.nan, dtype=self.dtype)
+        block[: len(rows)] = rows
+        return block
+
+    def _chunk(self) -> str:
+        return "/".join([self.name, "c", "0", *("0" for _ in self.row_shape)])
+
+    def _grow(self, num_objects: int) -> None:
+        """Let the metadata cover `num_objects` objects."""
+        documents = _documents(self, num_objects)
+        array = f"{self.name}/{METADATA}"
+        for name, data in documents.items():
+            if name != array:
+                _write_new(self.folder / name, data)
+        _grow_metadata(self.folder / array, documents[array])
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRows:
-    """Rows of one object in an open array. A row's inner chunk is read and its crc32c checked each
-    time; nothing is kept."""
+    """Rows of one object. A row's inner chunk is read and its crc32c checked each time; nothing is
+    kept."""
 
-    source: RowArray
     array: Any
-    """The open Zarr array."""
-    index: int
+    """The open Zarr array of one object."""
+    where: str
 
-    def __getitem__(self, place: int | tuple[int, int]) -> NDArray[Any]:
-        """Row `place`, or (row, view): entry `view` of the row. Raises `CorruptTarget`."""
-        row, *rest = place if isinstance(place, tuple) else (place,)
-        with self.source._reading(self.index):
-            return np.asarray(self.array[(self.index * self.source.object_rows + row, *rest)])
+    def __getitem__(self, place: int | slice | tuple[int, int]) -> NDArray[Any]:
+        """Row `place`, rows `place`, or (row, view): entry `view` of a row. Raises `CorruptTarget`."""
+        try:
+            return np.asarray(self.array[place])
+        except (ValueError, RuntimeError, KeyError, IndexError) as error:
+            raise _corrupt(self.where, str(error)) from error
 
 
-def _sync(path: Path, top: Path) -> None:
-    """Sync `path` and the folders from there up to `top`, with their Zarr metadata."""
+def _corrupt(where: str, found: str) -> CorruptTarget:
+    return CorruptTarget(
+        f"{where}: expected a whole Zarr object, found: {found}. Run `any2seg precompute CONFIG` to "
+        "make it again."
+    )
+
+
+def _create(chunks: dict[str, Any], array: RowArray, num_objects: int) -> Any:
+    """A new Zarr array over the dict `chunks`: name to bytes."""
+    import zarr
+    from zarr.codecs import BytesCodec, Crc32cCodec
+    from zarr.storage import MemoryStore
+
+    dense = len(array.row_shape) > 1 and array.object_rows % DENSE_ROWS == 0
+    object_shape = (array.object_rows, *array.row_shape)
+    return zarr.create_array(
+        MemoryStore(chunks),
+        name=array.name,
+        shape=(num_objects * array.object_rows, *array.row_shape),
+        dtype=array.dtype,
+        chunks=(DENSE_ROWS, *array.row_shape) if dense else object_shape,
+        shards=object_shape if dense else None,
+        serializer=BytesCodec(endian="little"),
+        compressors=[Crc32cCodec()],
+        fill_value=np.nan,
+        # Objects that are NaN throughout must exist too: a missing one is a hole.
+        config={"write_empty_chunks": True},
+    )
+
+
+def _documents(array: RowArray, num_objects: int) -> Mapping[str, bytes]:
+    """Zarr's metadata of the array and the groups around it: name to bytes."""
+    documents: dict[str, Any] = {}
+    _create(documents, array, num_objects)
+    return {name: bytes(buffer.to_bytes()) for name, buffer in documents.items()}
+
+
+def _write_new(path: AnyPath, data: bytes) -> None:
+    """Write a document that never changes, if it is not there."""
+    if not path.exists():
+        write_bytes(path, data)
+
+
+def _grow_metadata(path: AnyPath, wanted: bytes) -> None:
+    """Replace an array's document by a longer one's, unless it is as long already."""
     while True:
-        fsync_path(path)
-        if (path / "zarr.json").exists():
-            fsync_path(path / "zarr.json")
-        if path == top:
+        found, etag = _read(path)
+        if found is not None and _num_rows(found, path) >= _num_rows(wanted, path):
             return
-        path = path.parent
+        if not isinstance(path, RemotePath):
+            write_bytes(path, wanted)
+        elif path.write_if(etag, wanted) is None:
+            continue  # another writer was first: look again
+        return
 
 
-def object_exists(path: Path) -> bool:
+def _read(path: AnyPath) -> tuple[bytes | None, str | None]:
+    """An array's document, and in an object store its version; (None, None) if there is none."""
+    try:
+        if not isinstance(path, RemotePath):
+            return path.read_bytes(), None
+        tagged = path.read_tagged()
+    except FileNotFoundError:
+        return None, None
+    return tagged.data, tagged.etag
+
+
+def _num_rows(document: bytes, path: AnyPath) -> int:
+    try:
+        return int(json.loads(document)["shape"][0])
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise CorruptTarget(
+            f"{path}: expected the metadata of a Zarr array. Delete it and run "
+            "`any2seg precompute CONFIG` to write it again."
+        ) from None
+
+
+def object_exists(path: AnyPath) -> bool:
     """Whether an object's file is there and not empty."""
     try:
-        return os.stat(path).st_size > 0
+        return path.stat().st_size > 0
     except FileNotFoundError:
         return False

@@ -10,7 +10,9 @@ modalities asked for are read and decoded. Writes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,7 +23,7 @@ from pipeline.errors import CorruptShard, DatasetError
 from pipeline.files import AnyPath
 from pipeline.manifest import Manifest, ShardInfo
 from pipeline.modalities import ModalitySpec
-from pipeline.shards import LABEL, stored_member, verify_shard
+from pipeline.shards import LABEL, local_shard, stored_member
 
 TAR_BLOCK_BYTES = 512
 TAR_NAME_BYTES = 100
@@ -81,19 +83,16 @@ def list_samples(manifest: Manifest, split: str, modalities: Sequence[str]) -> l
 
 @dataclass
 class SampleReader:
-    """Reads and decodes samples; remembers which shards this process has verified."""
+    """Reads and decodes samples; remembers the verified local file of each shard."""
 
     specs: Mapping[str, ModalitySpec]
-    _verified: set[AnyPath] = field(default_factory=set)
+    _copies: dict[AnyPath, Path] = field(default_factory=dict)
 
     def read(self, ref: SampleRef) -> Decoded:
         """The present modalities and the label of one sample. Raises `CorruptShard`."""
         path = ref.shard.path
-        if path not in self._verified:
-            verify_shard(path, ref.shard.sha256)
-            self._verified.add(path)
         arrays = {}
-        with path.open("rb", buffering=0) as file:
+        with self._open(ref.shard) as file:
             for (name, spec), present in zip(self.specs.items(), ref.present, strict=True):
                 if present:
                     member = stored_member(name, ref.spans)
@@ -103,6 +102,14 @@ class SampleReader:
             data = read_member(file, ref, member)
         label = decode_label(data, f"{path}: {ref.key}.{member}")
         return Decoded(arrays, label)
+
+    def _open(self, shard: ShardInfo) -> BinaryIO:
+        """The shard, verified when this process first opens it."""
+        if shard.path in self._copies:
+            with suppress(FileNotFoundError):  # a copy that left the bounded cache since
+                return self._copies[shard.path].open("rb", buffering=0)
+        self._copies[shard.path] = local_shard(shard.path, shard.sha256)
+        return self._copies[shard.path].open("rb", buffering=0)
 
 
 def read_member(file: BinaryIO, ref: SampleRef, member: str) -> bytes:

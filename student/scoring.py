@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from pipeline.codecs import encode_png
 from pipeline.config import Config
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.errors import CheckpointError, DatasetError
-from pipeline.files import sha256_file, write_bytes
+from pipeline.files import AnyPath, sha256_file, write_bytes
 from pipeline.manifest import Manifest
 from pipeline.modalities import ModalitySpec
 from pipeline.progress import progress_bar
@@ -192,7 +191,7 @@ def _count(
 
 
 def _write_pictures(
-    folder: Path,
+    folder: AnyPath,
     batch: Batch,
     shown: set[str],
     subsets: Sequence[Subset],

@@ -145,12 +145,16 @@ def make_source(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., Config]:
-    """`make_config("store.shard_size=2", workspace="ws")`: the config of `tmp_path/source`."""
+    """`make_config("store.shard_size=2", workspace="ws")`: the config of `tmp_path/source`.
+
+    The workspace is a folder in `tmp_path` or a URL.
+    """
 
     def make(*overrides: str, workspace: str = "ws") -> Config:
         path = tmp_path / "small.toml"
         path.write_text(CONFIG)
-        return load_config(path, [*overrides, f"workspace={tmp_path / workspace}"])
+        where = workspace if ":/" in workspace else tmp_path / workspace
+        return load_config(path, [*overrides, f"workspace={where}"])
 
     return make
 

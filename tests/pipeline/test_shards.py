@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import CorruptShard
 from pipeline.files import sha256_file
-from pipeline.shards import read_shard, shard_name, verify_shard, write_shard
+from pipeline.shards import local_shard, read_shard, shard_name, write_shard
 
 SAMPLES = [
     (f"train_{n:03d}", {"rgb.png": bytes([n]) * 700, "label.png": b"l", "meta.json": b"{}"})
@@ -76,10 +76,10 @@ def test_a_flipped_byte_or_a_missing_file_is_refused(tmp_path: Path) -> None:
     data[600] ^= 1
     path.write_bytes(data)
     with pytest.raises(CorruptShard, match="found "):
-        verify_shard(path, written.sha256)
+        local_shard(path, written.sha256)
     path.unlink()
     with pytest.raises(CorruptShard, match="found no file"):
-        verify_shard(path, written.sha256)
+        local_shard(path, written.sha256)
 
 
 def test_a_member_name_never_becomes_a_path(tmp_path: Path) -> None:

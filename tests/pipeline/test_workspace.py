@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config
+from pipeline.config import Config, dump_config, load_config
 from pipeline.errors import ConfigError
 from pipeline.workspace import Workspace, dataset_identity, dataset_slug
 
@@ -43,8 +43,30 @@ def test_what_changes_no_stored_byte_does_not(make_config: MakeConfig, override:
     assert dataset_identity(make_config(override)) == dataset_identity(make_config())
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/x", "https://host/x"])
-def test_a_url_is_refused_by_name(make_config: MakeConfig, url: str) -> None:
-    config = make_config().model_copy(update={"workspace": Path(url)})
-    with pytest.raises(ConfigError, match="workspace: expected a local path, found"):
-        Workspace.of(config)
+@pytest.mark.parametrize("url", ["s3://bucket/x", "gs://bucket/x", "az://container/x/y"])
+def test_an_object_store_is_named_by_its_url(make_config: MakeConfig, url: str) -> None:
+    config = make_config(workspace=f"{url}/")
+    assert str(Workspace.of(config).root) == url
+    assert str(Workspace.of(config).runs) == f"{url}/runs"
+    assert isinstance(Workspace.of(config).cache, Path)
+
+
+@pytest.mark.parametrize("url", ["https://host/x", "s3:/bucket/x", "s3://", "s3://b/../c"])
+def test_other_urls_are_refused(make_config: MakeConfig, url: str) -> None:
+    with pytest.raises(ConfigError, match="workspace: .*expected"):
+        make_config(workspace=url)
+
+
+@pytest.mark.parametrize("url", ["s3://me:Secret@bucket/x", "s3://bucket/x?sig=Secret"])
+def test_a_url_with_credentials_is_refused_without_repeating_them(
+    make_config: MakeConfig, url: str
+) -> None:
+    with pytest.raises(ConfigError, match="AWS_ACCESS_KEY_ID") as refusal:
+        make_config(workspace=url)
+    assert "Secret" not in str(refusal.value)
+
+
+def test_a_url_survives_being_written_to_a_run(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config("store.cache_gb=1.5", workspace="s3://bucket/x")
+    (tmp_path / "config.toml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.toml") == config

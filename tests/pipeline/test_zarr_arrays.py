@@ -31,7 +31,7 @@ def test_write_returns_the_digest_of_the_file_and_read_gives_the_rows(
     tmp_path: Path, row_shape: tuple[int, ...]
 ) -> None:
     made, wanted = array(tmp_path, row_shape), rows(20, row_shape)
-    assert made.write_object(1, wanted) == sha256_file(made.object_path(1))
+    assert made.write_object(1, wanted).sha256 == sha256_file(made.object_path(1))
     found = made.read_object(1)
     np.testing.assert_array_equal(found[:20], wanted)
     assert np.isnan(found[20:]).all()
@@ -101,11 +101,30 @@ def test_rows_of_nan_and_zeros_are_written(tmp_path: Path) -> None:
         assert object_exists(made.object_path(index))
 
 
-def test_missing_or_damaged_metadata_is_corrupt(tmp_path: Path) -> None:
+def test_damaged_metadata_is_not_overwritten_but_named(tmp_path: Path) -> None:
     made = array(tmp_path)
-    with pytest.raises(CorruptTarget, match="precompute"):
-        made.read_object(0)
     made.write_object(0, rows(32, FLAT))
     (made.folder / made.name / "zarr.json").write_text("{")
-    with pytest.raises(CorruptTarget, match="expected a whole Zarr object"):
-        made.read_object(0)
+    with pytest.raises(CorruptTarget, match="expected the metadata of a Zarr array"):
+        made.write_object(1, rows(32, FLAT))
+
+
+@pytest.mark.parametrize("row_shape", [FLAT, DENSE])
+def test_every_flipped_byte_of_an_object_is_seen(
+    tmp_path: Path, row_shape: tuple[int, ...]
+) -> None:
+    made = array(tmp_path, row_shape)
+    whole = made.encode(rows(32, row_shape))
+    for place in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        with pytest.raises(CorruptTarget, match="here: expected a whole Zarr object"):
+            made.decode(bytes(damaged), "here")
+
+
+def test_rows_of_a_local_file_are_read_one_by_one(tmp_path: Path) -> None:
+    made, wanted = array(tmp_path, DENSE), rows(32, DENSE)
+    made.write_object(0, wanted)
+    opened = made.open_rows(made.object_path(0))
+    np.testing.assert_array_equal(opened[17], wanted[17])
+    np.testing.assert_array_equal(opened[5, 1], wanted[5, 1])
