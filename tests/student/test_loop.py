@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.config_student import TrainConfig
-from pipeline.errors import Any2SegError
+from pipeline.errors import Any2SegError, MissingTarget
 from pipeline.manifest import Manifest
+from pipeline.targets import resolve
 from pipeline.workspace import Workspace
 from student.loop import Trainer, draw_subsets, learning_rate
 from student.run import identify
+from student.train import train
 
 
 def test_schedule_warms_up_and_ends_at_zero():
@@ -88,3 +92,55 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(trainer):
     batch = next(made.batches(0))
     with pytest.raises(Any2SegError, match=r"step 1 is nan.*lower train\.lr"):
         made.step(batch, 0.0)
+
+
+@pytest.mark.parametrize(("policy", "used"), [("skip", 8), ("mask", 12)])
+def test_a_run_with_holes_says_what_became_of_its_samples(fresh, make_config, policy, used, capsys):
+    whole = make_config(fresh)
+    workspace = Workspace.of(whole)
+    store = resolve(whole, workspace, "depth")
+    (store.path / "ledger/train/train-000002.json").unlink()
+    with pytest.raises(MissingTarget, match="1 of 3 shards have no depth"):
+        train(whole, workspace, progress=False)
+    settings = whole.train.model_copy(update={"missing_targets": policy, "steps": 2})
+    config = whole.model_copy(update={"train": settings})
+    report = train(config, workspace)
+    run = identify(config, workspace)
+    noted = json.loads((run.folder / "run.json").read_text())["missing_targets"]
+    assert noted == {
+        "policy": policy,
+        "joined": used,
+        "skipped": 12 - used,
+        "masked": 4 if policy == "mask" else 0,
+        "holes": {"depth": 4},
+    }
+    assert "4 of 12 samples" in report.details["missing_targets"]
+    assert report.details["missing_targets"] in capsys.readouterr().err
+    # Once the hole is filled, the samples are others: that is another run.
+    rows = np.ones((4, 16)) / 4
+    store.commit(
+        Manifest.load(workspace.dataset(config)).shards("train")[2],
+        {"embedding": rows, "patch": np.stack([rows] * 4, axis=1)},
+        {},
+    )
+    assert identify(config, workspace).id != run.id
+
+
+def test_a_student_trains_on_views_with_every_term(tmp_path, make_config, make_workspace):
+    teacher = {"outputs": ["embedding", "patch"], "views": 2}
+    plain = make_config(tmp_path / "w", teacher=teacher)
+    config = plain.model_copy(
+        update={"train": plain.train.model_copy(update={"crop_px": 32, "steps": 2})}
+    )
+    workspace = make_workspace(config)
+    manifest = Manifest.load(workspace.dataset(config))
+    run = identify(config, workspace, manifest)
+    assert run.identity["views"]["number"] == 2
+    trainer = Trainer(config, workspace, manifest, run)
+    batch = next(trainer.batches(0))
+    assert batch.label.shape[1:] == (32, 32)
+    terms = trainer.losses(batch)
+    assert all(terms[name] > 0 for name in ("inter", "language", "intra", "dense"))
+    untaught = trainer.losses(replace(batch, taught=torch.zeros_like(batch.taught)))
+    assert not any(untaught[name].any() for name in ("inter", "language", "dense"))
+    assert torch.equal(untaught["ce"], terms["ce"])
