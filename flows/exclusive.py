@@ -1,23 +1,21 @@
-"""One writing flow per workspace: a lock that says who holds it.
+"""One writing flow per workspace: a lease that says which flow run holds it.
 
-A second flow does not wait and does not fail: it ends as `Skipped` and names the holder. The lock dies
-with its process, so a killed flow never blocks the next one.
+A second flow does not wait and does not fail: it ends as `Skipped` and names the holder. On disk the
+lease dies with its process; in an object store it is taken over once its holder is silent for the
+lease's time to live. So a killed flow never blocks the next one for long.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
-from typing import Any
 
 from pipeline.errors import WorkspaceBusy
-from pipeline.files import locked, read_json, write_json
+from pipeline.files import read_json, write_json
+from pipeline.lease import lease
 from pipeline.workspace import Workspace
 
-LOCK, HOLDER = "flow.lock", "flow.json"
+LEASE, HOLDER = "flow.lock", "flow.json"
 
 
 @contextmanager
@@ -26,17 +24,9 @@ def only_writer(workspace: Workspace, flow_run: str) -> Iterator[None]:
     holder = workspace.root / HOLDER
     with ExitStack() as held:
         try:
-            held.enter_context(locked(workspace.root / LOCK, wait=False))
-        except WorkspaceBusy:
-            raise WorkspaceBusy(_who(workspace, read_json(holder))) from None
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        who = {"run": flow_run, "host": socket.gethostname(), "pid": os.getpid()}
-        write_json(holder, who | {"since": since})
+            held.enter_context(lease(workspace.root / LEASE, wait=False))
+        except WorkspaceBusy as busy:
+            name = read_json(holder)["flow_run"] if holder.exists() else "just starting"
+            raise WorkspaceBusy(f"flow run {name!r} holds the workspace. {busy}") from None
+        write_json(holder, {"flow_run": flow_run})
         yield
-
-
-def _who(workspace: Workspace, holder: dict[str, Any]) -> str:
-    return (
-        f"{workspace.root}: held by flow run {holder['run']!r} (process {holder['pid']} on "
-        f"{holder['host']}, since {holder['since']}). Wait for it to end, then run again."
-    )

@@ -13,15 +13,20 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed
 
 from flows import stages
+from flows.artifacts import PassProgress, show_coverage, show_pictures, show_scores
+from flows.encoding import EncodingProcess
 from flows.failure import StageFailed
 from flows.operate import Operation
-from flows.tasks import run_stage, run_training
+from flows.tasks import encode_range, run_stage, run_training
 from flows.triggers import Decision
 from pipeline.errors import MissingTarget
 from pipeline.manifest import Manifest
 from pipeline.prompts_store import resolve_prompts
 from pipeline.teacher_source import CachedTeacher
 from student.run import reads_prompts, reads_targets
+from teacher.plan import plan_towers, plan_units, split_units
+
+MIN_RANGES, UNITS_PER_RANGE, MAX_RANGES = 8, 64, 100
 
 Reports = dict[str, Any]
 """Stage to its report as JSON; for a stage of every row, row to report."""
@@ -29,8 +34,46 @@ Reports = dict[str, Any]
 
 def teach(operation: Operation) -> Reports:
     """Bring shards, teacher targets and (if asked for) descriptions up to date."""
-    names = ["prepare", "precompute", *(["describe"] if operation.config.descriptions else [])]
-    return {name: _stage(operation, name) for name in names}
+    reports = {"prepare": _stage(operation, "prepare"), "prompts": _stage(operation, "prompts")}
+    reports["precompute"] = encode(operation)
+    if operation.config.descriptions:
+        reports["describe"] = _stage(operation, "describe")
+    return reports
+
+
+def encode(operation: Operation) -> dict[str, Any]:
+    """Encode what is missing, range after range; a range that fails leaves the others' work.
+
+    Returns the counts of all ranges. What cannot be read is raised at the end; a fault that did not
+    pass (storage, weights) ends the pass at once.
+    """
+    config, workspace = operation.config, operation.workspace
+    shards = Manifest.load(workspace.dataset(config)).all_shards
+    plans = plan_towers(config, workspace)
+    for plan in plans:
+        plan.create_stores(config, workspace)
+    units = plan_units(plans, shards)
+    progress = PassProgress(config, len(shards), units)
+    reports = []
+    with EncodingProcess(config) as process:
+        for part in split_units(units, num_ranges(len(units))):
+            name = "..".join(f"{unit.shard}-{unit.tower}" for unit in (part[0], part[-1]))
+            state = encode_range(process, part, name, return_state=True)
+            report = _result(operation, "precompute", name, state)
+            failed = {failure["unit"] for failure in report["failed"]}
+            progress.done([unit for unit in part if str(unit) not in failed])
+            reports.append(report)
+    show_coverage(config, workspace)
+    failures = [failure for report in reports for failure in report["failed"]]
+    if failures:
+        cause = f"{failures[0]['reason']} ({len(failures)} of {len(units)} units failed)"
+        raise StageFailed("precompute", failures[0]["unit"], cause, operation.resume)
+    return {"done": sum(r["done"] for r in reports), "ranges": len(reports), "units": len(units)}
+
+
+def num_ranges(num_units: int) -> int:
+    """Tasks for so many units: enough to watch and to retry alone, few enough to cost nothing."""
+    return max(1, min(num_units, MIN_RANGES), min(num_units // UNITS_PER_RANGE, MAX_RANGES))
 
 
 def nothing_to_do(decision: Decision, reports: Reports) -> State[Any]:
@@ -76,10 +119,11 @@ def score(operation: Operation) -> Reports:
     rows = stages.rows(operation.config)
     where = (operation.config_path, operation.overrides)
     scorings = {row: run_stage.submit("evaluate", *where, row) for row in rows}
-    return {
-        "evaluate": _all_of(operation, "evaluate", scorings),
-        "report": _stage(operation, "report"),
-    }
+    reports = {"evaluate": _all_of(operation, "evaluate", scorings)}
+    reports["report"] = _stage(operation, "report")
+    show_scores(operation.config, operation.workspace)
+    show_pictures(operation.config, operation.workspace)
+    return reports
 
 
 def _stage(operation: Operation, stage: str) -> dict[str, Any]:

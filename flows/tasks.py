@@ -1,4 +1,4 @@
-"""The Prefect tasks: a stage in this process, or a training in a process of its own.
+"""The Prefect tasks: a stage in this process, a range of the teacher pass or a training in another.
 
 A task calls its stage, and the stage does what is missing; the task adds retries, logs and a clean
 error. Retries are for faults that may pass (see `flows.failure`), with exponential backoff.
@@ -19,11 +19,13 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
 from flows import redact, stages
+from flows.encoding import EncodingProcess
 from flows.failure import KILLED, TRY_AGAIN, ProcessFailed, TryAgain, worth_retrying
 from pipeline.config import load_config
 from pipeline.processes import die_with_parent
 from pipeline.progress import progress_lines_to
 from pipeline.workspace import Workspace
+from teacher.plan import Unit
 
 SIDE_BY_SIDE = 2
 """Trainings that run at a time."""
@@ -65,6 +67,16 @@ def run_training(config_path: str, overrides: list[str], row: str, num_rows: int
     share = max(1, (os.cpu_count() or 1) // min(num_rows, SIDE_BY_SIDE))
     with redact.scrubbed_errors():
         run_command(words, {"OMP_NUM_THREADS": str(share)}, get_run_logger().info)
+
+
+@task(name="precompute", task_run_name="precompute-{name}", **_task)
+def encode_range(process: EncodingProcess, units: list[Unit], name: str) -> dict[str, Any]:
+    """Encode one range of units in the flow's encoding process; returns the report as JSON."""
+    log = get_run_logger()
+    with redact.scrubbed_errors():
+        report = process.encode(units, log.info)
+        log.info("%s: %s", name, report)
+        return report.as_json()
 
 
 def run_command(words: list[str], environment: dict[str, str], log: Callable[[str], None]) -> None:

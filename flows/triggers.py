@@ -18,7 +18,7 @@ from typing import Any
 
 from flows.stages import rows
 from pipeline.config import Config
-from pipeline.files import read_json
+from pipeline.files import AnyPath, read_json
 from pipeline.fingerprint import differences
 from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace
@@ -84,7 +84,8 @@ def _finished_runs(name: str, workspace: Workspace) -> Iterator[tuple[Run, int]]
     """Runs of this experiment that are trained and scored, with the samples they had."""
     if not workspace.runs.is_dir():
         return
-    for folder in sorted(workspace.runs.iterdir(), key=str):
+    folders: list[AnyPath] = [*workspace.runs.iterdir()]
+    for folder in folders:
         if folder.name.rpartition("-")[0] != name:
             continue
         try:

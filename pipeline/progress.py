@@ -46,7 +46,7 @@ def progress_bar(title: str, total: int, unit: str, enabled: bool = True) -> Ite
     else:
         lines = _PlainLines(title, total, unit, _take_line.get() or _to_standard_error)
         yield lines
-        lines.print_line()
+        lines.finish()
 
 
 def _silent(count: int = 1, note: str = "") -> None:
@@ -62,6 +62,7 @@ class _PlainLines:
         self._take_line = take_line
         self._title, self._total, self._unit = title, total, unit
         self._done = 0
+        self._printed = -1
         self._note = ""
         self._started = self._last = time.monotonic()
 
@@ -71,8 +72,14 @@ class _PlainLines:
         if time.monotonic() - self._last >= PLAIN_LINE_EVERY_S:
             self.print_line()
 
+    def finish(self) -> None:
+        """Print the last count, unless that was done already."""
+        if self._printed != self._done:
+            self.print_line()
+
     def print_line(self) -> None:
-        self._last = time.monotonic()
+        """Print what is done and how long the rest will take."""
+        self._last, self._printed = time.monotonic(), self._done
         rate = self._done / max(self._last - self._started, 1e-9)
         left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "no rate yet"
         counted = f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left}"

@@ -1,0 +1,148 @@
+"""What an operator sees of a run in Prefect's UI: progress, coverage, scores, pictures.
+
+Every artifact has a key that stays the same from run to run (`<config name>-...`), so that the UI shows
+its history. Prefect keeps them; the workspace does not need them.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from flows.prediction_sheet import prediction_sheet
+from flows.redact import redacted
+from flows.stages import rows
+from flows.status import report_path
+from pipeline.config import Config
+from pipeline.errors import MissingTarget
+from pipeline.files import read_json
+from pipeline.manifest import Manifest
+from pipeline.targets import resolve
+from pipeline.workspace import Workspace
+from student.run import identify
+
+if TYPE_CHECKING:
+    from teacher.plan import Unit
+
+
+def artifact_key(config: Config, what: str) -> str:
+    """`<config name>-<what>` in the characters that Prefect allows."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{config.name}-{what}".lower()).strip("-")
+
+
+class PassProgress:
+    """One progress artifact a modality: per cent of its shards that have embeddings."""
+
+    def __init__(self, config: Config, num_shards: int, units: Sequence[Unit]) -> None:
+        self._num_shards = num_shards
+        self._missing = _targets(units)
+        self._ids: dict[str, Any] = {
+            name: create_progress_artifact(
+                progress=self._percent(name),
+                key=artifact_key(config, f"precompute-{name}"),
+                description=f"Shards with {name} embeddings, of {num_shards}",
+            )
+            for name in config.modalities
+        }
+
+    def done(self, units: Sequence[Unit]) -> None:
+        """These units are committed."""
+        targets = _targets(units)
+        self._missing.subtract(targets)
+        for name in targets:
+            update_progress_artifact(self._ids[name], progress=self._percent(name))
+
+    def _percent(self, name: str) -> float:
+        return 100.0 * (1.0 - self._missing[name] / self._num_shards)
+
+
+def _targets(units: Iterable[Unit]) -> Counter[str]:
+    return Counter(name for unit in units for name in unit.modalities)
+
+
+def show_coverage(config: Config, workspace: Workspace) -> None:
+    """A table: per split the samples, per modality the shards with embeddings, missing, stale."""
+    manifest = Manifest.load(workspace.dataset(config))
+    table = [*_sample_rows(manifest), *_target_rows(config, workspace, manifest)]
+    create_table_artifact(
+        table=table,
+        key=artifact_key(config, "coverage"),
+        description=f"{manifest.num_samples} samples in {len(manifest.all_shards)} shards",
+    )
+
+
+def _sample_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    counts: Counter[str] = Counter()
+    for shard in manifest.all_shards:
+        counts[shard.split] += shard.num_rows
+    for split, there in counts.items():
+        yield {"what": f"samples of {split}", "there": there, "missing": 0, "stale": 0}
+
+
+def _target_rows(
+    config: Config, workspace: Workspace, manifest: Manifest
+) -> Iterator[dict[str, Any]]:
+    for name in config.modalities:
+        try:
+            found = resolve(config, workspace, name).coverage(manifest.all_shards)
+        except MissingTarget:
+            counts = {"there": 0, "missing": len(manifest.all_shards), "stale": 0}
+        else:
+            counts = {"there": found.there, "missing": found.missing, "stale": found.stale}
+        yield {"what": f"shards with {name} embeddings", **counts}
+
+
+def show_scores(config: Config, workspace: Workspace) -> None:
+    """Markdown: mIoU of all subsets of the modalities for every row, and where the report is."""
+    evaluations = {
+        name: read_json(identify(row, workspace).evaluation) for name, row in rows(config).items()
+    }
+    page = report_path(config, workspace)
+    create_markdown_artifact(
+        markdown=redacted(summary(config.name, evaluations, str(page))),
+        key=artifact_key(config, "scores"),
+        description="mIoU of every subset of the modalities",
+    )
+
+
+def summary(title: str, evaluations: Mapping[str, Mapping[str, Any]], page: str) -> str:
+    """The summary's markdown; scores in per cent, the rows of the config side by side."""
+    names = list(evaluations)
+    link = page if "://" in page else f"file://{page}"
+    lines = [f"# {title}", "", f"Report: [{page}]({link})", ""]
+    first = evaluations[names[0]]
+    lines += [f"Split `{first['split']}`, step {first['step']}, mIoU in %.", ""]
+    lines += ["| modalities | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    scores = [
+        {tuple(s["modalities"]): s["miou"] for s in e["subsets"]} for e in evaluations.values()
+    ]
+    for subset in scores[0]:
+        cells = [f"{100 * row[subset]:.1f}" if subset in row else "-" for row in scores]
+        lines.append(f"| {', '.join(subset)} | " + " | ".join(cells) + " |")
+    for label in ("mean", "worst"):
+        cells = [f"**{100 * e[label]:.1f}**" for e in evaluations.values()]
+        lines.append(f"| **{label}** | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def show_pictures(config: Config, workspace: Workspace) -> None:
+    """An image: of some samples the first sensor, the label, and what the student says."""
+    sheet = prediction_sheet(config, workspace)
+    if sheet is not None:
+        text = base64.b64encode(sheet).decode("ascii")
+        create_image_artifact(
+            image_url=f"data:image/png;base64,{text}",
+            key=artifact_key(config, "predictions"),
+            description=f"{next(iter(config.modalities))}, label, prediction from all modalities",
+        )
