@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import stages
+from flows.commands.integrity import audit, gc, repair, verify
 from flows.commands.predict import EXTRA, predict
 from flows.commands.run import demo, refresh_teacher, retrain, run
 from flows.commands.serve import serve, server
@@ -240,6 +241,10 @@ def kinds() -> None:
 app.command()(server)
 app.command(context_settings=EXTRA)(predict)
 app.command()(serve)
+app.command()(verify)
+app.command()(repair)
+app.command()(gc)
+app.command()(audit)
 
 
 def _version(wanted: bool) -> None:
