@@ -268,7 +268,8 @@ def _lscd(config: Config, workspace: Workspace, model: Student, join: TargetJoin
     if reads_prompts(config):
         prompts = torch.from_numpy(resolve_prompts(config, workspace).class_embedding())
     width = join.source.dim if join else None
-    return Lscd(config.student.lscd, model.backbone.channels, prompts, width)
+    channels = model.backbone.channels
+    return Lscd(config.student.lscd, channels, prompts, width, len(model.modalities))
 
 
 def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:

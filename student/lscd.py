@@ -1,17 +1,19 @@
-"""Language-guided semantic correlation distillation (LSCD) on cached teacher outputs.
+"""Language-guided semantic correlation distillation (LSCD): the terms over a batch.
 
-Any2Seg publishes neither the losses nor their settings; these forms are ours (the ones that our
-ablation measured), and each has its own weight:
-- inter: the correlation rows of a sample's modalities, teacher against student;
+Any2Seg publishes neither the losses nor their settings; these forms are ours, and each has its own
+weight, temperature, distance and feature level:
+- inter: the correlation rows of a sample's modalities, or of the whole batch, teacher against
+  student;
 - language: each modality's correlation with the class prompts, teacher against student;
 - intra: the features of a class's pixels against all class prompts, matched to the class's own row;
-- dense: cosine of projected stage-4 features with the teacher's patch embeddings (not the paper's).
+- dense: projected features against the teacher's patch embeddings (not the paper's).
 
-The first three are KL divergences in nats; the usual factor tau^2 (Hinton et al., 2015) is left to
-their weights. The projections to the teacher's width are for training only, no part of the student.
+A term reads one or several backbone stages, before fusion (every modality by itself) or after (one
+fused map, against the modalities' mean embedding). The projections to the teacher's width are for
+training only, no part of the student.
 
-Legend: M modalities, B samples, C channels, H W space, K classes, D teacher width, P patches, g
-patches a side. Writes nothing; what can fail: nothing but a shape that does not fit.
+Legend: M modalities, B samples, C channels, H W space, K classes, D teacher width, P patches.
+Writes nothing; what can fail: nothing but a shape that does not fit.
 """
 
 from __future__ import annotations
@@ -23,7 +25,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config_student import LscdConfig
+from pipeline.config_student import LscdConfig, TermForm
+from student.correlation import (
+    class_areas,
+    class_means,
+    cross_scene_loss,
+    dense_loss,
+    inter_modal_loss,
+    intra_modal_loss,
+    language_loss,
+)
+from student.patch_grid import resampled_patches, shows_the_teachers_view
+
+TERMS = ("inter", "language", "intra", "dense")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,126 +53,24 @@ class TeacherBatch:
     """(B, M, P, D) patch embeddings of a square grid, row by row, over the centred square."""
     taught: Tensor | None = None
     """(B, M) bool: which of these rows are there; None: those of all present modalities."""
+    scene: Tensor | None = None
+    """(B, D) unit-norm embeddings of the scene descriptions."""
 
 
-def inter_modal_loss(
-    student_BMD: Tensor, teacher_BMD: Tensor, present_BM: Tensor, tau: float
-) -> Tensor:
-    """KL between the modality-correlation rows of teacher and student (inter-modal part; our form).
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What a term compares at one feature level; fused, there is one map in the modalities' place."""
 
-    Shapes: (B, M, C) and (B, M, D) unit-norm, (B, M) bool. A row holds the modality itself too:
-    without it two modalities would have constant rows. Samples with fewer than two modalities
-    contribute nothing. Returns the mean over the rows that count, in nats.
-    """
-    counts_BM = present_BM & (present_BM.sum(1, keepdim=True) > 1)
-    absent_B1M = ~present_BM[:, None, :]
-    student = (student_BMD @ student_BMD.mT / tau).masked_fill(absent_B1M, -1e4)
-    teacher = (teacher_BMD @ teacher_BMD.mT / tau).masked_fill(absent_B1M, -1e4)
-    return _mean(_kl_rows(teacher, student), counts_BM)
-
-
-def language_loss(
-    student_BMD: Tensor, teacher_BMD: Tensor, prompts_KD: Tensor, present_BM: Tensor, tau: float
-) -> Tensor:
-    """KL between the class-prompt rows of teacher and student; all inputs unit-norm. Mean over
-    rows, nats."""
-    student = student_BMD @ prompts_KD.T / tau
-    teacher = teacher_BMD @ prompts_KD.T / tau
-    return _mean(_kl_rows(teacher, student), present_BM)
-
-
-def class_means(features_MBCHW: Tensor, area_BKL: Tensor) -> Tensor:
-    """Mean feature of each class's pixels: (M, B, K, C); 0 for a class without pixels.
-
-    `area_BKL` counts a class's pixels in each of the L = H W cells (see `class_areas`).
-    """
-    features_MBLC = features_MBCHW.flatten(3).transpose(2, 3)
-    return (area_BKL @ features_MBLC) / area_BKL.sum(-1, keepdim=True).clamp_min(1)
-
-
-def class_areas(label_BHW: Tensor, num_classes: int, height: int, width: int) -> Tensor:
-    """Pixels of each class in each cell of a height x width grid: (B, K, height * width) float.
-
-    A pixel belongs to the cell that nearest-neighbour upsampling would give it; ignored ids count
-    nowhere.
-    """
-    B, H, W = label_BHW.shape
-    device = label_BHW.device
-    row_H = torch.arange(H, device=device) * height // H
-    column_W = torch.arange(W, device=device) * width // W
-    sample_B = torch.arange(B, device=device)
-    cell_BHW = (sample_B[:, None, None] * height + row_H[:, None]) * width + column_W
-    id_BHW = label_BHW.clamp_max(num_classes)
-    counts = torch.bincount(
-        (cell_BHW * (num_classes + 1) + id_BHW).flatten(),
-        minlength=B * height * width * (num_classes + 1),
-    )
-    grid_BLK = counts.view(B, height * width, num_classes + 1)[..., :num_classes]
-    return grid_BLK.transpose(1, 2).float()
-
-
-def intra_modal_loss(
-    projected_MBKD: Tensor, counts_MBK: Tensor, prompts_KD: Tensor, tau: float
-) -> Tensor:
-    """KL between each class's prompt-prompt row and the row of its pixels' mean feature
-    (intra-modal part).
-
-    `projected` is unit-norm, `counts` says which (modality, sample, class) are there. Mean over
-    those, nats.
-    """
-    num_classes = prompts_KD.shape[0]
-    rows_NK = projected_MBKD[counts_MBK] @ prompts_KD.T / tau
-    class_N = torch.arange(num_classes, device=counts_MBK.device).expand_as(counts_MBK)[counts_MBK]
-    wanted_NK = (prompts_KD @ prompts_KD.T / tau)[class_N]
-    return _kl_rows(wanted_NK, rows_NK).sum() / max(1, rows_NK.shape[0])
-
-
-def dense_loss(
-    student_MBDHW: Tensor, patch_BMPD: Tensor, view_B5: Tensor, present_BM: Tensor
-) -> Tensor:
-    """1 - cosine of the student's map with the patch grid resampled to the same view; mean over
-    positions.
-
-    The patches keep the view that the teacher saw: a mirrored or cropped student map is compared
-    with the patches at the places that it shows. Positions outside the teacher's square count
-    nowhere.
-    """
-    M, B, D, H, W = student_MBDHW.shape
-    side = round(patch_BMPD.shape[2] ** 0.5)
-    grid_BHW2, inside_BHW = _view_grid(view_B5, H, W)
-    maps = patch_BMPD.permute(0, 1, 3, 2).reshape(B, M * D, side, side)
-    wanted = functional.grid_sample(
-        maps, grid_BHW2.to(maps.dtype), padding_mode="border", align_corners=False
-    )
-    wanted_MBDHW = wanted.view(B, M, D, H, W).transpose(0, 1)
-    cosine_MBHW = functional.cosine_similarity(student_MBDHW, wanted_MBDHW, dim=2)
-    return _mean(1 - cosine_MBHW, inside_BHW & present_BM.T[:, :, None, None])
-
-
-def shows_the_teachers_view(view_B5: Tensor) -> Tensor:
-    """(B,) bool: the student's view holds the teacher's whole square and is not mirrored.
-
-    The embedding of a mirrored or cropped picture is not that of the picture, so such a sample takes
-    no part in the terms on pooled features.
-    """
-    top, left, height, width, mirrored = view_B5.unbind(1)
-    whole_B = (top <= 0) & (left <= 0) & (top + height >= 1) & (left + width >= 1)
-    return whole_B & (mirrored == 0)
-
-
-def _view_grid(view_B5: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Sampling points of a view in grid_sample's [-1, 1], (B, H, W, 2), and which lie in the
-    square."""
-    top, left, view_height, view_width, mirrored = view_B5.unbind(1)
-    y_H = (torch.arange(height, device=view_B5.device) + 0.5) / height
-    x_W = (torch.arange(width, device=view_B5.device) + 0.5) / width
-    x_BW = torch.where(mirrored[:, None] > 0, 1 - x_W, x_W)
-    y_BH = top[:, None] + y_H * view_height[:, None]
-    x_BW = left[:, None] + x_BW * view_width[:, None]
-    y_BHW = y_BH[:, :, None].expand(-1, -1, width)
-    x_BHW = x_BW[:, None, :].expand(-1, height, -1)
-    inside_BHW = (y_BHW >= 0) & (y_BHW <= 1) & (x_BHW >= 0) & (x_BHW <= 1)
-    return torch.stack([x_BHW, y_BHW], dim=-1) * 2 - 1, inside_BHW
+    stages: Sequence[Tensor]
+    """(M, B, C_i, H_i, W_i)"""
+    present: Tensor
+    """(B, M) bool: there are features."""
+    taught: Tensor
+    """(B, M) bool: there are features and teacher outputs."""
+    same_view: Tensor
+    """(B, M) bool: taught, and of the whole view that the teacher saw."""
+    embedding: Tensor | None
+    patch: Tensor | None
 
 
 class Lscd(nn.Module):
@@ -170,17 +82,41 @@ class Lscd(nn.Module):
         channels: Sequence[int],
         prompts_KD: Tensor | None = None,
         width: int | None = None,
+        num_modalities: int = 0,
     ) -> None:
-        """`prompts`: unit-norm class prompts, for language and intra; `width`: D, for language and
-        dense."""
+        """`prompts`: unit-norm class prompts, for language, intra and dense under `kl`; `width`: D,
+        for language, dense and the scene column; `num_modalities`: for centred embeddings."""
         super().__init__()
         self.config = config
+        self.forms: dict[str, TermForm] = {
+            name: getattr(config, f"{name}_form") for name in TERMS if getattr(config, name)
+        }
         self.prompts_KD: Tensor | None
         self.register_buffer("prompts_KD", prompts_KD, persistent=False)
-        if config.language or config.dense:
-            self.project_picture = nn.Linear(channels[3], width or 0)
-        if config.intra and prompts_KD is not None:
-            self.project_class = nn.Linear(channels[2], prompts_KD.shape[1])
+        self.centre_MD: Tensor | None
+        centre = torch.zeros(num_modalities, width or 0) if config.centre else None
+        self.register_buffer("centre_MD", centre)
+        pictures = ["language", "dense", *(["inter"] if config.scene_column else [])]
+        self.project_picture = self._projections(pictures, channels, width or 0)
+        prompt_width = 0 if prompts_KD is None else prompts_KD.shape[1]
+        self.project_class = self._projections(["intra"], channels, prompt_width)
+
+    def _projections(
+        self, terms: Sequence[str], channels: Sequence[int], width: int
+    ) -> nn.ModuleDict:
+        """One linear map for each place that these terms read."""
+        places = {
+            _place(form, stage): channels[stage - 1]
+            for name, form in self.forms.items()
+            if name in terms
+            for stage in form.stages
+        }
+        return nn.ModuleDict({place: nn.Linear(c, width) for place, c in places.items()})
+
+    @property
+    def reads_fused(self) -> bool:
+        """Whether `forward` needs the fused maps."""
+        return any(form.level == "fused" for form in self.forms.values())
 
     def forward(
         self,
@@ -188,55 +124,175 @@ class Lscd(nn.Module):
         present_BM: Tensor,
         label_BHW: Tensor,
         teacher: TeacherBatch,
+        fused: Sequence[Tensor] = (),
+        weights_M: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The terms that have weight, unweighted. `stages`: maps (M, B, C_i, H_i, W_i) of the
-        modalities."""
+        """The terms that have weight, unweighted.
+
+        `stages`: maps (M, B, C_i, H_i, W_i) of the modalities; `fused`: maps (B, C_i, H_i, W_i) of
+        all present ones together; `weights`: what a modality's rows count, default alike.
+        """
+        of_modalities = self._modalities(stages, present_BM, teacher)
+        levels = {"modality": of_modalities}
+        if self.reads_fused:
+            levels["fused"] = _fused_level(fused, of_modalities)
         terms: dict[str, Tensor] = {}
-        config = self.config
-        taught_BM = present_BM if teacher.taught is None else present_BM & teacher.taught
-        same_view_BM = taught_BM & shows_the_teachers_view(teacher.view)[:, None]
-        pooled_BMC = stages[3].mean((3, 4)).transpose(0, 1)
-        embedding = teacher.embedding
-        if config.inter:
-            assert embedding is not None
-            student = functional.normalize(pooled_BMC, dim=-1)
-            terms["inter"] = inter_modal_loss(student, embedding, same_view_BM, config.tau)
-        if config.language:
-            assert embedding is not None
-            assert self.prompts_KD is not None
-            student = functional.normalize(self.project_picture(pooled_BMC), dim=-1)
-            terms["language"] = language_loss(
-                student, embedding, self.prompts_KD, same_view_BM, config.tau
-            )
-        if config.intra:
-            terms["intra"] = self._intra(stages[2], present_BM, label_BHW)
-        if config.dense:
-            terms["dense"] = self._dense(stages[3], taught_BM, teacher)
+        for name, form in self.forms.items():
+            level = levels[form.level]
+            weights = weights_M if form.level == "modality" else None
+            values = [
+                self._term(name, level, stage, label_BHW, teacher, weights) for stage in form.stages
+            ]
+            terms[name] = torch.stack(values).mean() if len(values) > 1 else values[0]
         return terms
 
-    def _intra(self, features_MBCHW: Tensor, present_BM: Tensor, label_BHW: Tensor) -> Tensor:
+    def _modalities(
+        self, stages: Sequence[Tensor], present_BM: Tensor, teacher: TeacherBatch
+    ) -> Level:
+        taught_BM = present_BM if teacher.taught is None else present_BM & teacher.taught
+        same_view_BM = taught_BM & shows_the_teachers_view(teacher.view)[:, None]
+        embedding = teacher.embedding
+        if embedding is not None:
+            if self.centre_MD is not None:
+                embedding = functional.normalize(embedding - self.centre_MD, dim=-1)
+            embedding = embedding.masked_fill(~taught_BM[..., None], 0)
+        return Level(stages, present_BM, taught_BM, same_view_BM, embedding, teacher.patch)
+
+    def _term(
+        self,
+        name: str,
+        level: Level,
+        stage: int,
+        label_BHW: Tensor,
+        teacher: TeacherBatch,
+        weights_M: Tensor | None,
+    ) -> Tensor:
+        if name == "inter":
+            return self._inter(level, stage, teacher.scene, weights_M)
+        if name == "language":
+            return self._language(level, stage, weights_M)
+        if name == "intra":
+            return self._intra(level, stage, label_BHW, weights_M)
+        return self._dense(level, stage, teacher.view, weights_M)
+
+    def _inter(
+        self, level: Level, stage: int, scene_BD: Tensor | None, weights_M: Tensor | None
+    ) -> Tensor:
+        assert level.embedding is not None
+        form, tau = self.config.inter_form, self._tau("inter")
+        pooled_BMC = _pooled(level, stage)
+        student = functional.normalize(pooled_BMC, dim=-1)
+        if self.config.cross_scene:
+            return cross_scene_loss(
+                student, level.embedding, level.same_view, tau, form.distance, weights_M=weights_M
+            )
+        scene = None
+        if self.config.scene_column:
+            assert scene_BD is not None
+            projected = self.project_picture[_place(form, stage)](pooled_BMC)
+            scene = (
+                _cosines(functional.normalize(projected, dim=-1), scene_BD),
+                _cosines(level.embedding, scene_BD),
+            )
+        return inter_modal_loss(
+            student,
+            level.embedding,
+            level.same_view,
+            tau,
+            form.distance,
+            scene_BM=scene,
+            weights_M=weights_M,
+        )
+
+    def _language(self, level: Level, stage: int, weights_M: Tensor | None) -> Tensor:
+        assert level.embedding is not None
         assert self.prompts_KD is not None
+        form = self.config.language_form
+        projected = self.project_picture[_place(form, stage)](_pooled(level, stage))
+        return language_loss(
+            functional.normalize(projected, dim=-1),
+            level.embedding,
+            self.prompts_KD,
+            level.same_view,
+            self._tau("language"),
+            form.distance,
+            weights_M=weights_M,
+        )
+
+    def _intra(
+        self, level: Level, stage: int, label_BHW: Tensor, weights_M: Tensor | None
+    ) -> Tensor:
+        assert self.prompts_KD is not None
+        form, features_MBCHW = self.config.intra_form, level.stages[stage - 1]
         height, width = features_MBCHW.shape[-2:]
         area_BKL = class_areas(label_BHW, self.prompts_KD.shape[0], height, width)
-        counts_MBK = (area_BKL.sum(-1) > 0) & present_BM.T[:, :, None]
+        counts_MBK = (area_BKL.sum(-1) > 0) & level.present.T[:, :, None]
         means_MBKC = class_means(features_MBCHW, area_BKL.to(features_MBCHW.dtype))
-        projected = functional.normalize(self.project_class(means_MBKC), dim=-1)
-        return intra_modal_loss(projected, counts_MBK, self.prompts_KD, self.config.tau)
+        projected = self.project_class[_place(form, stage)](means_MBKC)
+        return intra_modal_loss(
+            functional.normalize(projected, dim=-1),
+            counts_MBK,
+            self.prompts_KD,
+            self._tau("intra"),
+            form.distance,
+            weights_M=weights_M,
+        )
 
-    def _dense(self, features_MBCHW: Tensor, taught_BM: Tensor, teacher: TeacherBatch) -> Tensor:
-        assert teacher.patch is not None
-        projected = self.project_picture(features_MBCHW.permute(0, 1, 3, 4, 2))
-        student_MBDHW = projected.permute(0, 1, 4, 2, 3)
-        return dense_loss(student_MBDHW, teacher.patch, teacher.view, taught_BM)
+    def _dense(self, level: Level, stage: int, view_B5: Tensor, weights_M: Tensor | None) -> Tensor:
+        assert level.patch is not None
+        form, features_MBCHW = self.config.dense_form, level.stages[stage - 1]
+        projected = self.project_picture[_place(form, stage)](features_MBCHW.permute(0, 1, 3, 4, 2))
+        height, width = features_MBCHW.shape[-2:]
+        wanted, inside_BHW = resampled_patches(level.patch, view_B5, height, width)
+        taught_MB11 = level.taught.T[:, :, None, None]
+        return dense_loss(
+            projected,
+            wanted.masked_fill(~taught_MB11[..., None], 0),
+            inside_BHW & taught_MB11,
+            form.distance,
+            prompts_KD=self.prompts_KD,
+            tau=self._tau("dense"),
+            weights_M=weights_M,
+        )
+
+    def _tau(self, term: str) -> float:
+        return self.forms[term].tau or self.config.tau
 
 
-def _kl_rows(wanted_logits: Tensor, found_logits: Tensor) -> Tensor:
-    """KL(softmax(wanted) || softmax(found)) over the last dimension, in nats."""
-    wanted = wanted_logits.log_softmax(-1)
-    return (wanted.exp() * (wanted - found_logits.log_softmax(-1))).sum(-1)
+def _place(form: TermForm, stage: int) -> str:
+    """Name of a place that features are read from."""
+    return f"{form.level}_{stage}"
 
 
-def _mean(values: Tensor, counts: Tensor) -> Tensor:
-    """Mean of the values that count; 0 if none does."""
-    counts = counts.expand_as(values)
-    return values.masked_fill(~counts, 0).sum() / counts.sum().clamp_min(1)
+def _pooled(level: Level, stage: int) -> Tensor:
+    """(B, M, C) means over the picture."""
+    return level.stages[stage - 1].mean((3, 4)).transpose(0, 1)
+
+
+def _cosines(rows_BMD: Tensor, one_BD: Tensor) -> Tensor:
+    """(B, M) dot products with the one vector of each sample."""
+    return (rows_BMD @ one_BD[:, :, None]).squeeze(-1)
+
+
+def _fused_level(fused: Sequence[Tensor], modalities: Level) -> Level:
+    """The fused maps as the one modality, and the mean of what the teacher says of those taught."""
+    embedding, patch = modalities.embedding, modalities.patch
+    if embedding is not None:
+        embedding = functional.normalize(_mean_row(embedding, modalities.taught), dim=-1)
+    if patch is not None:
+        patch = _mean_row(patch, modalities.taught)
+    return Level(
+        stages=[stage[None] for stage in fused],
+        present=modalities.present.any(1, keepdim=True),
+        taught=modalities.taught.any(1, keepdim=True),
+        same_view=modalities.same_view.any(1, keepdim=True),
+        embedding=embedding,
+        patch=patch,
+    )
+
+
+def _mean_row(rows_BM: Tensor, counts_BM: Tensor) -> Tensor:
+    """(B, 1, ...): mean over the modalities that count; 0 if none does."""
+    counts = counts_BM.view(*counts_BM.shape, *(1,) * (rows_BM.ndim - 2))
+    total = rows_BM.masked_fill(~counts, 0).sum(1, keepdim=True)
+    return total / counts.sum(1, keepdim=True).clamp_min(1)

@@ -1,34 +1,24 @@
-"""Every LSCD term against its definition written as loops in float64; gradients by finite
-differences."""
+"""The weighted terms over a batch: every combination of term, distance, level and stages against
+loops; what takes no part; what is built."""
 
 from __future__ import annotations
 
-import math
+import itertools
 
 import pytest
 import torch
 from torch.nn import functional
 
 from pipeline.config_student import LscdConfig
-from student.lscd import (
-    Lscd,
-    TeacherBatch,
-    class_areas,
-    class_means,
-    dense_loss,
-    inter_modal_loss,
-    intra_modal_loss,
-    language_loss,
-    shows_the_teachers_view,
-)
+from student.correlation import class_areas
+from student.lscd import Lscd, TeacherBatch
+from student.patch_grid import resampled_patches
+from tests.student import naive
+from tests.student.naive import unit
 
 B, M, D, K = 4, 3, 6, 5
-TAU = 0.3
-
-
-def unit(*shape: int, seed: int = 0) -> torch.Tensor:
-    rows = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return functional.normalize(rows, dim=-1)
+CHANNELS = (4, 5, 6, 7)
+SIZES = (8, 4, 2, 1)
 
 
 def presence() -> torch.Tensor:
@@ -36,216 +26,282 @@ def presence() -> torch.Tensor:
     return torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0]], dtype=torch.bool)
 
 
-def softmax(row: list[float]) -> list[float]:
-    top = max(row)
-    powers = [math.exp(value - top) for value in row]
-    return [power / sum(powers) for power in powers]
-
-
-def kl(wanted: list[float], found: list[float]) -> float:
-    pairs = zip(softmax(wanted), softmax(found), strict=True)
-    return sum(p * math.log(p / q) for p, q in pairs)
-
-
-def dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
-
-
-def test_inter_modal_equals_loops():
-    student, teacher, present = unit(B, M, D), unit(B, M, D + 2, seed=1), presence()
-    rows = []
-    for b in range(B):
-        there = [m for m in range(M) if present[b, m]]
-        if len(there) < 2:
-            continue
-        for m in there:
-            wanted = [dot(teacher[b, m], teacher[b, n]) / TAU for n in there]
-            found = [dot(student[b, m], student[b, n]) / TAU for n in there]
-            rows.append(kl(wanted, found))
-    loss = inter_modal_loss(student, teacher, present, TAU)
-    assert loss.item() == pytest.approx(sum(rows) / len(rows), abs=1e-9)
-
-
-def test_language_equals_loops():
-    student, teacher, prompts, present = (
-        unit(B, M, D),
-        unit(B, M, D, seed=1),
-        unit(K, D, seed=2),
-        presence(),
-    )
-    rows = [
-        kl(
-            [dot(teacher[b, m], prompt) / TAU for prompt in prompts],
-            [dot(student[b, m], prompt) / TAU for prompt in prompts],
-        )
-        for b in range(B)
-        for m in range(M)
-        if present[b, m]
-    ]
-    loss = language_loss(student, teacher, prompts, present, TAU)
-    assert loss.item() == pytest.approx(sum(rows) / len(rows), abs=1e-9)
-
-
-def test_intra_modal_equals_loops():
-    projected, prompts = unit(M, B, K, D), unit(K, D, seed=2)
-    counts = torch.rand(M, B, K, generator=torch.Generator().manual_seed(3)) < 0.4
-    rows = [
-        kl(
-            [dot(prompts[k], prompt) / TAU for prompt in prompts],
-            [dot(projected[m, b, k], prompt) / TAU for prompt in prompts],
-        )
-        for m in range(M)
-        for b in range(B)
-        for k in range(K)
-        if counts[m, b, k]
-    ]
-    loss = intra_modal_loss(projected, counts, prompts, TAU)
-    assert loss.item() == pytest.approx(sum(rows) / len(rows), abs=1e-9)
-
-
-@pytest.mark.parametrize(("size", "grid"), [((12, 18), (3, 5)), ((8, 8), (2, 2)), ((3, 3), (4, 4))])
-def test_class_means_are_means_over_pixels(size, grid):
-    generator = torch.Generator().manual_seed(0)
-    label = torch.randint(0, K, (2, *size), generator=generator)
-    label[:, 0] = 255
-    label[1][label[1] == 2] = 255
-    features = torch.randn(M, 2, 4, *grid, dtype=torch.float64, generator=generator)
-    areas = class_areas(label, K, *grid).double()
-    means = class_means(features, areas)
-    pixels = functional.interpolate(features.flatten(0, 1), size=size, mode="nearest")
-    pixels = pixels.view(M, 2, 4, *size)
-    for m in range(M):
-        for b in range(2):
-            for k in range(K):
-                there = label[b] == k
-                expected = (
-                    pixels[m, b][:, there].mean(1) if there.any() else torch.zeros(4).double()
-                )
-                torch.testing.assert_close(means[m, b, k], expected, rtol=0, atol=1e-9)
-
-
 def view(top: float, left: float, height: float, width: float, mirrored: float) -> torch.Tensor:
     return torch.tensor([[top, left, height, width, mirrored]])
 
 
-def test_dense_compares_the_places_that_the_student_sees():
-    patches = unit(1, 1, 16, D)
-    grid = patches.view(4, 4, D).permute(2, 0, 1)
-    whole = grid[None, None]
-    present = torch.ones(1, 1, dtype=torch.bool)
-    zero = pytest.approx(0.0, abs=1e-6)
-    assert dense_loss(whole, patches, view(0, 0, 1, 1, 0), present).item() == zero
-    assert dense_loss(whole.flip(-1), patches, view(0, 0, 1, 1, 1), present).item() == zero
-    corner = whole[..., 2:, :2]
-    assert dense_loss(corner, patches, view(0.5, 0, 0.5, 0.5, 0), present).item() == zero
-    mirrored = corner.flip(-1)
-    assert dense_loss(mirrored, patches, view(0.5, 0, 0.5, 0.5, 1), present).item() == zero
-    assert dense_loss(mirrored, patches, view(0.5, 0, 0.5, 0.5, 0), present).item() > 0.05
-
-
-def test_dense_equals_loops_and_leaves_out_what_the_teacher_did_not_see():
-    student = torch.randn(
-        2, 1, D, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(4)
-    )
-    patches = unit(1, 2, 4, D, seed=5)
-    # A picture twice as wide as high: the teacher saw its middle, columns 1 and 2 of the map.
-    loss = dense_loss(student, patches, view(0, -0.5, 1, 2, 0), torch.tensor([[True, False]]))
-    grid = patches[0, 0].view(2, 2, D)
-    cosines = [
-        functional.cosine_similarity(student[0, 0, :, y, x + 1], grid[y, x], dim=0).item()
-        for y in range(2)
-        for x in range(2)
-    ]
-    assert loss.item() == pytest.approx(1 - sum(cosines) / 4, abs=1e-6)
-
-
-def test_gradients():
-    present = presence()
-    student = unit(B, M, D).requires_grad_()
-    teacher, prompts = unit(B, M, D, seed=1), unit(K, D, seed=2)
-    counts = torch.ones(M, 1, K, dtype=torch.bool)
-    projected = unit(M, 1, K, D, seed=3).requires_grad_()
-    maps = unit(1, 1, 2, 2, D, seed=4).permute(0, 1, 4, 2, 3).requires_grad_()
-    patches = unit(1, 1, 4, D, seed=5)
-    whole, there = view(0, 0, 1, 1, 0), torch.ones(1, 1, dtype=torch.bool)
-    check = torch.autograd.gradcheck
-    assert check(lambda s: inter_modal_loss(s, teacher, present, TAU), (student,))
-    assert check(lambda s: language_loss(s, teacher, prompts, present, TAU), (student,))
-    assert check(lambda p: intra_modal_loss(p, counts, prompts, TAU), (projected,))
-    assert check(lambda m: dense_loss(m, patches, whole, there), (maps,))
-
-
 def stages() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(6)
-    sizes = ((4, 8), (5, 4), (6, 2), (7, 1))
-    return [torch.randn(M, B, c, s, s, generator=generator) for c, s in sizes]
+    shapes = zip(CHANNELS, SIZES, strict=True)
+    maps = [torch.randn(M, B, c, s, s, generator=generator) for c, s in shapes]
+    return [found * presence().T[:, :, None, None, None] for found in maps]
+
+
+def fused_stages() -> list[torch.Tensor]:
+    return [found.mean(0) for found in stages()]
+
+
+def labels() -> torch.Tensor:
+    found = torch.randint(0, K, (B, 32, 32), generator=torch.Generator().manual_seed(2))
+    found[:, :3] = 255
+    found[0][found[0] == 2] = 255
+    return found
+
+
+def teacher(**changes) -> TeacherBatch:
+    whole = view(0, 0, 1, 1, 0).repeat(B, 1)
+    fields = {
+        "view": whole,
+        "embedding": unit(B, M, D),
+        "patch": unit(B, M, 4, D, seed=1),
+        "scene": unit(B, D, seed=8),
+    }
+    return TeacherBatch(**(fields | changes))
+
+
+def build(**fields) -> Lscd:
+    torch.manual_seed(0)
+    config = LscdConfig.model_validate({"inter": 0, "intra": 0} | fields)
+    return Lscd(config, CHANNELS, unit(K, D, seed=3), D, M).double()
+
+
+def run(lscd: Lscd, batch: TeacherBatch, weights=None) -> dict[str, torch.Tensor]:
+    maps, fused = ([s.double() for s in found] for found in (stages(), fused_stages()))
+    return lscd(maps, presence(), labels(), batch, fused, weights)
+
+
+def expected(lscd: Lscd, term: str, batch: TeacherBatch, weights=None) -> float:
+    """The term from its definition: features, projections, rows, distances."""
+    form = lscd.forms[term]
+    fused = form.level == "fused"
+    embedding, patch = batch.embedding, batch.patch
+    if lscd.centre_MD is not None:
+        rows = [
+            [naive.normed(row - c) for row, c in zip(rows, lscd.centre_MD, strict=True)]
+            for rows in embedding
+        ]
+        embedding = torch.stack([torch.stack(row) for row in rows])
+    present = presence()
+    if fused:
+        there = [present[b].nonzero().flatten() for b in range(B)]
+        zero = torch.zeros(D, dtype=torch.float64)
+        embedding = torch.stack(
+            [naive.normed(embedding[b, t].mean(0)) if len(t) else zero for b, t in enumerate(there)]
+        )[:, None]
+        patch = torch.stack(
+            [patch[b, t].mean(0) if len(t) else patch[b, 0] for b, t in enumerate(there)]
+        )[:, None]
+        present, weights = present.any(1, keepdim=True), None
+    values = []
+    for stage in form.stages:
+        maps = (fused_stages()[stage - 1][None] if fused else stages()[stage - 1]).double()
+        tau = form.tau or lscd.config.tau
+        arguments = (present, tau, form.distance, weights)
+        pooled = torch.stack(
+            [torch.stack([m.mean((1, 2)) for m in sample]) for sample in maps.transpose(0, 1)]
+        )
+        place = f"{form.level}_{stage}"
+        if term == "inter":
+            student = functional.normalize(pooled, dim=-1)
+            if lscd.config.cross_scene:
+                values.append(naive.cross_scene(student, embedding, *arguments))
+                continue
+            scene = None
+            if lscd.config.scene_column:
+                projected = functional.normalize(lscd.project_picture[place](pooled), dim=-1)
+                scene = [
+                    torch.tensor(
+                        [
+                            [naive.dot(rows[b, m], batch.scene[b]) for m in range(M)]
+                            for b in range(B)
+                        ]
+                    )
+                    for rows in (projected, embedding)
+                ]
+            values.append(naive.inter(student, embedding, *arguments, scene))
+        elif term == "language":
+            student = functional.normalize(lscd.project_picture[place](pooled), dim=-1)
+            values.append(naive.language(student, embedding, lscd.prompts_KD, *arguments))
+        elif term == "intra":
+            size = maps.shape[-1]
+            areas = class_areas(labels(), K, size, size).double()
+            counts = (areas.sum(-1) > 0) & present.T[:, :, None]
+            shares = areas / areas.sum(-1, keepdim=True).clamp_min(1)
+            means = torch.einsum("bkl,mbcl->mbkc", shares, maps.flatten(3))
+            projected = functional.normalize(lscd.project_class[place](means), dim=-1)
+            values.append(
+                naive.intra(projected, counts, lscd.prompts_KD, tau, form.distance, weights)
+            )
+        else:
+            projected = lscd.project_picture[place](maps.permute(0, 1, 3, 4, 2))
+            size = maps.shape[-1]
+            wanted, inside = resampled_patches(patch, batch.view.double(), size, size)
+            counts = inside & present.T[:, :, None, None]
+            values.append(
+                naive.dense(projected, wanted, counts, form.distance, lscd.prompts_KD, tau, weights)
+            )
+    return sum(values) / len(values)
+
+
+COMBINATIONS = [
+    (term, distance, level, places)
+    for term, distance, level, places in itertools.product(
+        ("inter", "language", "intra", "dense"),
+        ("kl", "mse", "cosine"),
+        ("modality", "fused"),
+        ((4,), (2, 3)),
+    )
+    if (term, level) != ("inter", "fused")
+]
+
+
+@pytest.mark.parametrize(("term", "distance", "level", "places"), COMBINATIONS)
+def test_every_form_of_every_term_equals_loops(term, distance, level, places):
+    form = {"distance": distance, "level": level, "stages": places, "tau": 0.4}
+    lscd = build(**{term: 1.0, f"{term}_form": form})
+    found = run(lscd, teacher())
+    assert list(found) == [term]
+    wanted = expected(lscd, term, teacher())
+    assert wanted > 0
+    assert found[term].item() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"centre": True},
+        {"cross_scene": True},
+        {"cross_scene": True, "inter_form": {"level": "fused"}},
+        {"cross_scene": True, "centre": True, "inter_form": {"distance": "mse"}},
+        {"scene_column": True},
+        {"scene_column": True, "centre": True, "inter_form": {"stages": [3, 4]}},
+    ],
+)
+def test_inter_modal_options_equal_loops(options):
+    lscd = build(inter=1.0, **options)
+    if lscd.centre_MD is not None:
+        lscd.centre_MD.copy_(0.5 * unit(M, D, seed=7))
+    wanted = expected(lscd, "inter", teacher())
+    assert wanted > 0
+    assert run(lscd, teacher())["inter"].item() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("term", ["inter", "language", "intra", "dense"])
+def test_rows_of_a_modality_weigh_what_they_are_told(term):
+    lscd = build(**{term: 1.0})
+    weights = [0.2, 1.0, 1.8]
+    found = run(lscd, teacher(), torch.tensor(weights))[term].item()
+    assert found == pytest.approx(expected(lscd, term, teacher(), weights), abs=1e-6)
+    assert found != pytest.approx(run(lscd, teacher())[term].item(), abs=1e-6)
+
+
+def test_each_term_has_its_own_temperature():
+    one = build(inter=1.0, language=1.0, language_form={"tau": 2.0}, tau=0.3)
+    other = build(inter=1.0, language=1.0, tau=0.3)
+    found, plain = run(one, teacher()), run(other, teacher())
+    assert found["inter"] == plain["inter"]
+    assert found["language"] != plain["language"]
+
+
+def test_gradients_reach_features_and_projections_and_are_right():
+    lscd = build(inter=1.0, language=1.0, intra=1.0, dense=1.0)
+    maps = [s.double().requires_grad_(place >= 2) for place, s in enumerate(stages())]
+
+    def total(three: torch.Tensor, four: torch.Tensor) -> torch.Tensor:
+        terms = lscd([*maps[:2], three, four], presence(), labels(), teacher())
+        return sum(terms.values())
+
+    # Absent features are 0 and have no direction: differences there mean nothing.
+    there = presence().T[:, :, None, None, None]
+
+    def of_present(three: torch.Tensor, four: torch.Tensor) -> torch.Tensor:
+        return total(three * there, four * there)
+
+    assert torch.autograd.gradcheck(of_present, (maps[2], maps[3]), fast_mode=True)
+    total(maps[2], maps[3]).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in lscd.parameters())
 
 
 def test_terms_without_weight_are_not_computed_and_have_no_parameters():
-    off = LscdConfig(inter=0, intra=0)
-    lscd = Lscd(off, (4, 5, 6, 7))
-    label = torch.zeros(B, 32, 32, dtype=torch.int64)
-    whole = view(0, 0, 1, 1, 0).expand(B, 5)
-    assert lscd(stages(), presence(), label, TeacherBatch(whole)) == {}
+    lscd = build()
+    assert run(lscd, teacher()) == {}
     assert not list(lscd.parameters())
 
 
-def test_absent_rows_of_the_teacher_are_not_looked_at():
-    config = LscdConfig(inter=1, language=1, intra=1, dense=1)
-    torch.manual_seed(0)
-    lscd = Lscd(config, (4, 5, 6, 7), unit(K, D).float(), D)
-    label = torch.randint(0, K, (B, 32, 32))
-    present = presence()
-    embedding, patch = unit(B, M, D).float(), unit(B, M, 4, D).float()
-    whole = view(0, 0, 1, 1, 0).expand(B, 5)
-    one = lscd(stages(), present, label, TeacherBatch(whole, embedding, patch))
-    embedding[~present], patch[~present] = 1e3, 1e3
-    other = lscd(stages(), present, label, TeacherBatch(whole, embedding, patch))
+def test_one_projection_serves_the_terms_that_read_the_same_place():
+    lscd = build(language=1.0, dense=1.0, intra=1.0, dense_form={"stages": [3, 4]})
+    assert set(lscd.project_picture) == {"modality_4", "modality_3"}
+    assert set(lscd.project_class) == {"modality_3"}
+
+
+@pytest.mark.parametrize("level", ["modality", "fused"])
+def test_absent_rows_of_the_teacher_are_not_looked_at(level):
+    forms = {f"{t}_form": {"level": level} for t in ("inter", "language", "intra", "dense")}
+    lscd = build(inter=1, language=1, intra=1, dense=1, cross_scene=True, **forms)
+    one = run(lscd, teacher())
+    embedding, patch = unit(B, M, D), unit(B, M, 4, D, seed=1)
+    embedding[~presence()], patch[~presence()] = torch.nan, torch.nan
+    other = run(lscd, teacher(embedding=embedding, patch=patch))
     assert set(one) == {"inter", "language", "intra", "dense"}
     for name in one:
         torch.testing.assert_close(one[name], other[name])
         assert one[name] > 0
+    sum(other.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in lscd.parameters())
+
+
+def test_a_row_that_the_teacher_lacks_takes_no_part():
+    lscd = build(inter=1, language=1, dense=1)
+    taught = presence().clone()
+    taught[0, 1] = False
+    one = run(lscd, teacher(taught=taught))
+    embedding, patch = unit(B, M, D), unit(B, M, 4, D, seed=1)
+    embedding[0, 1], patch[0, 1] = unit(D, seed=11), unit(4, D, seed=12)
+    other = run(lscd, teacher(taught=taught, embedding=embedding, patch=patch))
+    with_it = run(lscd, teacher(embedding=embedding, patch=patch))
+    for name in one:
+        assert one[name] == other[name]
+        assert one[name] != with_it[name]
 
 
 def test_a_batch_without_labels_or_pairs_costs_nothing():
-    lscd = Lscd(LscdConfig(inter=1, intra=1), (4, 5, 6, 7), unit(K, D).float(), D)
-    label = torch.full((B, 32, 32), 255)
+    lscd = build(inter=1, intra=1)
     single = torch.tensor([[True, False, False]]).expand(B, M)
-    whole = view(0, 0, 1, 1, 0).expand(B, 5)
-    terms = lscd(stages(), single, label, TeacherBatch(whole, unit(B, M, D).float()))
+    maps = [s.double() for s in stages()]
+    terms = lscd(maps, single, torch.full((B, 32, 32), 255), teacher())
     assert terms["inter"] == 0
     assert terms["intra"] == 0
 
 
-@pytest.mark.parametrize(
-    ("placed", "same"),
-    [
-        ((0, 0, 1, 1, 0), True),
-        ((0, -0.5, 1, 2, 0), True),  # twice as wide as high: the teacher's square lies inside
-        ((0, 0, 1, 1, 1), False),
-        ((0, -0.5, 1, 2, 1), False),
-        ((0.1, 0, 0.9, 1, 0), False),
-        ((0, 0, 1, 0.99, 0), False),
-    ],
-)
-def test_mirrored_and_cropped_views_are_not_the_teachers(placed, same):
-    assert shows_the_teachers_view(view(*placed)).item() is same
-
-
 def test_a_mirrored_sample_takes_no_part_in_the_pooled_terms():
-    config = LscdConfig(inter=1, language=1, intra=0)
-    torch.manual_seed(0)
-    lscd = Lscd(config, (4, 5, 6, 7), unit(K, D).float(), D)
-    label = torch.zeros(B, 32, 32, dtype=torch.int64)
-    present = torch.ones(B, M, dtype=torch.bool)
-    views = view(0, 0, 1, 1, 0).expand(B, 5).clone()
+    lscd = build(inter=1, language=1)
+    views = view(0, 0, 1, 1, 0).repeat(B, 1)
     views[0, 4] = 1
-    embedding = unit(B, M, D).float()
-    one = lscd(stages(), present, label, TeacherBatch(views, embedding))
-    embedding[0] = unit(M, D, seed=9).float()
-    other = lscd(stages(), present, label, TeacherBatch(views, embedding))
-    embedding[1] = unit(M, D, seed=10).float()
-    third = lscd(stages(), present, label, TeacherBatch(views, embedding))
+    embedding = unit(B, M, D)
+    one = run(lscd, teacher(view=views))
+    embedding[0] = unit(M, D, seed=9)
+    other = run(lscd, teacher(view=views, embedding=embedding))
+    embedding[1] = unit(M, D, seed=10)
+    third = run(lscd, teacher(view=views, embedding=embedding))
     for name in ("inter", "language"):
         assert one[name] == other[name]
         assert one[name] != third[name]
+
+
+@pytest.mark.parametrize(("num_modalities", "num_classes"), [(1, 2), (2, 40), (5, 40), (7, 2)])
+def test_any_number_of_modalities_classes_and_any_shape(num_modalities, num_classes):
+    torch.manual_seed(0)
+    config = LscdConfig(inter=1, language=1, intra=1, dense=1, cross_scene=True)
+    lscd = Lscd(config, CHANNELS, unit(num_classes, D).float(), D, num_modalities)
+    shapes = zip(CHANNELS, ((9, 15), (5, 8), (3, 4), (2, 2)), strict=True)
+    maps = [torch.randn(num_modalities, 2, c, *size) for c, size in shapes]
+    present = torch.ones(2, num_modalities, dtype=torch.bool)
+    batch = TeacherBatch(
+        view(0, -0.4, 1, 57 / 33, 0).repeat(2, 1),
+        unit(2, num_modalities, D).float(),
+        unit(2, num_modalities, 9, D).float(),
+    )
+    terms = lscd(maps, present, torch.randint(0, num_classes, (2, 33, 57)), batch)
+    assert all(torch.isfinite(value) for value in terms.values())
+    few = num_modalities == 1
+    assert {name for name, value in terms.items() if value == 0} == ({"inter"} if few else set())
