@@ -16,6 +16,7 @@ from rich.table import Table
 
 from flows import stages
 from flows.commands.integrity import audit, gc, repair, verify
+from flows.commands.plan import plan
 from flows.commands.predict import EXTRA, predict
 from flows.commands.run import demo, refresh_teacher, retrain, run
 from flows.commands.serve import serve, server
@@ -241,6 +242,7 @@ def kinds() -> None:
 app.command()(server)
 app.command(context_settings=EXTRA)(predict)
 app.command()(serve)
+app.command()(plan)
 app.command()(verify)
 app.command()(repair)
 app.command()(gc)

@@ -14,7 +14,7 @@ on the shard and the batch size alone, so a resumed pass, or one that was cut am
 the bytes of an uninterrupted one. No work on a shard begins before the last one's is committed.
 
 Fails with `ConfigError` (a tower that cannot read a modality), `CheckpointError` (weights),
-`CorruptShard`, `OutOfMemory`, or `CorruptTarget` naming the sample whose embedding is not finite.
+`NotEnoughSpace`, `CorruptShard`, `OutOfMemory`, or `CorruptTarget` naming the sample whose embedding is not finite.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.manifest import Manifest, ShardInfo
 from pipeline.progress import Advance, progress_bar
 from pipeline.prompts_store import PromptStore, point_to_prompts
+from pipeline.space import require_space
 from pipeline.stage import StageReport
 from pipeline.targets import TargetStore
 from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace
 from teacher.batches import Batch, decoded_batches
 from teacher.encoder import Encoder, choose_device
+from teacher.estimate import bytes_to_write
 from teacher.identity import prompt_identity
 from teacher.plan import TowerPlan, Unit, num_targets, plan_towers, plan_units
 from teacher.prompts import embed_classes, templates
@@ -67,6 +69,7 @@ def precompute(
     manifest = Manifest.load(workspace.dataset(config))
     plans = plan_towers(config, workspace)
     todo = _missing(config, plans, manifest.all_shards, units)
+    require_space(workspace.root, bytes_to_write(plans, todo), f"targets of {len(todo)} units")
     for plan in plans:
         plan.create_stores(config, workspace)
     new_prompts = units is None and _embed_prompts(config, workspace, manifest.classes, device)
