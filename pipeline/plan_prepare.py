@@ -123,8 +123,8 @@ def load_if_there(folder: AnyPath) -> Manifest | None:
 
 
 def measured_bytes(shards: Sequence[ShardInfo]) -> float:
-    """Mean bytes of a sample in its shard, from the length of some shards' files."""
-    some = shards[:: max(1, len(shards) // NUM_MEASURED)]
+    """Mean bytes of a sample in its shard, from the length of some shards' files; 0 without any."""
+    some = [s for s in shards[:: max(1, len(shards) // NUM_MEASURED)] if s.path.exists()]
     return sum(s.path.stat().st_size for s in some) / max(1, sum(s.num_rows for s in some))
 
 

@@ -6,7 +6,8 @@ Writes `dataset.json`, then shard by shard (see `records`), then `manifest.parqu
 `quarantine.parquet`. It can be killed at any instruction: run again, it goes on and makes the same
 bytes. New source samples are appended as new shards; a run with nothing new decodes nothing. A bad
 sample is quarantined by name and tried again only if its files change. Fails with `DatasetError` if
-there is nothing to read or if more than `prepare.max_refused` of a split is refused, and with
+there is nothing to read or if more than `prepare.max_refused` of a split is refused, with
+`NotEnoughSpace` before anything is written if the shards would not fit on the disk, and with
 `WorkspaceBusy` if another process prepares the same dataset.
 """
 
@@ -28,6 +29,7 @@ from pipeline.files import AnyPath, locked, sweep_partials, write_json
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import DATASET, QUARANTINE
 from pipeline.parallel import map_in_order
+from pipeline.plan_prepare import require_room_for_shards
 from pipeline.progress import progress_bar
 from pipeline.records import DatasetRecords
 from pipeline.stage import Failure, StageReport
@@ -62,6 +64,8 @@ def prepare(config: Config, workspace: Workspace, *, progress: bool = True) -> S
         num_before = records.num_shards
         chunks = plan(listing, records, config.store.shard_size)
         _require_few_refused(config, listing, records, folder)
+        samples = [sample for chunk in chunks for sample in chunk.samples]
+        require_room_for_shards(config, adapter, folder, samples)
         _write(config, adapter, chunks, records, listing, folder, progress)
         _require_some_good(listing, records)
         records.merge(list(listing))

@@ -14,7 +14,8 @@ on the shard and the batch size alone, so a resumed pass, or one that was cut am
 the bytes of an uninterrupted one. No work on a shard begins before the last one's is committed.
 
 Fails with `ConfigError` (a tower that cannot read a modality), `CheckpointError` (weights),
-`NotEnoughSpace`, `CorruptShard`, `OutOfMemory`, or `CorruptTarget` naming the sample whose embedding is not finite.
+`NotEnoughSpace`, `CorruptShard`, `OutOfMemory`, or `CorruptTarget` naming the sample whose
+embedding is not finite.
 """
 
 from __future__ import annotations
