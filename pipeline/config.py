@@ -40,7 +40,8 @@ from pipeline.datasets.base import DatasetOptions
 from pipeline.errors import ConfigError
 from pipeline.frozen import Frozen
 from pipeline.modalities import ModalitySpec, spec_for
-from pipeline.remote import RemotePath, hide_secrets
+from pipeline.remote import RemotePath
+from pipeline.remote_client import hide_secrets
 
 Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
 

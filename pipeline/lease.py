@@ -74,7 +74,7 @@ def _leased(path: RemotePath, ttl_s: float, wait: bool) -> Iterator[None]:
     renewer = threading.Thread(target=held.renew_until, args=(ended,), daemon=True)
     renewer.start()
     try:
-        with guarded(path.parent, held.require):
+        with guarded(path, held.require):
             yield
             held.require()
     finally:
@@ -104,7 +104,7 @@ class _HeldLease:
         """Return once the lease is ours. Raises `WorkspaceBusy` if it lives and `wait` is False."""
         seen, since = None, time.monotonic()
         while True:
-            found = _look(self.path)
+            found = self.path.find_tagged()
             now = time.monotonic()
             if found is None or _is_free(found, now - since if found.etag == seen else 0.0):
                 if self._put(found.etag if found else None):
@@ -124,7 +124,7 @@ class _HeldLease:
                     continue
             except StorageUnavailable:
                 continue  # `require` decides by our clock
-            found = _look(self.path)
+            found = self.path.find_tagged()
             self.lost_to = _parsed(found.data) if found else {}
             return
 
@@ -154,13 +154,6 @@ class _HeldLease:
             return False
         self.counter, self.etag, self.renewed = self.counter + 1, put, sent
         return True
-
-
-def _look(path: RemotePath) -> Tagged | None:
-    try:
-        return path.read_tagged()
-    except FileNotFoundError:
-        return None
 
 
 def _is_free(found: Tagged, unchanged_s: float) -> bool:

@@ -47,19 +47,12 @@ def _place_in_store(path: RemotePath, data: bytes, made_from: str) -> Placed:
     tags = {SHA256_TAG: _sha256(data), MADE_FROM_TAG: made_from}
     put = None
     while True:
-        found = _look(path)
+        found = path.find_tagged()
         if found is not None and _is_whole(found, made_from):
             return Placed(found.tags[SHA256_TAG], found.etag)
         if found is not None and found.etag == put:
             raise _misread(path)
         put = path.write_if(found.etag if found else None, data, tags)
-
-
-def _look(path: RemotePath) -> Tagged | None:
-    try:
-        return path.read_tagged()
-    except FileNotFoundError:
-        return None
 
 
 def _is_whole(found: Tagged, made_from: str) -> bool:

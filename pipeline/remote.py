@@ -2,39 +2,40 @@
 
 Every call is one request or a listing; a put is atomic. Credentials and the endpoint come from the
 environment alone (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...) and stand in no path, error or
-repr. Requests that fail are tried again with growing pauses for at most `RETRY_S` seconds, then
-raise `StorageUnavailable`. `ConfigError` says what the environment or the URL lacks; a missing
-object is a `FileNotFoundError`, as on disk. obstore is imported on first use.
+repr. What fails is tried again for a bounded time (`pipeline.remote_client`), then raises
+`StorageUnavailable`. `ConfigError` says what the environment or the URL lacks; a missing object is
+a `FileNotFoundError`, as on disk.
 """
 
 from __future__ import annotations
 
-import errno
 import io
-import os
-import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
 from pipeline.errors import ConfigError, StorageUnavailable
+from pipeline.remote_client import (
+    RETRY_S,
+    SCHEMES,
+    connect,
+    hide_secrets,
+    insist,
+    library,
+    not_found,
+    translated,
+)
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ObjectStore
 
-SCHEMES = ("s3", "gs", "az")
-RETRY_S = 60.0
-"""Seconds after which a request that keeps failing is given up."""
-MAX_RETRIES = 12
-REQUEST_TIMEOUT_S = 30.0
+Result = TypeVar("Result")
 READ_BLOCK_BYTES = 1 << 20
 """What `open` fetches at a time."""
-LOCAL_ENDPOINT = "http://"
 _URL = re.compile(r"(?P<scheme>[a-z0-9]+)://(?P<bucket>[A-Za-z0-9._-]+)(?:/(?P<key>[^?#]*))?")
 
 
@@ -86,7 +87,11 @@ class RemotePath:
         """The path of a URL. Raises `ConfigError` for other schemes, users, passwords, queries."""
         match = _URL.fullmatch(url)
         if match is None or match["scheme"] not in SCHEMES:
-            raise ConfigError(f"{hide_secrets(url)}: {URL_RULE}")
+            raise ConfigError(
+                f"{hide_secrets(url)}: expected s3://BUCKET/PREFIX (or gs://, az://) and nothing "
+                "else. Credentials belong into the environment, e.g. AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
+            )
         key = (match["key"] or "").strip("/")
         if any(part in {"", ".", ".."} for part in key.split("/")) and key:
             raise ConfigError(f"{url}: expected plain folder names after the bucket")
@@ -152,7 +157,7 @@ class RemotePath:
         """Size of the object. Raises `FileNotFoundError`."""
         found = self._head()
         if found is None:
-            raise self._not_found()
+            raise not_found(self)
         return RemoteStat(found.num_bytes)
 
     def etag(self) -> str | None:
@@ -170,24 +175,31 @@ class RemotePath:
 
     def read_tagged(self) -> Tagged:
         """The whole object with its version and tags. Raises `FileNotFoundError`."""
-        import obstore
 
-        with self._errors("read"):
-            result = obstore.get(self._client(), self.key)
-            data = bytes(result.bytes())
-        tags = {str(k): str(v) for k, v in result.attributes.items()}
-        return Tagged(data, _etag(result.meta), tags)
+        def read(obstore: Any, bucket: ObjectStore) -> Tagged:
+            result = obstore.get(bucket, self.key)
+            tags = {str(k): str(v) for k, v in result.attributes.items()}
+            return Tagged(bytes(result.bytes()), _etag(result.meta), tags)
+
+        return self._insist("read", read)
+
+    def find_tagged(self) -> Tagged | None:
+        """`read_tagged`, or None if there is no object."""
+        try:
+            return self.read_tagged()
+        except FileNotFoundError:
+            return None
 
     def read_range(self, offset: int, num_bytes: int) -> bytes:
         """At most `num_bytes` bytes from `offset`, which lies inside the object."""
-        import obstore
+
+        def read(obstore: Any, bucket: ObjectStore) -> bytes:
+            return bytes(obstore.get_range(bucket, self.key, start=offset, length=num_bytes))
 
         if num_bytes == 0:
             return b""
-        with self._errors("read"):
-            return bytes(
-                obstore.get_range(self._client(), self.key, start=offset, length=num_bytes)
-            )
+
+        return self._insist("read", read)
 
     def blocks(self) -> Iterator[bytes]:
         """The object's bytes in order, a few megabytes at a time."""
@@ -204,9 +216,13 @@ class RemotePath:
 
     def write(self, data: bytes, tags: Mapping[str, str] | None = None) -> str:
         """Replace the object by `data`, atomically; returns the new version."""
-        etag = self._put(data, tags, None)
-        assert etag is not None
-        return etag
+        _require_guards(self)
+
+        def put(obstore: Any, bucket: ObjectStore) -> str:
+            found = obstore.put(bucket, self.key, data, attributes=dict(tags or {}))
+            return str(found["e_tag"])
+
+        return self._insist("write", put)
 
     def write_if(
         self, etag: str | None, data: bytes, tags: Mapping[str, str] | None = None
@@ -214,48 +230,70 @@ class RemotePath:
         """Replace the object only if its version is `etag` (None: only if there is no object).
 
         Returns the new version; None if another writer was first. A put whose answer was lost may
-        have happened: the object is then read back, and `data` there counts as ours.
+        have happened: the object is then read back. `data` there counts as ours, and the put is
+        tried again if nothing was changed.
         """
-        put = self._put(data, tags, etag or "")
-        if put is not None:
-            return put
+        give_up = time.monotonic() + RETRY_S
+        while True:
+            try:
+                put, answered = self._put_if(etag, data, dict(tags or {})), True
+            except StorageUnavailable:
+                put, answered = None, False
+                if time.monotonic() > give_up:
+                    raise
+            if put is not None:
+                return put
+            found = self.find_tagged()
+            if found is not None and found.data == data:
+                return found.etag
+            if answered or (found.etag if found else None) != etag:
+                return None
+
+    def _put_if(self, etag: str | None, data: bytes, tags: dict[str, str]) -> str | None:
+        """One conditional put; None: the condition did not hold."""
+        _require_guards(self)
+        obstore, bucket = library(self.root), connect(self.root)
+        refusals = (
+            obstore.exceptions.AlreadyExistsError,
+            obstore.exceptions.PreconditionError,
+            *([FileNotFoundError] if etag else []),
+        )
         try:
-            found = self.read_tagged()
-        except FileNotFoundError:
+            with translated(self, "write"):
+                mode: Any = "create" if etag is None else {"e_tag": etag}
+                found = obstore.put(bucket, self.key, data, mode=mode, attributes=tags)
+        except refusals:
             return None
-        return found.etag if found.data == data else None
+        return str(found["e_tag"])
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object."""
-        import obstore
-
-        require_guards(self)
+        _require_guards(self)
         if not missing_ok and self._head() is None:
-            raise self._not_found()
-        with self._errors("delete"):
-            obstore.delete(self._client(), self.key)
+            raise not_found(self)
+        self._insist("delete", lambda obstore, bucket: obstore.delete(bucket, self.key))
 
     def iterdir(self) -> Iterator[RemotePath]:
         """The objects and prefixes right below, in the order of their names; none if it is not there."""
-        import obstore
-
-        with self._errors("list"):
-            found = obstore.list_with_delimiter(self._client(), self.key or None)
+        found = self._insist(
+            "list", lambda obstore, bucket: obstore.list_with_delimiter(bucket, self.key or None)
+        )
         keys = [str(item["path"]) for item in found["objects"]]
         keys += [str(prefix).rstrip("/") for prefix in found["common_prefixes"]]
         yield from (replace(self, key=key) for key in sorted(set(keys)) if key != self.key)
 
     def entries(self) -> dict[str, Entry]:
         """Everything below, however deep: name from here on to size and version."""
-        import obstore
-
         start = len(self.key) + 1 if self.key else 0
-        with self._errors("list"):
+
+        def listed(obstore: Any, bucket: ObjectStore) -> dict[str, Entry]:
             return {
                 str(item["path"])[start:]: Entry(item["size"], _etag(item))
-                for batch in obstore.list(self._client(), self.key or None)
+                for batch in obstore.list(bucket, self.key or None)
                 for item in batch
             }
+
+        return self._insist("list", listed)
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
         """Paths below that match part by part (`*`, `?`, `[...]`), in the order of their names."""
@@ -273,102 +311,37 @@ class RemotePath:
         yield from (self / name for name in names if PurePosixPath(name).match(pattern))
 
     def _head(self) -> Entry | None:
-        import obstore
-
         try:
-            with self._errors("look at"):
-                meta = obstore.head(self._client(), self.key)
+            meta = self._insist("look at", lambda obstore, bucket: obstore.head(bucket, self.key))
         except FileNotFoundError:
             return None
         return Entry(meta["size"], _etag(meta))
 
-    def _put(self, data: bytes, tags: Mapping[str, str] | None, etag: str | None) -> str | None:
-        """Put; `etag` "" asks that there is none yet. None: the condition did not hold."""
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
+    def _insist(self, doing: str, call: Callable[[Any, ObjectStore], Result]) -> Result:
+        """`call(obstore, bucket)` until it is answered; it may be done twice."""
+        return insist(self, doing, lambda: call(library(self.root), connect(self.root)))
 
-        require_guards(self)
-        mode: Any = {"e_tag": etag} if etag else "create" if etag == "" else "overwrite"
-        try:
-            with self._errors("write", creates=not etag):
-                result = obstore.put(
-                    self._client(), self.key, data, mode=mode, attributes=dict(tags or {})
-                )
-        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
-            return None
-        return str(result["e_tag"])
-
-    def _client(self) -> ObjectStore:
-        if _users.setdefault("pid", os.getpid()) != os.getpid():
-            raise RuntimeError(
-                f"{self.root}: used in a forked process, where it would hang; start it with spawn"
-            )
-        return _connect(self.root)
-
-    @contextmanager
-    def _errors(self, doing: str, creates: bool = False) -> Iterator[None]:
-        """Turn the store's errors into ours, which repeat nothing that a server or a header said."""
-        from obstore.exceptions import (
-            AlreadyExistsError,
-            BaseError,
-            PermissionDeniedError,
-            PreconditionError,
-            UnauthenticatedError,
-        )
-
-        try:
-            yield
-        except (AlreadyExistsError, PreconditionError):
-            raise
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise ConfigError(
-                f"{self}: may not {doing} it ({_cause(error)}). Check the credentials in the "
-                "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION for s3)."
-            ) from None
-        except (BaseError, FileNotFoundError) as error:
-            cause = _cause(error)
-            if "NoSuchBucket" in cause or (creates and isinstance(error, FileNotFoundError)):
-                raise ConfigError(f"{self.root}: no such bucket. Create it first.") from None
-            if isinstance(error, FileNotFoundError):
-                raise self._not_found() from None
-            raise StorageUnavailable(
-                f"{self}: cannot {doing} it: {cause}, tried for up to {RETRY_S:.0f} s. Check the "
-                "network and the store, then run again; it goes on where it stopped."
-            ) from None
-
-    def _not_found(self) -> FileNotFoundError:
-        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
-
-
-URL_RULE = (
-    "expected s3://BUCKET/PREFIX (or gs://, az://) and nothing else. Credentials belong into the "
-    "environment, e.g. AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-)
 
 _guards: dict[RemotePath, Callable[[], None]] = {}
-"""Folders that this process holds a lease on, and what raises once it is lost."""
+"""Lease objects that this process holds, and what raises once one is lost."""
 
 
 @contextmanager
-def guarded(folder: RemotePath, check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` before every write below `folder`, so that a lost lease stops its holder."""
-    _guards[folder] = check
+def guarded(lease: RemotePath, check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` before every write beside and below `lease`, so that losing it stops its holder."""
+    _guards[lease] = check
     try:
         yield
     finally:
-        del _guards[folder]
+        del _guards[lease]
 
 
-def require_guards(path: RemotePath) -> None:
-    """Raise what the guards of the folders above `path` raise."""
-    for folder, check in list(_guards.items()):
-        if folder.root == path.root and f"{path.key}/".startswith(f"{folder.key}/"):
+def _require_guards(path: RemotePath) -> None:
+    """Raise what the guards that cover `path` raise."""
+    for lease, check in list(_guards.items()):
+        folder = f"{lease.parent.key}/" if lease.parent.key else ""
+        if path != lease and lease.root == path.root and path.key.startswith(folder):
             check()
-
-
-def hide_secrets(text: str) -> str:
-    """`text` without what stands before an `@` or after a `?` in a URL."""
-    return re.sub(r"(?<=://)\S*@", "***@", re.sub(r"(://[^\s?]*)\?\S*", r"\1?***", text))
 
 
 class _RangeReader(io.RawIOBase):
@@ -395,44 +368,5 @@ class _RangeReader(io.RawIOBase):
         return num_bytes
 
 
-_users: dict[str, int] = {}
-"""The process that opened the connections, which do not survive a fork."""
-
-
-@cache
-def _connect(root: str) -> ObjectStore:
-    """The process's connection pool to one bucket, configured by the environment."""
-    try:
-        from obstore.store import from_url
-    except ImportError:
-        raise ConfigError(
-            f'{root}: object stores need the extra s3. Run `pip install "any2seg[s3]"`.'
-        ) from None
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
-    client: ClientConfig = {
-        "allow_http": endpoint.startswith(LOCAL_ENDPOINT),
-        "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
-    }
-    retry: RetryConfig = {
-        "max_retries": MAX_RETRIES,
-        "retry_timeout": timedelta(seconds=RETRY_S),
-        "backoff": {
-            "init_backoff": timedelta(milliseconds=50),
-            "max_backoff": timedelta(seconds=10),
-            "base": 2,
-        },
-    }
-    return from_url(root, client_options=client, retry_config=retry)
-
-
 def _etag(meta: Any) -> str:
     return str(meta["e_tag"] or "")
-
-
-def _cause(error: BaseException) -> str:
-    """Status and error code of a failed request; the rest of the text may hold an access key."""
-    text = str(error)
-    status = re.search(r"status code: (\d{3}(?: [A-Z][A-Za-z ]+)?)", text)
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    parts = [match[1] for match in (status, code) if match]
-    return ", ".join(parts) or "no answer from the store"
