@@ -6,10 +6,13 @@ from typing import Any
 
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.notify import notify
 from flows.tasks import SIDE_BY_SIDE
 
 FLOW: dict[str, Any] = {
     "task_runner": ThreadPoolTaskRunner(max_workers=SIDE_BY_SIDE),
     "persist_result": False,
+    "on_failure": [notify],
+    "on_crashed": [notify],
 }
 """Options of `@flow`."""

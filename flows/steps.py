@@ -48,6 +48,10 @@ def encode(operation: Operation) -> dict[str, Any]:
     pass (storage, weights) ends the pass at once.
     """
     config, workspace = operation.config, operation.workspace
+    if config.scale.spread:
+        report = _stage(operation, "precompute")
+        show_coverage(config, workspace)
+        return report
     shards = Manifest.load(workspace.dataset(config)).all_shards
     plans = plan_towers(config, workspace)
     for plan in plans:
@@ -59,7 +63,7 @@ def encode(operation: Operation) -> dict[str, Any]:
         for part in split_units(units, num_ranges(len(units))):
             name = "..".join(f"{unit.shard}-{unit.tower}" for unit in (part[0], part[-1]))
             state = encode_range(process, part, name, return_state=True)
-            report = _result(operation, "precompute", name, state)
+            report = finished(operation, "precompute", name, state)
             failed = {failure["unit"] for failure in report["failed"]}
             progress.done([unit for unit in part if str(unit) not in failed])
             reports.append(report)
@@ -134,7 +138,7 @@ def _stage(operation: Operation, stage: str) -> dict[str, Any]:
         stages.MAIN_ROW,
         return_state=True,
     )
-    result: dict[str, Any] = _result(operation, stage, stages.MAIN_ROW, state)
+    result: dict[str, Any] = finished(operation, stage, stages.MAIN_ROW, state)
     return result
 
 
@@ -144,10 +148,11 @@ def _all_of(
     """Results by row; the others run to their end before a failed one is raised."""
     for future in futures.values():
         future.wait()
-    return {row: _result(operation, stage, row, future.state) for row, future in futures.items()}
+    return {row: finished(operation, stage, row, future.state) for row, future in futures.items()}
 
 
-def _result(operation: Operation, stage: str, unit: str, state: State[Any]) -> Any:
+def finished(operation: Operation, stage: str, unit: str, state: State[Any]) -> Any:
+    """What a task returned; `StageFailed` if it failed."""
     found = state.result(raise_on_failure=False)
     if state.is_completed():
         return found

@@ -37,7 +37,7 @@ def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     return worth_retrying(state.result(raise_on_failure=False))
 
 
-_task: dict[str, Any] = {
+TASK: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "persist_result": False,
     "retries": 3,
@@ -45,9 +45,10 @@ _task: dict[str, Any] = {
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": _may_pass,
 }
+"""Options of every task."""
 
 
-@task(name="stage", task_run_name="{stage}-{row}", **_task)
+@task(name="stage", task_run_name="{stage}-{row}", **TASK)
 def run_stage(stage: str, config_path: str, overrides: list[str], row: str) -> dict[str, Any]:
     """Run one stage of one row in this process; returns the stage's report as JSON."""
     log = get_run_logger()
@@ -58,7 +59,7 @@ def run_stage(stage: str, config_path: str, overrides: list[str], row: str) -> d
         return report.as_json()
 
 
-@task(name="train", task_run_name="train-{row}", **_task)
+@task(name="train", task_run_name="train-{row}", **TASK)
 def run_training(config_path: str, overrides: list[str], row: str, num_rows: int) -> None:
     """Train one row in a process of its own. Raises `ProcessFailed`, or `TryAgain`."""
     words = ["train", config_path, "--row", row]
@@ -69,7 +70,7 @@ def run_training(config_path: str, overrides: list[str], row: str, num_rows: int
         run_command(words, {"OMP_NUM_THREADS": str(share)}, get_run_logger().info)
 
 
-@task(name="precompute", task_run_name="precompute-{name}", **_task)
+@task(name="precompute", task_run_name="precompute-{name}", **TASK)
 def encode_range(process: EncodingProcess, units: list[Unit], name: str) -> dict[str, Any]:
     """Encode one range of units in the flow's encoding process; returns the report as JSON."""
     log = get_run_logger()
