@@ -64,7 +64,7 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
 def _send(sender: NotificationBlock, body: str, line: str) -> None:
     """Prefect's own blocks send at once when called outside an event loop; others may be coroutines."""
     sent: Any = sender.notify(body, subject=line)
-    if inspect.isawaitable(sent):
+    if inspect.iscoroutine(sent):
         run_coro_as_sync(sent)
 
 
