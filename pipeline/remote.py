@@ -10,6 +10,7 @@ a `FileNotFoundError`, as on disk.
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
