@@ -163,4 +163,5 @@ def _store_path(root: AnyPath, teacher: str, identity: Mapping[str, Any]) -> Any
 
 def _array(path: AnyPath, name: str, shape: Sequence[int]) -> RowArray:
     """The whole array as one object."""
-    return RowArray(path / ARRAYS, name, tuple(shape[1:]), "float32", shape[0])
+    dims = ("template", "dim")[3 - len(shape) :]
+    return RowArray(path / ARRAYS, name, tuple(shape[1:]), "float32", shape[0], dims)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,12 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from pipeline import VERSION
 from pipeline.config import Config
 from pipeline.errors import CorruptTarget, DigestMismatch, MissingTarget
 from pipeline.files import (
     AnyPath,
-    json_bytes,
     local_copy,
     locked,
     read_json,
@@ -37,18 +36,18 @@ from pipeline.files import (
 )
 from pipeline.fingerprint import SHORT, fingerprint, require_same
 from pipeline.frozen import Frozen
+from pipeline.ledger import Ledger, Standing
 from pipeline.manifest import ShardInfo
-from pipeline.place import Placed
 from pipeline.remote import RemotePath
 from pipeline.store_index import REMEDY, look_up, point_to, slug
 from pipeline.views import VIEW_BOX, ViewSettings, view_identity
 from pipeline.workspace import SCHEMA_VERSION, Workspace
-from pipeline.zarr_arrays import RowArray, object_exists
+from pipeline.zarr_arrays import RowArray
 
 PROVENANCE = "provenance.json"
 ARRAYS = "targets.zarr"
+LEDGER = "ledger"
 LOCK = ".lock"
-VERSIONS_TAG = "versions"
 EMBEDDING = "embedding"
 PATCH = "patch"
 
@@ -81,6 +80,11 @@ class TargetProvenance(Frozen):
     def dim(self) -> int:
         """D, the width of an embedding."""
         return self.outputs[EMBEDDING][-1]
+
+    def dims(self, output: str) -> tuple[str, ...]:
+        """Names of the dimensions of an output's row."""
+        own = {EMBEDDING: ("dim",), PATCH: ("patch", "dim"), VIEW_BOX: ("box",)}[output]
+        return own if len(own) == len(self.outputs[output]) else ("view", *own)
 
     def dtype_of(self, output: str) -> str:
         """Stored type of an output: boxes of views are kept exactly."""
@@ -116,7 +120,7 @@ class TargetStore:
         Sweeps what killed writers left. Raises `FingerprintMismatch` if another store is there.
         """
         path = cls.planned(root, provenance).path
-        with locked(path / LOCK, wait=True):
+        with cls._alone(path):
             sweep_partials(path)
             if not (path / PROVENANCE).exists():
                 described = provenance.model_dump(mode="json")
@@ -155,6 +159,8 @@ class TargetStore:
             row_shape=self.provenance.outputs[output],
             dtype=self.provenance.dtype_of(output),
             object_rows=self.provenance.shard_size,
+            dims=self.provenance.dims(output),
+            by_row=output == PATCH,
         )
 
     def commit(
@@ -167,37 +173,39 @@ class TargetStore:
         naming the sample whose numbers are not finite, `ValueError` for wrong shapes.
         """
         stored = {name: self._stored(shard, name, arrays) for name in self.provenance.outputs}
-        with locked(self.path / LOCK, wait=True):
-            if self.is_committed(shard):
+        with self._alone(self.path):
+            standing = self._ledger.look(shard)
+            if standing.is_committed:
                 return False
-            # A record of other bytes must not vouch for the object that replaces them.
-            self._record_path(shard).unlink(missing_ok=True)
+            if standing.record is not None:
+                # A record of other bytes must not vouch for the object that replaces them.
+                self._ledger.path(shard).unlink(missing_ok=True)
             placed = {
                 name: self.array(shard.split, name).write_object(shard.index, rows, shard.sha256)
                 for name, rows in stored.items()
             }
             write_json(self._cost_path(shard), dict(cost))
-            self._write_record(shard, placed)
+            self._ledger.write(shard, placed)
         return True
 
     def is_committed(self, shard: ShardInfo) -> bool:
         """Whether the shard's numbers are there, made from the shard's present bytes."""
-        record = self._read_record(shard)
-        return self._is_current(record, shard) and self._objects_exist(shard)
+        return self._ledger.look(shard).is_committed
 
     def missing(self, shards: Iterable[ShardInfo]) -> list[ShardInfo]:
         """The shards that are not committed, in order."""
-        return [shard for shard in shards if not self.is_committed(shard)]
+        shards = list(shards)
+        standings = self._ledger.look_at(shards)
+        return [shard for shard, it in zip(shards, standings, strict=True) if not it.is_committed]
 
     def coverage(self, shards: Iterable[ShardInfo]) -> Coverage:
         """Counts of shards there, missing and stale."""
         counts = {"there": 0, "missing": 0, "stale": 0}
-        for shard in shards:
-            record = self._read_record(shard)
-            if record is None or not self._objects_exist(shard):
-                counts["missing"] += 1
+        for standing in self._ledger.look_at(shards):
+            if standing.is_whole:
+                counts["there" if standing.is_current else "stale"] += 1
             else:
-                counts["there" if self._is_current(record, shard) else "stale"] += 1
+                counts["missing"] += 1
         return Coverage(**counts)
 
     def read(self, shard: ShardInfo, output: str) -> NDArray[Any]:
@@ -211,9 +219,11 @@ class TargetStore:
 
     def objects(self, shard: ShardInfo) -> dict[str, str] | None:
         """Output to sha256 of its committed object; None: the shard is a hole."""
-        record = self._read_record(shard)
-        current = self._is_current(record, shard) and self._objects_exist(shard)
-        return dict(record["objects"]) if record is not None and current else None
+        return _objects(self._ledger.look(shard))
+
+    def objects_of(self, shards: Iterable[ShardInfo]) -> list[dict[str, str] | None]:
+        """`objects` of each shard: in an object store, one listing instead of requests for each."""
+        return [_objects(standing) for standing in self._ledger.look_at(shards)]
 
     def local_object(self, shard: ShardInfo, output: str) -> Path:
         """A local file with an output's committed object, whose sha256 was compared just now.
@@ -233,7 +243,7 @@ class TargetStore:
         except DigestMismatch as error:
             raise CorruptTarget(
                 f"{path}: expected sha256 {error.wanted[:SHORT]} as in the commit record, found "
-                f"{error.found[:SHORT]}. Delete {self._record_path(shard)} and run "
+                f"{error.found[:SHORT]}. Delete {self._ledger.path(shard)} and run "
                 "`any2seg precompute CONFIG` to make it again."
             ) from None
 
@@ -268,56 +278,33 @@ class TargetStore:
             )
         return rows
 
-    def _write_record(self, shard: ShardInfo, placed: Mapping[str, Placed]) -> None:
-        """Vouch for the objects. In an object store the record is tagged with their versions, so that
-        a glance shows whether another writer replaced one since."""
-        path = self._record_path(shard)
-        record = self._record(shard, {name: it.sha256 for name, it in placed.items()})
-        if isinstance(path, RemotePath):
-            versions = {name: it.etag for name, it in placed.items()}
-            path.write(json_bytes(record), {VERSIONS_TAG: json.dumps(versions, sort_keys=True)})
-        else:
-            write_json(path, record)
+    @property
+    def _ledger(self) -> Ledger:
+        return Ledger(
+            self.path / LEDGER,
+            self.path / ARRAYS,
+            self.provenance.tower_fingerprint,
+            self._object_paths,
+        )
 
-    def _record(self, shard: ShardInfo, digests: Mapping[str, str]) -> dict[str, Any]:
+    def _object_paths(self, shard: ShardInfo) -> dict[str, AnyPath]:
         return {
-            "schema": SCHEMA_VERSION,
-            "shard_sha256": shard.sha256,
-            "tower_fingerprint": self.provenance.tower_fingerprint,
-            "num_rows": shard.num_rows,
-            "objects": dict(digests),
-            "code_version": VERSION,
+            output: self.array(shard.split, output).object_path(shard.index)
+            for output in self.provenance.outputs
         }
 
-    def _is_current(self, record: Mapping[str, Any] | None, shard: ShardInfo) -> bool:
-        return (
-            record is not None
-            and record["shard_sha256"] == shard.sha256
-            and record["tower_fingerprint"] == self.provenance.tower_fingerprint
-            and record["num_rows"] == shard.num_rows
-        )
-
-    def _objects_exist(self, shard: ShardInfo) -> bool:
-        return all(
-            object_exists(self.array(shard.split, output).object_path(shard.index))
-            for output in self.provenance.outputs
-        )
-
-    def _read_record(self, shard: ShardInfo) -> dict[str, Any] | None:
-        """The commit record; None if there is none or it cannot be read (then it vouches for nothing)."""
-        try:
-            record = dict(read_json(self._record_path(shard)))
-        except (FileNotFoundError, ValueError):
-            return None
-        needed = {"shard_sha256", "tower_fingerprint", "num_rows", "objects"}
-        complete = needed <= set(record) and set(record["objects"]) == set(self.provenance.outputs)
-        return record if complete else None
-
-    def _record_path(self, shard: ShardInfo) -> AnyPath:
-        return self.path / "ledger" / shard.split / f"{shard.name}.json"
+    @staticmethod
+    def _alone(path: AnyPath) -> AbstractContextManager[None]:
+        """On disk, one writer at a time; in an object store, conditional puts do without a lock."""
+        return nullcontext() if isinstance(path, RemotePath) else locked(path / LOCK, wait=True)
 
     def _cost_path(self, shard: ShardInfo) -> AnyPath:
         return self.path / "cost" / shard.split / f"{shard.name}.json"
+
+
+def _objects(standing: Standing) -> dict[str, str] | None:
+    record = standing.record
+    return dict(record["objects"]) if record is not None and standing.is_committed else None
 
 
 def target_request(config: Config, modality: str) -> dict[str, Any]:

@@ -1,17 +1,16 @@
 """Zarr arrays as our stores use them: raw little-endian bytes with crc32c, NaN where nothing was
 written.
 
-One object holds `object_rows` rows; dense arrays cut it into inner chunks of `DENSE_ROWS` rows. An
-object is encoded by zarr in memory and then written whole, the same way to a disk and to an object
-store; half an object is never visible. Metadata only ever grows: on disk under the store's lock, in
-an object store by compare-and-swap. Reading a damaged object raises `CorruptTarget`. zarr itself is
-imported on first use.
+One object holds `object_rows` rows; where single rows are read, it is cut into an inner chunk a
+picture. An object is encoded by zarr in memory and then written whole, the same way to a disk and
+to an object store; half an object is never visible. Metadata only ever grows: on disk under the
+store's lock, in an object store by compare-and-swap. Reading a damaged object raises
+`CorruptTarget`. zarr itself is imported on first use.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CorruptTarget
 from pipeline.files import AnyPath, write_bytes
+from pipeline.object_rows import ObjectRows, corrupt
 from pipeline.place import Placed, place
 from pipeline.remote import RemotePath
 
-DENSE_ROWS = 16
-"""Rows of an inner chunk of a dense array: larger ones make reading one row slow."""
 METADATA = "zarr.json"
 
 
@@ -40,6 +38,17 @@ class RowArray:
     row_shape: tuple[int, ...]
     dtype: str
     object_rows: int
+    dims: tuple[str, ...] = ()
+    """Names of a row's dimensions in the metadata, for readers that want some."""
+    by_row: bool = False
+    """Whether each (P, D) grid of the rows is an inner chunk, so that it can be read alone. Measured:
+    `python benchmarks/chunking.py`."""
+
+    @property
+    def inner_shape(self) -> tuple[int, ...]:
+        """Shape of an inner chunk; empty if the object is one chunk."""
+        grid = self.row_shape[-2:]
+        return (1, *(1 for _ in self.row_shape[:-2]), *grid) if self.by_row else ()
 
     def object_path(self, index: int) -> AnyPath:
         """The file that holds rows `index * object_rows` and on."""
@@ -78,25 +87,22 @@ class RowArray:
 
         `where` is the object's name in `CorruptTarget`.
         """
-        return self._rows(data, where)[:]
-
-    def open_rows(self, file: Path) -> ObjectRows:
-        """The rows of an object in a local file, each read when it is asked for.
-
-        Raises `FileNotFoundError`, `CorruptTarget`.
-        """
-        with file.open("rb") as opened:
-            if not file.stat().st_size:
-                raise _corrupt(str(file), "an empty file")
-            return self._rows(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), str(file))
-
-    def _rows(self, data: Any, where: str) -> ObjectRows:
         from zarr.core.buffer.cpu import Buffer
 
         chunks: dict[str, Any] = {}
         array = _create(chunks, self, 1)
         chunks[self._chunk()] = Buffer.from_bytes(data)
-        return ObjectRows(array, where)
+        try:
+            return np.asarray(array[:])
+        except (ValueError, RuntimeError, KeyError, IndexError) as error:
+            raise corrupt(where, str(error)) from error
+
+    def open_rows(self, file: Path) -> ObjectRows:
+        """The rows of a `by_row` object in a local file, each read when it is asked for.
+
+        Raises `FileNotFoundError`, `CorruptTarget`.
+        """
+        return ObjectRows.open(file, self.object_rows, self.row_shape, self.dtype)
 
     def _block(self, rows: Any) -> NDArray[Any]:
         block = np.full((self.object_rows, *self.row_shape), np.nan, dtype=self.dtype)
@@ -116,45 +122,21 @@ class RowArray:
         _grow_metadata(self.folder / array, documents[array])
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRows:
-    """Rows of one object. A row's inner chunk is read and its crc32c checked each time; nothing is
-    kept."""
-
-    array: Any
-    """The open Zarr array of one object."""
-    where: str
-
-    def __getitem__(self, place: int | slice | tuple[int, int]) -> NDArray[Any]:
-        """Row `place`, rows `place`, or (row, view): entry `view` of a row. Raises `CorruptTarget`."""
-        try:
-            return np.asarray(self.array[place])
-        except (ValueError, RuntimeError, KeyError, IndexError) as error:
-            raise _corrupt(self.where, str(error)) from error
-
-
-def _corrupt(where: str, found: str) -> CorruptTarget:
-    return CorruptTarget(
-        f"{where}: expected a whole Zarr object, found: {found}. Run `any2seg precompute CONFIG` to "
-        "make it again."
-    )
-
-
 def _create(chunks: dict[str, Any], array: RowArray, num_objects: int) -> Any:
     """A new Zarr array over the dict `chunks`: name to bytes."""
     import zarr
     from zarr.codecs import BytesCodec, Crc32cCodec
     from zarr.storage import MemoryStore
 
-    dense = len(array.row_shape) > 1 and array.object_rows % DENSE_ROWS == 0
     object_shape = (array.object_rows, *array.row_shape)
     return zarr.create_array(
         MemoryStore(chunks),
         name=array.name,
         shape=(num_objects * array.object_rows, *array.row_shape),
         dtype=array.dtype,
-        chunks=(DENSE_ROWS, *array.row_shape) if dense else object_shape,
-        shards=object_shape if dense else None,
+        chunks=array.inner_shape or object_shape,
+        shards=object_shape if array.by_row else None,
+        dimension_names=("row", *array.dims) if array.dims else None,
         serializer=BytesCodec(endian="little"),
         compressors=[Crc32cCodec()],
         fill_value=np.nan,

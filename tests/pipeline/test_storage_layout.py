@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -16,7 +17,10 @@ from pipeline.manifest import MANIFEST_SCHEMA, QUARANTINE_SCHEMA, Manifest
 from pipeline.prompts_store import PromptStore
 from pipeline.shards import read_shard
 from pipeline.targets import TargetProvenance, TargetStore
+from pipeline.views import ViewSettings, cut, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import SCHEMA_VERSION, Workspace
+
+from .conftest import SIZE
 
 PAGE = (Path(__file__).parents[2] / "storage_layout.md").read_text()
 (CODE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -89,6 +93,61 @@ def test_a_stranger_sees_a_stale_record(
     record.write_text(json.dumps({**json.loads(record.read_text()), "shard_sha256": "0"}))
     with pytest.raises(ValueError, match="disagree"):
         list(read(prepared[2].folder, store.path, "train"))
+
+
+def test_a_stranger_sees_numbers_that_the_record_does_not_name(
+    prepared: tuple[Config, Workspace, Manifest], store: TargetStore, read: Read
+) -> None:
+    own, other = (store.array("train", "embedding").object_path(n) for n in (0, 1))
+    own.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="disagree"):
+        list(read(prepared[2].folder, store.path, "train"))
+
+
+def test_a_stranger_cuts_the_views_that_the_page_tells_of(
+    prepared: tuple[Config, Workspace, Manifest], read: Read
+) -> None:
+    config, workspace, manifest = prepared
+    views = ViewSettings(3, 9, (0.4, 0.8))
+    store = TargetStore.create(
+        workspace.targets(config),
+        TargetProvenance(
+            modality="rgb",
+            teacher="t",
+            spec={},
+            tower=view_identity(views),
+            outputs=view_shapes({"embedding": (DIM,), "patch": (PATCHES, DIM)}, views),
+            shard_size=config.store.shard_size,
+        ),
+    )
+    for shard in manifest.all_shards:
+        rows = {name: np.stack([array] * 3, axis=1) for name, array in numbers(shard.keys).items()}
+        boxes = np.stack([draw_boxes(key, *SIZE, views) for key in shard.keys])
+        store.commit(shard, {**rows, "view_box": boxes}, {})
+    for output in ("embedding", "patch"):
+        for key, _, row in read(manifest.folder, store.path, "train", output):
+            np.testing.assert_array_equal(row[1], numbers((key,))[output][0])
+    for key, _, boxes in read(manifest.folder, store.path, "train", "view_box"):
+        picture = np.arange(SIZE[0] * SIZE[1]).reshape(SIZE)
+        for view, box in enumerate(boxes):
+            np.testing.assert_array_equal(box, drawn_as_the_page_says(key, view, views))
+            top, left, height, width = (
+                int(np.floor(np.float64(share) * pixels + 0.5))
+                for share, pixels in zip(box[:4], (*SIZE, *SIZE), strict=True)
+            )
+            shown = picture[top : top + height, left : left + width]
+            np.testing.assert_array_equal(shown[:, ::-1] if box[4] else shown, cut(picture, box))
+
+
+def drawn_as_the_page_says(key: str, view: int, views: ViewSettings) -> np.ndarray:
+    words = np.frombuffer(hashlib.sha256(key.encode()).digest()[:16], "<u8")
+    philox = np.random.Philox(key=words, counter=[0, 0, view, views.seed])
+    u = [float(word >> np.uint64(11)) * 2.0**-53 for word in philox.random_raw(4)]
+    least, largest = views.scale
+    side = max(1, int((least + u[0] * (largest - least)) * min(SIZE) + 0.5))
+    top, left = int(u[1] * (SIZE[0] - side + 1)), int(u[2] * (SIZE[1] - side + 1))
+    shares = (top / SIZE[0], left / SIZE[1], side / SIZE[0], side / SIZE[1], u[3] < 0.5)
+    return np.array(shares, np.float32)
 
 
 def test_the_manifest_table_is_the_schema() -> None:

@@ -29,7 +29,7 @@ from pipeline.workspace import Workspace
 
 Prepared = tuple[Config, Workspace, Manifest]
 DIM, PATCHES = 6, 4
-SHARD_SIZE = 32  # two inner chunks of a dense object
+SHARD_SIZE = 32
 
 
 def provenance(**changes: object) -> TargetProvenance:
@@ -108,7 +108,7 @@ def test_rows_lie_at_shard_times_size(store: TargetStore) -> None:
     assert np.isnan(array[2 * SHARD_SIZE : 3 * SHARD_SIZE]).all()
     dense = zarr.open_array(store.path / "targets.zarr", path="train/patch", mode="r")
     assert dense.shards == (SHARD_SIZE, PATCHES, DIM)
-    assert dense.chunks == (16, PATCHES, DIM)
+    assert dense.chunks == (1, PATCHES, DIM)
 
 
 def test_an_object_of_absent_rows_only_exists(tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ from pipeline.errors import CorruptTarget
 from pipeline.files import sha256_file
 from pipeline.zarr_arrays import RowArray, object_exists
 
-FLAT, DENSE = (3,), (2, 3)
+FLAT, DENSE, VIEWS = (3,), (2, 3), (4, 2, 3)
 
 
 def array(folder: Path, row_shape: tuple[int, ...] = FLAT, object_rows: int = 32) -> RowArray:
-    return RowArray(folder / "x.zarr", "train/a", row_shape, "float16", object_rows)
+    dense = len(row_shape) > 1
+    dims = ("view", "patch", "dim")[-len(row_shape) :]
+    return RowArray(folder / "x.zarr", "train/a", row_shape, "float16", object_rows, dims, dense)
 
 
 def rows(num: int, row_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -45,6 +47,7 @@ def test_metadata_is_as_documented(tmp_path: Path) -> None:
     assert meta["fill_value"] == "NaN"
     assert meta["chunk_grid"]["configuration"]["chunk_shape"] == [32, 3]
     assert [codec["name"] for codec in meta["codecs"]] == ["bytes", "crc32c"]
+    assert meta["dimension_names"] == ["row", "dim"]
 
 
 def test_dense_arrays_have_inner_chunks_with_checksums(tmp_path: Path) -> None:
@@ -53,15 +56,21 @@ def test_dense_arrays_have_inner_chunks_with_checksums(tmp_path: Path) -> None:
     (sharding,) = meta["codecs"]
     inner = sharding["configuration"]
     assert meta["chunk_grid"]["configuration"]["chunk_shape"] == [32, 2, 3]
-    assert inner["chunk_shape"] == [16, 2, 3]
+    assert inner["chunk_shape"] == [1, 2, 3]
     assert [codec["name"] for codec in inner["codecs"]] == ["bytes", "crc32c"]
     assert [codec["name"] for codec in inner["index_codecs"]] == ["bytes", "crc32c"]
 
 
-def test_object_sizes_that_inner_chunks_do_not_divide(tmp_path: Path) -> None:
-    made = array(tmp_path, DENSE, object_rows=10)
-    made.write_object(2, rows(10, DENSE))
-    np.testing.assert_array_equal(made.read_object(2), rows(10, DENSE))
+def test_each_view_of_a_dense_row_is_an_inner_chunk(tmp_path: Path) -> None:
+    made, wanted = array(tmp_path, VIEWS, object_rows=10), rows(10, VIEWS)
+    assert made.inner_shape == (1, 1, 2, 3)
+    made.write_object(2, wanted)
+    np.testing.assert_array_equal(made.read_object(2), wanted)
+    opened = made.open_rows(made.object_path(2))
+    for row in range(10):
+        np.testing.assert_array_equal(opened[row], wanted[row])
+        for view in range(4):
+            np.testing.assert_array_equal(opened[row, view], wanted[row, view])
 
 
 @settings(max_examples=10)
@@ -120,11 +129,3 @@ def test_every_flipped_byte_of_an_object_is_seen(
         damaged[place] ^= 1
         with pytest.raises(CorruptTarget, match="here: expected a whole Zarr object"):
             made.decode(bytes(damaged), "here")
-
-
-def test_rows_of_a_local_file_are_read_one_by_one(tmp_path: Path) -> None:
-    made, wanted = array(tmp_path, DENSE), rows(32, DENSE)
-    made.write_object(0, wanted)
-    opened = made.open_rows(made.object_path(0))
-    np.testing.assert_array_equal(opened[17], wanted[17])
-    np.testing.assert_array_equal(opened[5, 1], wanted[5, 1])
