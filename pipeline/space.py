@@ -14,31 +14,30 @@ import numpy as np
 
 from pipeline.errors import NotEnoughSpace
 from pipeline.files import AnyPath
-from pipeline.targets import TargetProvenance
-from pipeline.zarr_arrays import DENSE_ROWS
+from pipeline.object_rows import CRC_BYTES, INDEX_ENTRY_BYTES
+from pipeline.targets import PATCH, TargetProvenance
 
 SPARE_SHARE = 0.05
 """Share of the bytes that must be free besides: records, metadata, the file being written."""
 SPARE_BYTES = 1 << 20
-_CRC_BYTES = 4
-_INDEX_ENTRY_BYTES = 16
-"""Offset and length of an inner chunk in a Zarr shard's index."""
 
 
 def object_bytes(provenance: TargetProvenance) -> dict[str, int]:
     """Output to the exact length of one of its objects, which holds the rows of one shard."""
     return {
-        output: _object_bytes(provenance.shard_size, shape, provenance.dtype_of(output))
+        output: _object_bytes(
+            provenance.shard_size, shape, provenance.dtype_of(output), output == PATCH
+        )
         for output, shape in provenance.outputs.items()
     }
 
 
-def _object_bytes(num_rows: int, row_shape: tuple[int, ...], dtype: str) -> int:
+def _object_bytes(num_rows: int, row_shape: tuple[int, ...], dtype: str, by_row: bool) -> int:
     data = num_rows * math.prod(row_shape) * np.dtype(dtype).itemsize
-    if len(row_shape) == 1 or num_rows % DENSE_ROWS:
-        return data + _CRC_BYTES
-    num_chunks = num_rows // DENSE_ROWS
-    return data + num_chunks * (_CRC_BYTES + _INDEX_ENTRY_BYTES) + _CRC_BYTES
+    if not by_row:
+        return data + CRC_BYTES
+    num_chunks = num_rows * math.prod(row_shape[:-2])
+    return data + num_chunks * (CRC_BYTES + INDEX_ENTRY_BYTES) + CRC_BYTES
 
 
 def free_bytes(path: AnyPath) -> int | None:
