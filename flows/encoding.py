@@ -55,6 +55,11 @@ class EncodingProcess:
         """Pictures a batch: the config's, halved for every time that the process was killed."""
         return max(1, self._config.teacher.batch_size >> self._times_killed)
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process, if there is one."""
+        return self._process.pid if self._process else None
+
     def encode(self, units: Sequence[Unit], log: Callable[[str], None]) -> StageReport:
         """Encode and commit `units`; every progress line goes to `log`.
 

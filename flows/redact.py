@@ -87,7 +87,7 @@ def scrubbed_errors() -> Iterator[None]:
         if clean is None:
             raise
     if clean is not None:
-        raise clean  # out here it has no context that would still show the secret
+        raise clean from None
 
 
 def _cleaned(error: Exception) -> Exception | None:
@@ -105,4 +105,4 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
