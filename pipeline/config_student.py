@@ -134,6 +134,18 @@ class TrainConfig(Frozen):
     segmentation alone."""
     subset_weight: NonNegativeFloat = 1.0
     """Weight of the second pass on a random subset of the modalities; 0 switches it off."""
+    subset_draw: Literal["uniform", "weak_first"] = "uniform"
+    """How that subset is drawn: all alike, or weak sensors oftener, by their running IoU."""
+    consistency_weight: NonNegativeFloat = 0.0
+    """Weight of the subset's distance to the logits of all modalities."""
+    consistency_tau: PositiveFloat = 1.0
+    """Temperature of both logits there."""
+    auxiliary_weight: NonNegativeFloat = 0.0
+    """Weight of the cross-entropy of each modality alone, through the shared head at stride 4."""
+    ohem_threshold: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Set, cross-entropy counts only pixels whose class gets less probability (DELIVER: 0.7)."""
+    ohem_keep: float = Field(default=1 / 16, ge=0.0, le=1.0)
+    """Share of the labelled pixels that `ohem_threshold` keeps at least, the hardest."""
     class_weight_power: float = Field(default=-0.5, ge=-1.0, le=0.0)
     """Class weights are frequency ** power, normalised to mean 1 over pixels; 0: unweighted."""
     checkpoint_every: PositiveInt = 100

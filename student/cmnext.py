@@ -119,13 +119,13 @@ class Fuse(nn.Module):
     def _context(self, side: int, features_BCHW: Tensor) -> Tensor:
         """(B, C, C): for each value channel, weights over the key channels."""
         keys, values = self.context[side](features_BCHW).flatten(2).chunk(2, dim=1)
-        return (keys @ values.mT / keys.shape[-1]).softmax(dim=1)
+        weights: Tensor = (keys @ values.mT / keys.shape[-1]).softmax(dim=1)
+        return weights
 
     @staticmethod
     def _ask(query_BCHW: Tensor, context_BCC: Tensor) -> Tensor:
         answer_BCN: Tensor = context_BCC.mT @ query_BCHW.flatten(2)
-        asked: Tensor = answer_BCN.view_as(query_BCHW)
-        return asked
+        return answer_BCN.view_as(query_BCHW)
 
 
 class CmnextStage(nn.Module):

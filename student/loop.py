@@ -1,7 +1,5 @@
-"""The training loop: two passes a step over shared features, the LSCD terms, AdamW, checkpoints.
+"""The training loop: batches, AdamW, checkpoints; what a step minimises is `student.objective`'s.
 
-A step runs the backbone once. The full pass and the pass on a random subset of each sample's
-modalities (the robust recipe) fuse the same features; the distillation terms read them too.
 Everything random is a function of (seed, step) or (seed, position in the stream), so a resumed run
 repeats the uninterrupted one. Writes the run's checkpoint and `metrics.parquet`; what can fail:
 see `student.train`, and `Any2SegError` for a loss that is not finite.
@@ -18,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.config import Config
 from pipeline.config_student import TrainConfig
@@ -30,6 +27,7 @@ from pipeline.progress import progress_bar
 from pipeline.prompts_store import resolve_prompts
 from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace
+from student.centre import mean_embeddings
 from student.checkpoint import (
     load_checkpoint,
     load_module,
@@ -40,20 +38,17 @@ from student.checkpoint import (
 )
 from student.device import pick_device, threads
 from student.join import TargetJoin, open_join
-from student.losses import class_weights, segmentation_loss
-from student.lscd import Lscd, TeacherBatch
+from student.losses import class_weights
+from student.lscd import Lscd
 from student.model import Student
 from student.normalise import input_specs
-from student.resize import resize
+from student.objective import TERMS, Objective
 from student.run import Run, reads_prompts, record_missing, steps_done
 from student.samples import list_samples
 from student.stream import Augment, Batch, TrainStream, loader
 
 TRAIN_SPLIT = "train"
 POLY_POWER = 0.9
-_SUBSETS = 3
-"""Stream of random numbers, as in `student.stream`."""
-TERMS = ("ce", "subset_ce", "inter", "language", "intra", "dense")
 COLUMNS = ("loss", *TERMS, "lr", "step_s", "data_s")
 METRICS_SCHEMA = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in COLUMNS)])
 
@@ -104,12 +99,16 @@ class Trainer:
             student = student.model_copy(update={"weights": "none"})
         self.model = Student(student, input_specs(config, manifest), len(manifest.classes))
         self.lscd = _lscd(config, workspace, self.model, self.join)
+        if self.lscd.centre_MD is not None and self.join and not run.checkpoint.exists():
+            shards = manifest.shards(TRAIN_SPLIT)
+            means = mean_embeddings(self.join.source, shards, self.model.modalities)
+            self.lscd.centre_MD.copy_(means)
         for module in (self.model, self.lscd):
             module.to(self.device).to(memory_format=torch.channels_last)
             module.train()
         pixels = manifest.class_pixels(TRAIN_SPLIT)
-        weights = class_weights(pixels, config.train.class_weight_power)
-        self.class_weights = weights.to(self.device)
+        weights = class_weights(pixels, config.train.class_weight_power).to(self.device)
+        self.objective = Objective(config, self.model, self.lscd, weights)
         self.parameters = {
             f"{part}.{name}": parameter
             for part, module in (("model", self.model), ("lscd", self.lscd))
@@ -126,6 +125,7 @@ class Trainer:
         if checkpoint is not None:
             load_module(self.run, "model", self.model, checkpoint)
             load_module(self.run, "lscd", self.lscd, checkpoint)
+            load_module(self.run, "running", self.objective.running, checkpoint)
             load_optimizer(self.optimizer, self.parameters, checkpoint)
             torch.set_rng_state(checkpoint.part("rng")["torch"])
             self.steps_done = checkpoint.step
@@ -158,8 +158,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        terms = self.losses(batch.to(self.device))
-        loss = sum((self._weight(name) * value for name, value in terms.items()), torch.zeros(()))
+        terms = self.objective.terms(batch.to(self.device))
+        loss = self.objective.total(terms)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.steps_done += 1
@@ -172,32 +172,13 @@ class Trainer:
             {"step": self.steps_done} | row | {"lr": lr, "step_s": spent, "data_s": waited_s}
         )
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the loss, unweighted."""
-        features = self.model.features(batch.inputs, batch.present)
-        subsets = [batch.present]
-        if self._two_passes:
-            rng = np.random.default_rng([self.config.seed, _SUBSETS, batch.index])
-            drawn = draw_subsets(batch.present.cpu().numpy(), rng)
-            subsets.append(torch.from_numpy(drawn).to(self.device))
-        height, width = batch.label.shape[1:]
-        logits = resize(self.model.logits(features, *subsets), height, width)
-        terms = {
-            name: segmentation_loss(part, batch.label, self.class_weights)
-            for name, part in zip(TERMS, logits.chunk(len(subsets)), strict=False)
-        }
-        teacher = TeacherBatch(
-            batch.view, batch.targets.get("embedding"), batch.targets.get("patch"), batch.taught
-        )
-        distilled: dict[str, Tensor] = self.lscd(features.maps, batch.present, batch.label, teacher)
-        return terms | distilled
-
     def save(self) -> None:
         """Write the metrics, then the checkpoint that commits them."""
         _write_metrics(self.run, self.rows)
         tensors = (
             model_tensors("model", self.model)
             | model_tensors("lscd", self.lscd)
+            | model_tensors("running", self.objective.running)
             | optimizer_tensors(self.optimizer, self.parameters)
             | {"rng.torch": torch.get_rng_state()}
         )
@@ -215,17 +196,6 @@ class Trainer:
             "data_wait_share": data_s / total_s if rows else 0.0,
         }
 
-    @property
-    def _two_passes(self) -> bool:
-        return self.config.train.subset_weight > 0 and len(self.model.modalities) > 1
-
-    def _weight(self, term: str) -> float:
-        if term == "ce":
-            return 1.0
-        if term == "subset_ce":
-            return self.config.train.subset_weight
-        return float(getattr(self.config.student.lscd, term))
-
     def _check_finite(self, loss: float) -> None:
         if not np.isfinite(loss):
             raise Any2SegError(
@@ -238,20 +208,6 @@ def learning_rate(train: TrainConfig, step: int) -> float:
     """Linear warm-up times polynomial decay (power 0.9) at a step, counted from 0."""
     warm = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
     return float(train.lr * warm * (1 - step / train.steps) ** POLY_POWER)
-
-
-def draw_subsets(present_BM: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """For each sample a non-empty proper subset of its modalities, all equally likely.
-
-    A sample with one modality keeps it.
-    """
-    drawn = present_BM.copy()
-    for row in drawn:
-        places = np.flatnonzero(row)
-        if len(places) > 1:
-            bits = int(rng.integers(1, 2 ** len(places) - 1))
-            row[places] = [bool(bits >> place & 1) for place in range(len(places))]
-    return drawn
 
 
 def _optimizer(parameters: list[nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:

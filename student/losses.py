@@ -1,9 +1,17 @@
-"""The segmentation loss and its class weights.
+"""Segmentation losses: class weights, cross-entropy, hard pixels, consistency.
+
+- class weights, frequency ** power: a pole must not drown in road (Eigen and Fergus, 2015).
+- hard pixels only (OHEM): easy ones stop outvoting the rest (Shrivastava et al., 2016; in the recipe
+  of DELIVER's authors with threshold 0.7 and at least 1/16 of the pixels).
+- consistency: what all sensors together know is the target of a subset (Hinton et al., 2015; of an
+  averaged student: Tarvainen and Valpola, 2017).
 
 Writes nothing, raises nothing. Legend: B samples, K classes, H W space.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -34,3 +42,31 @@ def segmentation_loss(logits_BKHW: Tensor, label_BHW: Tensor, weights_K: Tensor)
     )
     counts = torch.bincount(label_BHW.flatten(), minlength=IGNORE_ID + 1)[: len(weights_K)]
     return total / (counts * weights_K).sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def hard_pixel_loss(
+    logits_BKHW: Tensor, label_BHW: Tensor, weights_K: Tensor, threshold: float, keep: float
+) -> Tensor:
+    """The same over hard pixels: those whose class gets less than `threshold` probability, but at
+    least the share `keep` of the labelled pixels, the hardest first."""
+    valid = label_BHW != IGNORE_ID
+    nats = functional.cross_entropy(
+        logits_BKHW, label_BHW, ignore_index=IGNORE_ID, reduction="none"
+    )
+    with torch.no_grad():
+        least = math.ceil(keep * int(valid.sum()))
+        border = torch.tensor(-math.log(threshold), dtype=nats.dtype, device=nats.device)
+        if least:
+            border = torch.minimum(border, nats[valid].topk(least, sorted=False).values.min())
+        weight = weights_K[label_BHW.masked_fill(~valid, 0)] * (valid & (nats >= border))
+    return (nats * weight).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def consistency_loss(logits_BKHW: Tensor, wanted_BKHW: Tensor, tau: float) -> Tensor:
+    """tau^2 KL(softmax(wanted / tau) || softmax(logits / tau)), nats, mean over all positions.
+
+    No gradient flows to `wanted`. Unlabelled positions count: they have an answer here.
+    """
+    wanted = (wanted_BKHW.detach() / tau).log_softmax(1)
+    found = (logits_BKHW / tau).log_softmax(1)
+    return tau * tau * (wanted.exp() * (wanted - found)).sum(1).mean()

@@ -152,7 +152,9 @@ def reads_targets(config: Config) -> tuple[str, ...]:
 
 def reads_prompts(config: Config) -> bool:
     """Whether a loss with weight reads the class prompts."""
-    return bool(config.student.lscd.language or config.student.lscd.intra)
+    lscd = config.student.lscd
+    dense_rows = lscd.dense and lscd.dense_form.distance == "kl"
+    return bool(lscd.language or lscd.intra or dense_rows)
 
 
 def _tower_fingerprints(config: Config, workspace: Workspace) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from pipeline.errors import Any2SegError, MissingTarget
 from pipeline.manifest import Manifest
 from pipeline.targets import resolve
 from pipeline.workspace import Workspace
-from student.loop import Trainer, draw_subsets, learning_rate
+from student.loop import Trainer, learning_rate
 from student.run import identify
 from student.train import train
 
@@ -28,20 +27,6 @@ def test_schedule_warms_up_and_ends_at_zero():
     assert rates[50] == pytest.approx(0.5 * 0.5**0.9)
     assert 0 < rates[-1] < 0.01
     assert learning_rate(TrainConfig(steps=10, warmup_steps=0, lr=0.5), 0) == 0.5
-
-
-def test_subsets_are_proper_non_empty_and_equally_likely():
-    present = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 0]], dtype=bool)
-    counts = [Counter() for _ in present]
-    for seed in range(3000):
-        for b, row in enumerate(draw_subsets(present, np.random.default_rng(seed))):
-            counts[b][tuple(row.tolist())] += 1
-    assert len(counts[0]) == 6
-    assert (True, True, True) not in counts[0]
-    assert max(counts[0].values()) < 1.25 * min(counts[0].values())
-    assert set(counts[1]) == {(True, False, False), (False, False, True)}
-    assert set(counts[2]) == {(False, True, False)}
-    assert present.sum() == 6
 
 
 @pytest.fixture
@@ -72,17 +57,6 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(trainer):
     terms = ("inter", "language", "intra", "dense")
     expected = row["ce"] + row["subset_ce"] + sum(getattr(lscd, n) * row[n] for n in terms)
     assert row["loss"] == pytest.approx(expected, rel=1e-6)
-
-
-def test_the_second_pass_needs_weight_and_a_second_modality(trainer):
-    made = trainer()
-    assert "subset_ce" in made.losses(next(made.batches(0)))
-    made.model.modalities = ("rgb",)
-    assert not made._two_passes
-    off = trainer(train={"subset_weight": 0, "batch_size": 3, "steps": 1, "device": "cpu"})
-    terms = off.losses(next(off.batches(0)))
-    assert "ce" in terms
-    assert "subset_ce" not in terms
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(trainer):
@@ -139,8 +113,8 @@ def test_a_student_trains_on_views_with_every_term(tmp_path, make_config, make_w
     trainer = Trainer(config, workspace, manifest, run)
     batch = next(trainer.batches(0))
     assert batch.label.shape[1:] == (32, 32)
-    terms = trainer.losses(batch)
+    terms = trainer.objective.terms(batch)
     assert all(terms[name] > 0 for name in ("inter", "language", "intra", "dense"))
-    untaught = trainer.losses(replace(batch, taught=torch.zeros_like(batch.taught)))
+    untaught = trainer.objective.terms(replace(batch, taught=torch.zeros_like(batch.taught)))
     assert not any(untaught[name].any() for name in ("inter", "language", "dense"))
     assert torch.equal(untaught["ce"], terms["ce"])
