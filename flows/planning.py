@@ -120,7 +120,7 @@ def plan_run(config: Config, workspace: Workspace, *, probe: bool = True) -> Run
         towers=tuple(work),
         prompts=_num_prompts(config, workspace),
         students=tuple(
-            _student(name, row, workspace, manifest) for name, row in rows(config).items()
+            _student(name, row, workspace, split_sizes) for name, row in rows(config).items()
         ),
         num_bytes=prepared.num_bytes + sum(item.num_bytes for item in work),
         free=free_bytes(workspace.root),

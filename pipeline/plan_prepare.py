@@ -30,6 +30,8 @@ NUM_PROBED = 4
 NUM_MEASURED = 32
 """Shards whose length is looked at."""
 _TAR_BLOCK = 512
+_TAR_END = 6144
+"""Bytes at the end of a tar, on average: the end mark, filled up to a multiple of 10,240."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,11 @@ def plan_prepare(config: Config, workspace: Workspace, *, probe: bool = True) ->
     every = [sample for samples in unknown.values() for sample in samples]
     probed = probe_samples(config, adapter, every) if every and probe else None
     size = _sample_bytes(manifest, probed, folder)
+    shards = _future_shards(config, unknown)
     return PreparePlan(
         samples={split: len(samples) for split, samples in unknown.items()},
-        shards=tuple(_future_shards(config, unknown)),
-        num_bytes=round(size * len(every)),
+        shards=tuple(shards),
+        num_bytes=round(size * len(every)) + (len(shards) * _TAR_END if size else 0),
         seconds=probed.seconds * len(every) if probed else None,
         probe=probed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Config
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, MissingTarget
 from pipeline.targets import resolve
 from pipeline.workspace import Workspace
-from teacher.plan import Unit, plan_towers, split_units
+from teacher.plan import Unit, outdated_modalities, plan_towers, split_units
 
 
 def make_config(folder: Path, source: Path, modalities: dict[str, Any]) -> Config:
@@ -91,3 +92,22 @@ def test_no_parts_are_refused() -> None:
 
 def test_a_unit_names_its_shard_tower_and_modalities() -> None:
     assert str(unit(3, 7)) == "train-000003 image (rgb)"
+
+
+def test_a_teacher_that_changed_on_this_machine_is_seen_without_a_hub(
+    config: Config, source: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(source, tmp_path / "teacher")
+    ours = config.teacher.model_copy(update={"name": str(copy)})
+    config = config.model_copy(update={"teacher": ours})
+    workspace = Workspace.of(config)
+    with pytest.raises(MissingTarget):
+        outdated_modalities(config, workspace)
+    for plan in plan_towers(config, workspace):
+        plan.create_stores(config, workspace)
+    assert outdated_modalities(config, workspace) == ()
+    weights = copy / "LanguageBind_Depth" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert outdated_modalities(config, workspace) == ("depth",)
+    shutil.rmtree(copy)
+    assert outdated_modalities(config, workspace) == ()

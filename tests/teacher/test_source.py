@@ -114,3 +114,25 @@ def test_what_the_hub_cannot_give_is_named(hub: Path, call: str, message: str) -
     done = offline(hub, call)
     assert "pipeline.errors.CheckpointError" in done.stderr
     assert message in done.stderr
+
+
+def test_local_only_asks_no_hub(hub: Path) -> None:
+    code = (
+        "import socket\n"
+        "def refuse(*_): raise AssertionError('the network was used')\n"
+        "socket.socket.connect = refuse\n"
+        "print(find_tower('LanguageBind', 'depth', local_only=True).revision)\n"
+        "find_tower('LanguageBind', 'thermal', local_only=True)"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(hub)}
+    environment.pop("HF_HUB_OFFLINE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", f"from teacher.source import *\n{code}"],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == COMMIT, done.stderr
+    assert "CheckpointError: hub repository LanguageBind/LanguageBind_Thermal" in done.stderr
