@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
@@ -64,13 +64,13 @@ def save_checkpoint(run: Run, step: int, tensors: Mapping[str, Tensor]) -> None:
 def load_checkpoint(run: Run) -> Checkpoint | None:
     """The run's checkpoint, or None if there is none yet."""
     path = run.checkpoint
-    if not path.exists():
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {}).get(_STATE, "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 not a dict
-    except (SafetensorError, OSError, ValueError) as error:
+        tensors, state = load(data), _state(data)
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a readable checkpoint: {error}. Delete it to train this run from the start."
         ) from None
@@ -83,6 +83,13 @@ def load_checkpoint(run: Run) -> Checkpoint | None:
         str(path), state["identity"], run.identity, "Train again, or delete the checkpoint."
     )
     return Checkpoint(tensors, state)
+
+
+def _state(data: bytes) -> dict[str, Any]:
+    """The JSON state in the header of a safetensors file; empty if there is none."""
+    num_bytes = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + num_bytes])
+    return dict(json.loads(header.get("__metadata__", {}).get(_STATE, "{}")))
 
 
 def model_tensors(part: str, module: nn.Module) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from pipeline.errors import CorruptShard, DatasetError
 from pipeline.files import AnyPath
 from pipeline.manifest import Manifest, ShardInfo
 from pipeline.modalities import ModalitySpec
+from pipeline.remote import RemotePath
 from pipeline.shards import LABEL, local_shard, stored_member
 
 TAR_BLOCK_BYTES = 512
@@ -79,6 +80,13 @@ def list_samples(manifest: Manifest, split: str, modalities: Sequence[str]) -> l
             f"Check [modalities] and run `any2seg prepare CONFIG`."
         )
     return usable
+
+
+def start_method(refs: Sequence[SampleRef], workers: int) -> str | None:
+    """How loader processes start; None: as usual. Connections to an object store do not survive a
+    fork."""
+    remote = any(isinstance(ref.shard.path, RemotePath) for ref in refs[:1])
+    return "spawn" if workers and remote else None
 
 
 @dataclass

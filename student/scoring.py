@@ -35,7 +35,7 @@ from student.metrics import class_iou, confusion, majority_miou, miou, miou_abse
 from student.model import Student
 from student.normalise import input_specs
 from student.run import Run
-from student.samples import SampleReader, SampleRef, list_samples
+from student.samples import SampleReader, SampleRef, list_samples, start_method
 from student.stream import Batch, Placement, assemble, common_size
 
 PROTOCOL = "absent modalities are skipped"
@@ -175,7 +175,13 @@ def _count(
     num_samples = torch.zeros(len(subsets), dtype=torch.int64, device=device)
     shown = {ref.key for ref in chosen}
     batches = EvaluationBatches(refs, config.specs(), config.evaluate.batch_size)
-    loader = DataLoader(batches, batch_size=None, num_workers=config.train.workers)
+    workers = config.train.workers
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context=start_method(refs, workers),
+    )
     with progress_bar(f"evaluate {run.id}", len(refs), "sample", progress) as advance:
         for host_batch in loader:
             batch = host_batch.to(device)

@@ -31,7 +31,7 @@ from pipeline.datasets.resize import nearest, resize
 from pipeline.modalities import ModalitySpec, to_unit_range
 from pipeline.views import ViewSettings, cut, draw_boxes
 from student.join import WINDOW_SHARDS, TargetJoin, taught
-from student.samples import Decoded, SampleReader, SampleRef
+from student.samples import Decoded, SampleReader, SampleRef, start_method
 
 _ORDER, _AUGMENT = 1, 2
 """Streams of random numbers, told apart by the second word of their seed."""
@@ -267,4 +267,10 @@ def loader(stream: TrainStream, workers: int) -> DataLoader[Batch]:
     """The stream's batches in order, made by `workers` processes (0: in this one)."""
     # Its own generator: a loader must not advance the one that training draws from.
     own = torch.Generator()
-    return DataLoader(stream, batch_size=None, num_workers=workers, generator=own)
+    return DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        generator=own,
+        multiprocessing_context=start_method(stream.refs, workers),
+    )
