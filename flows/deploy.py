@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.parameters import checked
 from flows.server import QUIET
+from flows.zombies import HEARTBEAT_S, ensure_zombie_automation
 from pipeline.config import load_config
 from pipeline.errors import Any2SegError, ConfigError
 
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.schedules import Schedule
 
-FLOWS: Mapping[str, str] = {"any2seg": "flows.flow.any2seg"}
+FLOWS: Mapping[str, str] = {
+    "any2seg": "flows.flow.any2seg",
+    "refresh-teacher": "flows.refresh_teacher.refresh_teacher",
+    "retrain": "flows.retrain.retrain",
+    "evaluate": "flows.evaluate.evaluate",
+    "audit": "flows.audit.audit",
+}
 """Name of a flow to where it is defined."""
-
-HEARTBEAT_S = 30
-"""Prefect's shortest beat. A run that misses two and a half of them is taken for dead."""
 
 
 class NoServer(Any2SegError):
@@ -105,19 +110,26 @@ def serve_flow(
 ) -> None:
     """Register `<flow>/<name>` and run what is due until stopped; see the module's text.
 
-    `name` defaults to the config's. Raises `ConfigError` or `NoServer`.
+    `name` defaults to the config's. Also creates the automation that marks silent runs as crashed.
+    Raises `ConfigError` or `NoServer`.
     """
-    config = load_config(config_path, overrides)
+    config = load_config(config_path, checked(overrides))
+    parameters: dict[str, Any] = {"config_path": str(config_path.resolve()), "overrides": overrides}
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
     require_server()
+    from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.types.entrypoint import EntrypointType
 
-    schedule = when.schedule()
-    load_flow(flow_name).serve(
+    flow, schedule = load_flow(flow_name), when.schedule()
+    if flow_name == "any2seg" and schedule is not None:
+        parameters["when_due"] = True
+    with get_client(sync_client=True) as client:
+        ensure_zombie_automation(client, config.notify.block)
+    flow.serve(
         name=name or config.name,
         schedule=schedule,
-        parameters={"config_path": str(config_path.resolve()), "overrides": overrides},
+        parameters=parameters,
         tags=["any2seg", config.name],
         global_limit=ConcurrencyLimitConfig(
             limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW

@@ -42,8 +42,8 @@ def server_environment(port: int, inherited: Mapping[str, str]) -> dict[str, str
     """The server's environment: what is set already wins over ours, except for what phones home."""
     folder = user_data_path("any2seg")
     ours = {
-        # Prefect forgets in-memory leases when it restarts, and the slot of a run that was going
-        # then stays taken for ever: every later run would be cancelled as an overlap.
+        # A run holds its deployment's slot by a lease, and Prefect ends a run whose lease cannot be
+        # renewed. Kept in memory (its default), all leases would be lost when the server restarts.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
             "prefect.server.concurrency.lease_storage.filesystem"
         ),

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,13 @@ from teacher.encoder import process_encoder
 from teacher.plan import Unit, num_targets, plan_towers, plan_units, split_units
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 RANGES_PER_WORKER = 8
 """Enough that a slow or restarted worker holds the others up for an eighth of their work at most."""
 CONNECT_TIMEOUT_S = 60
+LOOK_EVERY_S = 60.0
+"""Seconds without news after which the workers are counted."""
 QUIET = {"logging": {"distributed": "error"}}
 
 
@@ -136,30 +138,50 @@ def _run_ranges(
     client: Client, config: Config, units: Sequence[Unit], progress: bool
 ) -> dict[str, Any]:
     """Hand out the ranges, wait for all, raise the first failure. Returns details for the report."""
-    from distributed import as_completed
-
-    num_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+    num_workers = _num_workers(client)
     ranges = split_units(units, num_workers * RANGES_PER_WORKER)
-    futures = {client.submit(_do_range, VERSION, config, part, pure=False): part for part in ranges}
+    parts = {client.submit(_do_range, VERSION, config, part, pure=False): part for part in ranges}
     failures: list[BaseException] = []
-    reports: list[StageReport] = []
+    sizes: list[int] = []
     with progress_bar(
         "precompute", sum(u.num_pictures for u in units), "pictures", progress
     ) as bar:
-        # A result is fetched and let go at once: one that lay on a worker that dies later would be
-        # made again by Dask.
-        for future, result in as_completed(futures, with_results=True, raise_errors=False):
-            part = futures.pop(future)
-            if future.status == "finished":
-                reports.append(result)
-            else:
-                failures.append(_failure(future.exception(), part))
-            future.release()
-            _advance(bar, part)
+        while parts:
+            for future in _ended(client, parts):
+                part = parts.pop(future)
+                error = future.exception()
+                if error is None:
+                    sizes.append(future.result().details["batch_size"])
+                else:
+                    failures.append(_failure(error, part))
+                future.release()
+                _advance(bar, part)
     if failures:
         raise failures[0]
-    sizes = [r.details["batch_size"] for r in reports]
     return {"workers": num_workers, "ranges": len(ranges), "batch_size": min(sizes)}
+
+
+def _num_workers(client: Client) -> int:
+    return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _ended(client: Client, futures: Iterable[Future[StageReport]]) -> set[Future[StageReport]]:
+    """Those that have ended, at least one. Raises `TryAgain` if nobody is left to end any."""
+    from distributed import wait
+
+    while True:
+        try:
+            ended: set[Future[StageReport]] = wait(
+                list(futures), timeout=LOOK_EVERY_S, return_when="FIRST_COMPLETED"
+            ).done
+        except TimeoutError:
+            if not _num_workers(client):
+                raise TryAgain(
+                    "every worker is gone and none came back, most often for want of memory. What "
+                    "is committed stays."
+                ) from None
+        else:
+            return ended
 
 
 def _advance(bar: Advance, part: Sequence[Unit]) -> None:

@@ -39,7 +39,8 @@ def serve(
     """Run a flow on a schedule from this machine, until stopped. Needs a server (`any2seg server`).
 
     With neither `--cron` nor `--interval` it runs when asked to: in the UI, or by
-    `prefect deployment run FLOW/NAME`. A run that is due while one is going is cancelled.
+    `prefect deployment run FLOW/NAME`. A run that is due while one is going is cancelled. On a schedule
+    `any2seg` trains only when the config's `[schedule]` says that it is worth it.
     """
     from flows.deploy import When, serve_flow
 
