@@ -32,6 +32,7 @@ from pipeline.config_data import (
     StoreConfig,
     TeacherConfig,
 )
+from pipeline.config_presets import PRESETS, with_preset, without_preset_fields
 from pipeline.config_scale import ScaleConfig
 from pipeline.config_schedule import NotifyConfig, ScheduleConfig
 from pipeline.config_student import EvaluateConfig, StudentConfig, TrainConfig
@@ -54,6 +55,9 @@ class Config(Frozen):
     workspace: Path | str = Path("workspace")
     """Where everything is written: a folder, or `s3://BUCKET/PREFIX` (`gs://`, `az://`)."""
     seed: NonNegativeInt = 0
+    preset: str | None = None
+    """`any2seg-paper` or `robust`: settings of the method that are not written here (see
+    `pipeline.config_presets`)."""
     dataset: SerializeAsAny[DatasetOptions]
     modalities: dict[str, ModalityConfig] = Field(min_length=1)
     store: StoreConfig = StoreConfig()
@@ -79,6 +83,18 @@ class Config(Frozen):
             except ConfigError as error:
                 raise ValueError(str(error)) from None
         return Path(value) if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, data: object) -> object:
+        return with_preset(data) if isinstance(data, Mapping) else data
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, value: str | None) -> str | None:
+        if value is not None and value not in PRESETS:
+            raise ValueError(f"expected one of {', '.join(PRESETS)}")
+        return value
 
     @field_validator("dataset", mode="before")
     @classmethod
@@ -115,10 +131,12 @@ class Config(Frozen):
                 "out, or set both to 0 (intra and dense follow a crop)"
             )
         for row, overrides in self.compare.items():
-            touched = [o for o in overrides if not o.startswith(("student.", "train.", "seed="))]
+            allowed = ("student.", "train.", "seed=", "preset=")
+            touched = [o for o in overrides if not o.startswith(allowed)]
             if touched:
                 raise ValueError(
-                    f"compare.{row}: {touched[0]!r}; expected overrides of student.*, train.* or seed"
+                    f"compare.{row}: {touched[0]!r}; expected overrides of student.*, train.*, seed "
+                    "or preset"
                 )
         return self
 
@@ -132,9 +150,14 @@ class Config(Frozen):
         }
 
     def row(self, name: str) -> Config:
-        """The config of a comparison row: this one with the row's overrides, named `<name>-<row>`."""
+        """The config of a comparison row: this one with the row's overrides, named `<name>-<row>`.
+
+        A row's preset decides every field that presets name, but for those the row writes itself.
+        """
         overrides = [f"name={self.name}-{name}", *self.compare[name]]
         data = self.model_dump(mode="json", exclude={"compare"}, exclude_none=True)
+        if any(override.startswith("preset=") for override in overrides):
+            data = without_preset_fields(data)
         return _validate(_with_overrides(data, overrides), f"compare.{name}")
 
 
