@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import stages
+from flows.commands.export import export
 from flows.commands.integrity import audit, gc, repair, verify
 from flows.commands.plan import plan
 from flows.commands.predict import EXTRA, predict
@@ -241,6 +242,7 @@ def kinds() -> None:
 
 app.command()(server)
 app.command(context_settings=EXTRA)(predict)
+app.command()(export)
 app.command()(serve)
 app.command()(plan)
 app.command()(verify)
