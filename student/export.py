@@ -5,8 +5,9 @@
 The graph's inputs are `present` (B, M) bool and one picture a modality, (B, 1 or 3, H, W) float32 in
 [0, 1] (`pipeline.modalities.to_unit_range` of the stored form); what an absent modality's picture holds
 does not count. Its output is `logits` (B, K, H, W). B, H and W are free; H and W are multiples of the
-backbone's largest stride, 32, and at least 64 (pad what is not). Each file is checked against the student itself on
-random readings before it is left in place: `CheckpointError` if it differs by more than `TOLERANCE`.
+backbone's largest stride, 32, and at least 64 (pad what is not). Each file is checked
+against the student itself on random readings before it is left in place: `CheckpointError` if it
+differs by more than `TOLERANCE`.
 `ConfigError` if the packages of the extra `export` are not installed.
 
 Legend: B samples, M modalities, K classes, H W space.
