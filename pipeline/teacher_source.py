@@ -33,6 +33,7 @@ Policy = Literal["error", "skip", "mask"]
 """What becomes of a sample that lacks an answer."""
 
 SampleT = TypeVar("SampleT")
+_FLOAT16_EXPONENT = np.uint16(0x7C00)
 
 
 class Rows(Protocol):
@@ -175,7 +176,7 @@ class KeyedTargets:
         if rows is None or place is None:
             return None
         row = rows[place] if view is None else rows[place, view]
-        return row if np.isfinite(row).all() else None
+        return row if _all_finite(row) else None
 
     def has_modality(self, key: str, modality: str) -> bool:
         """Whether the sample has the modality, so that an answer is due."""
@@ -188,6 +189,14 @@ class KeyedTargets:
             f"{self.shard.sha256[:12]}. {REMEDY} Or train without: train.missing_targets = "
             '"skip" or "mask".'
         )
+
+
+def _all_finite(row: NDArray[Any]) -> bool:
+    """Whether no number of a row is infinite or NaN."""
+    if row.dtype != np.float16:
+        return bool(np.isfinite(row).all())
+    # By the exponent's bits: numpy's own test of float16 takes twenty times as long.
+    return bool((row.view(np.uint16) & _FLOAT16_EXPONENT != _FLOAT16_EXPONENT).all())
 
 
 @dataclass(slots=True)

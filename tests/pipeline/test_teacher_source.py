@@ -144,6 +144,20 @@ def test_shuffled_dropped_and_repeated_keys_give_no_wrong_pair(
     assert counts.masked == (len(bad) if policy == "mask" else 0)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_a_row_with_one_number_that_is_not_finite_is_none(dtype: type, bad: float) -> None:
+    shard = shard_of(["a", "b"])
+    rows = np.array([[[65504.0, -0.0], [6e-8, -65504.0]]] * 2, dtype)
+    keyed = KeyedTargets(shard, {"rgb": {"patch": rows}})
+    np.testing.assert_array_equal(keyed.row("b", "rgb", "patch"), rows[1])
+    rows[1, 0, 1] = bad
+    assert keyed.row("b", "rgb", "patch") is None
+    assert keyed.row("b", "rgb", "patch", view=0) is None
+    assert keyed.row("b", "rgb", "patch", view=1) is not None
+    assert keyed.row("a", "rgb", "patch") is not None
+
+
 def test_a_key_listed_twice_is_refused() -> None:
     shard = shard_of(["a", "b", "a"])
     with pytest.raises(CorruptShard, match="3 samples with 2 keys"):
