@@ -226,13 +226,24 @@ def wait_for_work(workspace: Path, pids: list[int], before: set[str]) -> None:
         time.sleep(POLL_S)
 
 
+def end_of(pid: int) -> int:
+    """Wait for a process and reap it; returns its exit code. `TimeoutError` if it hangs."""
+    deadline = time.monotonic() + GIVE_UP_S
+    while is_running(pid):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            raise TimeoutError(f"a run did not end in {GIVE_UP_S:.0f} s")
+        time.sleep(POLL_S)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def measure(run: Callable, config, workspace: Path) -> float:
     """Seconds from the first new file to the end of an uninterrupted run."""
     before = work_of(workspace)
     pid = start(run, config, -1)
     wait_for_work(workspace, [pid], before)
     began = time.monotonic()
-    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+    if end_of(pid):
         raise RuntimeError("the uninterrupted run failed; KILLS_SHOW_ERRORS=1 shows why")
     return time.monotonic() - began
 
@@ -280,14 +291,14 @@ def chain(
         num_killed = strike(pids, rng, tally)
         moment = time.time_ns()
         for pid in pids:
-            os.waitpid(pid, 0)
+            end_of(pid)
         if num_killed:
             held |= commits(workspace)
             times = [changed for _, changed in held.values() if changed <= moment]
             tally.since_commit.append((moment - max(times, default=moment)) / 1e9 / shard_s)
             tally.half_written = max(tally.half_written, half_written(workspace) // num_killed)
     pid = start(run, config, -1)
-    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+    if end_of(pid):
         raise RuntimeError(
             f"{workspace}: the run after the kills failed; KILLS_SHOW_ERRORS=1 shows why"
         )

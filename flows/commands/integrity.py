@@ -82,7 +82,7 @@ def repair(
 
     loaded = load_config(config, overrides or ())
     workspace = Workspace.of(loaded)
-    report = mend(loaded, workspace, _makers(loaded, workspace), deep=deep, dry_run=dry_run)
+    report = mend(loaded, workspace, makers(loaded, workspace), deep=deep, dry_run=dry_run)
     for finding in report.mended:
         _say(f"{'would mend' if dry_run else 'mended'}: {finding}")
     for left in report.left:
@@ -184,7 +184,8 @@ def audit(
         raise typer.Exit(1)
 
 
-def _makers(config: Config, workspace: Workspace) -> dict[str, Any]:
+def makers(config: Config, workspace: Workspace) -> dict[str, Any]:
+    """What `repair` calls to make units again, by stage."""
     from pipeline.verify import DESCRIBE, PRECOMPUTE
 
     def targets(findings: Sequence[Finding]) -> None:
