@@ -130,10 +130,8 @@ def summary(title: str, evaluations: Mapping[str, Mapping[str, Any]], page: str)
     for subset in scores[0]:
         cells = [f"{100 * row[subset]:.1f}" if subset in row else "-" for row in scores]
         lines.append(f"| {', '.join(subset)} | " + " | ".join(cells) + " |")
-    for label in ("mean", "worst"):
-        cells = [f"**{100 * e[label]:.1f}**" for e in evaluations.values()]
-        lines.append(f"| **{label}** | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    means = [f"**{100 * found['mean']:.1f}**" for found in evaluations.values()]
+    return "\n".join([*lines, "| **mean** | " + " | ".join(means) + " |"])
 
 
 def show_pictures(config: Config, workspace: Workspace) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from flows.redact import redacted
 from pipeline.errors import ConfigError
 
 OVERRIDE = (
@@ -26,7 +27,7 @@ CONFIG_PATH = r"^(?![\s\S]*://)[\s\S]*\.toml$"
 
 
 def _override(value: str) -> str:
-    if not re.match(OVERRIDE, value):
+    if not re.match(OVERRIDE, value) or redacted(value) != value:
         field = value.partition("=")[0][:40]
         raise ValueError(
             f"override of {field!r}: expected FIELD=VALUE without credentials, e.g. train.steps=100. "

@@ -19,7 +19,7 @@ from pipeline.errors import Any2SegError
 HIDDEN = "***"
 _SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE|AUTH_STRING|WEBHOOK"
-    r"|(^|_)(KEY|APIKEY|PAT|PWD)(_|$)|ACCESS_KEY|API_KEY",
+    r"|(^|_)(API)?KEY(_|$)|_(PAT|PWD)$",
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(://)[^/\s@'\"]+@")

@@ -12,12 +12,24 @@ from pipeline.errors import Any2SegError
 SECRET = "wJalrX/UtnF+EMI"
 
 
+def denied() -> None:
+    raise ValueError(f"denied for {SECRET}")
+
+
+def no_luck() -> None:
+    try:
+        denied()
+    except ValueError as error:
+        raise RuntimeError("no luck") from error
+
+
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
     monkeypatch.setenv("DB_PASSWORD", "true")
     monkeypatch.setenv("MONKEY_BUSINESS", "bananas")
+    monkeypatch.setenv("PWD", "/home/me")
 
 
 @pytest.mark.parametrize(
@@ -28,7 +40,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("hf_abcdefgh", "***"),
         ("s3://me:pw@host/x", "s3://***@host/x"),
         ("https://h/x?X-Amz-Signature=ab12&b=1", "https://h/x?X-Amz-Signature=***&b=1"),
-        ("true bananas user@host", "true bananas user@host"),
+        ("true bananas user@host in /home/me", "true bananas user@host in /home/me"),
     ],
 )
 def test_secrets_are_hidden_and_nothing_else(text: str, clean: str) -> None:
@@ -42,7 +54,7 @@ def test_a_record_is_cleaned_with_arguments_and_traceback() -> None:
     logger = logging.Logger("probe")
     logger.addHandler(handler)
     try:
-        raise ValueError(f"denied for {SECRET}")
+        denied()
     except ValueError:
         logger.exception("with %s", SECRET)
     assert SECRET not in stream.getvalue()
@@ -52,10 +64,7 @@ def test_a_record_is_cleaned_with_arguments_and_traceback() -> None:
 
 def test_an_error_that_holds_a_secret_in_its_cause_is_replaced() -> None:
     with pytest.raises(Any2SegError) as caught, scrubbed_errors():
-        try:
-            raise ValueError(SECRET)
-        except ValueError as error:
-            raise RuntimeError("no luck") from error
+        no_luck()
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert "RuntimeError: no luck" in str(caught.value)
 
