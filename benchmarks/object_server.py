@@ -70,6 +70,10 @@ class ObjectServer:
         """What a client's environment needs."""
         return {**ENVIRONMENT, "AWS_ENDPOINT_URL": self.url}
 
+    def fail_from(self, seed: int, share: float) -> None:
+        """Let this share of the requests fail from now on."""
+        self.fail, self._random = share, random.Random(seed)
+
     def __enter__(self) -> ObjectServer:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self._make_bucket()
@@ -84,9 +88,8 @@ class ObjectServer:
         from moto.s3.models import s3_backends
 
         buckets = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
-        if self.bucket in buckets.buckets:
-            buckets.buckets.clear()
-        buckets.create_bucket(self.bucket, "us-east-1")
+        if self.bucket not in buckets.buckets:  # moto's store is the process's
+            buckets.create_bucket(self.bucket, "us-east-1")
 
     def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         failure = self._draw(environ["REQUEST_METHOD"])
@@ -95,7 +98,7 @@ class ObjectServer:
             start(f"{failure} Failed", [("Content-Length", "0")])
             return [b""]
         status, headers, answer = self._done(environ, body)
-        if failure == "lost":
+        if failure == "lost" or (failure == "cut" and not answer):
             raise Cut
         start(status, headers)
         return _cut_off(answer) if failure == "cut" else [answer]

@@ -35,13 +35,13 @@ _owner: dict[str, int] = {}
 """The process that opened the connections, which do not survive a fork."""
 
 
-def library(root: str) -> Any:
+def library(place: object) -> Any:
     """The module `obstore`. Raises `ConfigError` if the extra is not installed."""
     try:
         import obstore.exceptions
     except ImportError:
         raise ConfigError(
-            f'{root}: object stores need the extra s3. Run `pip install "any2seg[s3]"`.'
+            f'{place}: object stores need the extra s3. Run `pip install "any2seg[s3]"`.'
         ) from None
     return obstore
 
@@ -76,6 +76,11 @@ def _connect(root: str) -> ObjectStore:
     return from_url(root, client_options=client, retry_config=retry)
 
 
+def forget_connections() -> None:
+    """Let the next request look at the environment again."""
+    _connect.cache_clear()
+
+
 def insist(place: object, doing: str, call: Callable[[], Result]) -> Result:
     """`call`, which may be done twice, until it is answered or `RETRY_S` seconds are over.
 
@@ -94,8 +99,7 @@ def insist(place: object, doing: str, call: Callable[[], Result]) -> Result:
 @contextmanager
 def translated(place: object, doing: str) -> Iterator[None]:
     """Turn obstore's errors into ours. Those of conditions that do not hold pass through."""
-    from obstore import exceptions
-
+    exceptions = library(place).exceptions
     try:
         yield
     except (exceptions.AlreadyExistsError, exceptions.PreconditionError, Any2SegError):
