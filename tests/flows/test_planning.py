@@ -13,6 +13,7 @@ from flows.commands.plan import as_time
 from flows.planning import plan_run
 from pipeline.config import Config, load_config
 from pipeline.prepare import prepare
+from pipeline.remote import RemotePath
 from pipeline.workspace import Workspace
 from teacher import probe as probing
 from teacher.encode import precompute
@@ -116,3 +117,22 @@ def test_a_run_that_does_not_fit_ends_with_1(path: Path, monkeypatch: pytest.Mon
 )
 def test_time_for_people(seconds: float, text: str) -> None:
     assert as_time(seconds) == text
+
+
+@pytest.mark.server
+def test_a_plan_of_an_object_store_writes_its_probe_there_and_clears_it(
+    config: Config, prefix: RemotePath
+) -> None:
+    remote = config.model_copy(update={"workspace": str(prefix)})
+    workspace = Workspace(prefix)
+    prepare(remote, workspace, progress=False)
+    before = set(map(str, prefix.rglob("*")))
+    plan = plan_run(remote, workspace)
+    assert set(map(str, prefix.rglob("*"))) == before
+    assert (plan.free, plan.fits) == (None, True)
+    assert plan.prediction is not None
+    assert plan.prediction.write_s > 0
+    done = precompute(remote, workspace, progress=False)
+    assert sum(work.num_shards for work in plan.towers) == done.done - 1
+    written = [p for p in prefix.rglob("*") if "/targets.zarr/" in str(p) and "/c/" in str(p)]
+    assert sum(path.stat().st_size for path in written) == plan.num_bytes
