@@ -129,9 +129,20 @@ def teacher(
 
 
 @app.command()
-def train(config: ConfigPath, overrides: Overrides = None, row: Row = stages.MAIN_ROW) -> None:
-    """Train the student from the cache; goes on from its last checkpoint. Loads no teacher."""
-    _run_stage("train", config, overrides, row)
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    row: Row = stages.MAIN_ROW,
+    live: Annotated[
+        bool, typer.Option("--live", help="Encode each shard when it comes up; for comparison.")
+    ] = False,
+) -> None:
+    """Train the student from the cache; goes on from its last checkpoint. Loads no teacher.
+
+    With `--live` the teacher works beside the student instead: no cache is read or filled, and each
+    shard is encoded again whenever it comes round.
+    """
+    _run_stage("train_live" if live else "train", config, overrides, row)
 
 
 @app.command()

@@ -60,6 +60,14 @@ def train(config: Config, workspace: Workspace) -> StageReport:
     return stage(config, workspace)
 
 
+def train_live(config: Config, workspace: Workspace) -> StageReport:
+    """Shards to a student checkpoint, with a teacher that answers on demand. Loads its towers."""
+    from student.train import train as stage
+    from teacher.live import LiveTeacher
+
+    return stage(config, workspace, live=LiveTeacher.open(config, workspace))
+
+
 def evaluate(config: Config, workspace: Workspace) -> StageReport:
     """A student checkpoint to scores of every subset of the modalities."""
     from student.evaluate import evaluate as stage
@@ -80,6 +88,7 @@ STAGES: dict[str, Callable[[Config, Workspace], StageReport]] = {
     "prompts": prompts,
     "describe": describe,
     "train": train,
+    "train_live": train_live,
     "evaluate": evaluate,
     "report": report,
 }

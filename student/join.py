@@ -74,20 +74,26 @@ def apply_policy(
 
 
 def open_join(
-    config: Config, workspace: Workspace, samples: Sequence[SampleRef]
+    config: Config,
+    workspace: Workspace,
+    samples: Sequence[SampleRef],
+    live: TeacherSource | None = None,
 ) -> tuple[TargetJoin | None, list[SampleRef], JoinCounts]:
     """The join that the losses with weight need, the samples to train on, and how many lack what.
 
-    Raises `MissingTarget` for a hole in the training split under the policy `error`.
+    `live`: answers that are made on demand, in place of the cached ones. Raises `MissingTarget` for
+    a hole in the training split under the policy `error`.
     """
     outputs, policy = reads_targets(config), config.train.missing_targets
     if not outputs:
         return None, list(samples), JoinCounts(joined=len(samples))
+    modalities = tuple(config.modalities)
+    if live is not None:
+        return TargetJoin(live, modalities, outputs), list(samples), JoinCounts(joined=len(samples))
     stored = (*outputs, VIEW_BOX) if config.teacher.views else outputs
     source = CachedTeacher.open(config, workspace, stored)
     if policy == "error":
         source.require_complete(list({ref.shard.name: ref.shard for ref in samples}.values()))
-    modalities = tuple(config.modalities)
     refs, counts = apply_policy(source, samples, modalities, policy)
     return TargetJoin(source, modalities, outputs), refs, counts
 

@@ -25,6 +25,7 @@ from pipeline.files import write_atomic
 from pipeline.manifest import Manifest, read_table
 from pipeline.progress import progress_bar
 from pipeline.prompts_store import resolve_prompts
+from pipeline.teacher_source import TeacherSource
 from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace
 from student.centre import mean_embeddings
@@ -56,14 +57,21 @@ Row = dict[str, float]
 
 
 def run_loop(
-    config: Config, workspace: Workspace, manifest: Manifest, run: Run, *, progress: bool
+    config: Config,
+    workspace: Workspace,
+    manifest: Manifest,
+    run: Run,
+    *,
+    progress: bool,
+    live: TeacherSource | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """Train from the last checkpoint (or the start) to the last step.
 
-    Returns the step it went on from; rates, and which samples lacked teacher outputs.
+    `live`: a teacher that answers on demand, in place of the cached answers. Returns the step it
+    went on from; rates, and which samples lacked teacher outputs.
     """
     with threads(config.train.threads):
-        trainer = Trainer(config, workspace, manifest, run)
+        trainer = Trainer(config, workspace, manifest, run, live)
         missing = record_missing(config, run, trainer.counts)
         if missing and progress:
             print(f"train {run.id}: {missing}", file=sys.stderr, flush=True)
@@ -84,14 +92,21 @@ def run_loop(
 class Trainer:
     """Model, losses, optimiser and metrics of one run."""
 
-    def __init__(self, config: Config, workspace: Workspace, manifest: Manifest, run: Run) -> None:
+    def __init__(
+        self,
+        config: Config,
+        workspace: Workspace,
+        manifest: Manifest,
+        run: Run,
+        live: TeacherSource | None = None,
+    ) -> None:
         self.config = config
         self.run = run
         self.device = pick_device(config.train.device)
         torch.manual_seed(config.seed)
         specs = config.specs()
         samples = list_samples(manifest, TRAIN_SPLIT, tuple(specs))
-        self.join, refs, self.counts = open_join(config, workspace, samples)
+        self.join, refs, self.counts = open_join(config, workspace, samples, live)
         self.stream_parts = (refs, specs)
         student = config.student
         if run.checkpoint.exists():

@@ -15,13 +15,26 @@ from pipeline.config import Config
 from pipeline.files import locked
 from pipeline.manifest import Manifest
 from pipeline.stage import StageReport
+from pipeline.teacher_source import TeacherSource
 from pipeline.workspace import Workspace
 from student.run import identify, is_finished, open_run
 
 
-def train(config: Config, workspace: Workspace, *, progress: bool = True) -> StageReport:
-    """Train the config's student to its last step. Units of the report are steps."""
+def train(
+    config: Config,
+    workspace: Workspace,
+    *,
+    progress: bool = True,
+    live: TeacherSource | None = None,
+) -> StageReport:
+    """Train the config's student to its last step. Units of the report are steps.
+
+    `live`: a teacher that answers on demand, in place of the cached answers; then this process
+    loads the data as well, since the teacher is here.
+    """
     started = time.perf_counter()
+    if live is not None:
+        config = config.model_copy(update={"train": config.train.model_copy(update={"workers": 0})})
     manifest = Manifest.load(workspace.dataset(config))
     run = identify(config, workspace, manifest)
     details: dict[str, object] = {"run_id": run.id, "folder": str(run.folder)}
@@ -33,7 +46,7 @@ def train(config: Config, workspace: Workspace, *, progress: bool = True) -> Sta
 
     with locked(run.folder / ".lock", wait=False):
         open_run(config, workspace, manifest)
-        first, figures = run_loop(config, workspace, manifest, run, progress=progress)
+        first, figures = run_loop(config, workspace, manifest, run, progress=progress, live=live)
     return StageReport(
         "train",
         done=steps - first,

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -41,7 +41,7 @@ from pipeline.targets import TargetStore
 from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace
 from teacher.batches import Batch, decoded_batches
-from teacher.encoder import Encoder, choose_device
+from teacher.encoder import Encoder, Rows, choose_device
 from teacher.estimate import bytes_to_write
 from teacher.identity import prompt_identity
 from teacher.plan import TowerPlan, Unit, num_targets, plan_towers, plan_units
@@ -211,34 +211,18 @@ class _EncodingPass:
     def do(self, batch: Batch) -> None:
         """Encode one batch; after the last of a shard, wait until all of it is committed."""
         if batch.pictures:
-            tower = self._encoder.tower(batch.plan, self._config.teacher.dtype)
-            outputs, views = self._config.teacher.outputs, ViewSettings.of(self._config)
-            if views is None:
-                encoded = self._encoder.encode(tower, list(batch.arrays), outputs)
-            else:
-                encoded = encode_views(self._encoder, tower, batch, views, outputs)
-            self._scatter(batch, encoded)
+            held = {picture.modality for picture in batch.pictures} & set(batch.wanted)
+            rows = {name: self._rows_of(batch, name) for name in held}
+            scatter(batch, encode_batch(self._config, self._encoder, batch), rows)
         self._account(batch)
         for name in batch.finished:
             self._commit(batch, name)
         if batch.ends_shard:
             self._writer.wait()
 
-    def _scatter(self, batch: Batch, encoded: dict[str, NDArray[np.float32]]) -> None:
-        for name in batch.wanted:
-            picked = [i for i, picture in enumerate(batch.pictures) if picture.modality == name]
-            if not picked:
-                continue
-            rows = self._rows_of(batch, name)
-            places = [batch.pictures[i].row for i in picked]
-            for output, values in encoded.items():
-                # What does not fit the stored type is seen, and named, when it is committed.
-                with np.errstate(over="ignore"):
-                    rows[output][places] = values[picked]
-
     def _rows_of(self, batch: Batch, name: str) -> dict[str, NDArray[Any]]:
         if name not in self._rows:
-            self._rows[name] = _empty_rows(batch.plan.stores[name], batch.shard)
+            self._rows[name] = empty_rows(batch.plan.stores[name], batch.shard)
         return self._rows[name]
 
     def _account(self, batch: Batch) -> None:
@@ -286,7 +270,29 @@ class _Writer:
             pending.result()
 
 
-def _empty_rows(store: TargetStore, shard: ShardInfo) -> dict[str, NDArray[Any]]:
+def encode_batch(config: Config, encoder: Encoder, batch: Batch) -> Rows:
+    """Output to one row a picture of the batch, of all its views where the config has any."""
+    tower = encoder.tower(batch.plan, config.teacher.dtype)
+    outputs, views = config.teacher.outputs, ViewSettings.of(config)
+    if views is None:
+        return encoder.encode(tower, list(batch.arrays), outputs)
+    return encode_views(encoder, tower, batch, views, outputs)
+
+
+def scatter(batch: Batch, encoded: Rows, rows: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+    """Put the batch's rows of its wanted modalities where their samples lie in the shard."""
+    for name in batch.wanted:
+        picked = [i for i, picture in enumerate(batch.pictures) if picture.modality == name]
+        if not picked:
+            continue
+        places = [batch.pictures[i].row for i in picked]
+        for output, values in encoded.items():
+            # What does not fit the stored type is seen, and named, when it is committed.
+            with np.errstate(over="ignore"):
+                rows[name][output][places] = values[picked]
+
+
+def empty_rows(store: TargetStore, shard: ShardInfo) -> dict[str, NDArray[Any]]:
     """NaN rows of every output in its stored type: what an absent picture keeps."""
     provenance = store.provenance
     return {
