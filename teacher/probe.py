@@ -59,6 +59,8 @@ class ProbeSource:
     @classmethod
     def of_shard(cls, shard: ShardInfo, modalities: Sequence[str]) -> ProbeSource:
         """Read a shard as the pass does."""
+        import webdataset.tariterators  # noqa: F401  importing it takes longer than reading
+
         started = time.perf_counter()
         members = read_pictures(shard, modalities)
         seconds = time.perf_counter() - started
