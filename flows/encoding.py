@@ -131,10 +131,8 @@ def _serve(pipe: Connection, config: Config) -> None:
 def _answer(config: Config, encoder: Encoder, units: Sequence[Unit]) -> tuple[str, Any]:
     try:
         return REPORT, encode_units(config, encoder, units).as_json()
-    except OSError as error:
-        return ERROR, OSError(error.errno, str(error))
-    except Any2SegError as error:
-        return ERROR, type(error)(str(error))
+    except (Any2SegError, OSError) as error:
+        return ERROR, error
     except Exception as error:
         return ERROR, RuntimeError(f"{type(error).__name__}: {error}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 
-from pipeline.errors import Any2SegError, WorkspaceBusy
+from pipeline.errors import Any2SegError, WorkerLost, WorkspaceBusy
 
 TRY_AGAIN = 75
 """Exit code of a command that failed for a reason that may pass (EX_TEMPFAIL of sysexits.h)."""
@@ -43,13 +43,13 @@ class ProcessFailed(Any2SegError):
     """A process of the flow ended with an error; its last words are the message."""
 
 
-class TryAgain(Any2SegError):
+class TryAgain(WorkerLost):
     """A process of the flow ended for a reason that may pass: killed, or a store that did not answer."""
 
 
 def worth_retrying(error: object) -> bool:
     """Whether the same call may succeed a little later."""
-    if isinstance(error, TryAgain):
+    if isinstance(error, WorkerLost):
         return True
     if not isinstance(error, OSError) or isinstance(error, WorkspaceBusy):
         return False

@@ -57,6 +57,10 @@ class WorkspaceBusy(Any2SegError):
     """Another process is writing the same unit of this workspace."""
 
 
+class WorkerLost(Any2SegError):
+    """A process that works for a stage was killed, most often for memory. Calling again may help."""
+
+
 class StorageUnavailable(Any2SegError, OSError):
     """An object store did not answer within the time for retries. Trying again later may help."""
 

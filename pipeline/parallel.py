@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from pipeline.errors import Any2SegError
+from pipeline.errors import WorkerLost
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,7 +32,7 @@ def map_in_order(
 ) -> Iterator[Result]:
     """`work` of each item, in their order; `workers` 0 means one process per available processor.
 
-    `work` crosses to each process once, so it may hold what all items need. Raises `Any2SegError`
+    `work` crosses to each process once, so it may hold what all items need. Raises `WorkerLost`
     if a worker process dies.
     """
     num_workers = count_workers(len(items), workers)
@@ -46,7 +46,7 @@ def map_in_order(
     try:
         yield from _windowed(pool, items, num_workers * WINDOW_PER_WORKER)
     except BrokenProcessPool as error:
-        raise Any2SegError(
+        raise WorkerLost(
             "a process that reads samples died (out of memory?). Run again; it goes on where it "
             "stopped. `--set prepare.workers=1` needs the least memory."
         ) from error

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import OutOfMemory
 from pipeline.fingerprint import fingerprint
+from pipeline.memory import is_out_of_memory
 from pipeline.modalities import TowerName
 from pipeline.targets import PATCH
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 Rows = dict[str, NDArray[np.float32]]
 """Output to one row a picture."""
-
-_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
-"""How allocators say it: CUDA and MPS, PyTorch on the processor (Linux, Windows), cuBLAS."""
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +109,6 @@ class Encoder:
 def process_encoder(device: str = "auto") -> Encoder:
     """This process's encoder, for tasks that are handed from worker to worker by name only."""
     return Encoder(device)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the device or the host, did not suffice."""
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def choose_device(name: str) -> str:
