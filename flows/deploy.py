@@ -117,6 +117,7 @@ def serve_flow(
     parameters: dict[str, Any] = {"config_path": str(config_path.resolve()), "overrides": overrides}
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
     require_server()
+    from prefect import serve
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.types.entrypoint import EntrypointType
@@ -126,13 +127,15 @@ def serve_flow(
         parameters["when_due"] = True
     with get_client(sync_client=True) as client:
         ensure_zombie_automation(client, config.notify.block)
-    flow.serve(
+    deployment = flow.to_deployment(
         name=name or config.name,
         schedule=schedule,
         parameters=parameters,
         tags=["any2seg", config.name],
-        global_limit=ConcurrencyLimitConfig(
+        concurrency_limit=ConcurrencyLimitConfig(
             limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
         ),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    # Not `flow.serve`: that pickles the flow for its runs. These import it, as a worker does.
+    serve(deployment)
