@@ -21,6 +21,7 @@ from flows.commands.plan import plan
 from flows.commands.predict import EXTRA, predict
 from flows.commands.run import demo, refresh_teacher, retrain, run
 from flows.commands.serve import serve, server
+from flows.commands.status import status
 from flows.failure import TRY_AGAIN, worth_retrying
 from flows.redact import redacted
 from pipeline import VERSION
@@ -157,19 +158,7 @@ def report(config: ConfigPath, overrides: Overrides = None) -> None:
     _run_stage("report", config, overrides, stages.MAIN_ROW)
 
 
-@app.command()
-def status(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Show per stage and modality what is there, missing and stale. Changes nothing."""
-    from flows.status import status_rows
-
-    loaded = load_config(config, overrides or ())
-    table = Table("stage", "what", "unit", "there", "missing", "stale", "note")
-    for line in status_rows(loaded, Workspace.of(loaded)):
-        missing = f"[red]{line.missing}[/]" if line.missing else "0"
-        stale = f"[yellow]{line.stale}[/]" if line.stale else "0"
-        counts = (str(line.there), missing, stale)
-        table.add_row(line.stage, line.what, line.unit, *counts, line.note)
-    out.print(table)
+app.command()(status)
 
 
 @app.command()

@@ -293,6 +293,6 @@ def read_predictions(
 def condition_counts(manifest: Manifest, split: str) -> dict[str, int]:
     """Samples of a split under each condition."""
     counts: dict[str, int] = {}
-    for row in manifest.rows(split):
+    for row in manifest.rows(split, ("condition",)):
         counts[row["condition"]] = counts.get(row["condition"], 0) + 1
     return counts

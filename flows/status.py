@@ -26,11 +26,20 @@ from student.run import Run, identify, is_finished, steps_done
 
 def status_rows(config: Config, workspace: Workspace) -> list[CoverageRow]:
     """One row per stage and split, modality, prompt set or training row."""
+    manifest = load_if_prepared(config, workspace)
     return [
-        *coverage_rows(config, workspace),
-        *_description_rows(config, workspace),
-        *_run_rows(config, workspace),
+        *coverage_rows(config, workspace, manifest),
+        *_description_rows(config, workspace, manifest),
+        *_run_rows(config, workspace, manifest),
     ]
+
+
+def load_if_prepared(config: Config, workspace: Workspace) -> Manifest | None:
+    """The dataset's manifest; None if there is none that can be read."""
+    try:
+        return Manifest.load(workspace.dataset(config))
+    except DatasetError:
+        return None
 
 
 def first_missing(config: Config, workspace: Workspace) -> str | None:
@@ -46,14 +55,13 @@ def report_path(config: Config, workspace: Workspace) -> AnyPath:
     return identify(config, workspace).folder / "report" / "index.html"
 
 
-def _description_rows(config: Config, workspace: Workspace) -> Iterator[CoverageRow]:
+def _description_rows(
+    config: Config, workspace: Workspace, manifest: Manifest | None
+) -> Iterator[CoverageRow]:
     options = config.descriptions
     if options is None:
         return
-    try:
-        shards = described_shards(options, Manifest.load(workspace.dataset(config)))
-    except DatasetError:
-        shards = ()
+    shards = described_shards(options, manifest) if manifest else ()
     for slot in description_slots(options, tuple(config.modalities)):
         try:
             store = resolve_descriptions(config, workspace, options, slot)
@@ -65,12 +73,14 @@ def _description_rows(config: Config, workspace: Workspace) -> Iterator[Coverage
         yield CoverageRow("describe", slot, "shards", **counts, note=store.path.name)
 
 
-def _run_rows(config: Config, workspace: Workspace) -> Iterator[CoverageRow]:
+def _run_rows(
+    config: Config, workspace: Workspace, manifest: Manifest | None
+) -> Iterator[CoverageRow]:
     steps = config.train.steps
     runs: dict[str, Run] = {}
     for name, row in rows(config).items():
         try:
-            run = runs[name] = identify(row, workspace)
+            run = runs[name] = identify(row, workspace, manifest)
         except (DatasetError, MissingTarget):
             yield CoverageRow(
                 "train", name, "steps", missing=steps, note="waits for the stages before"

@@ -30,7 +30,7 @@ from pipeline.errors import DatasetError, SampleRefused
 from pipeline.file_forms import FileForm, file_form
 from pipeline.parallel import count_workers, map_in_order
 from pipeline.progress import progress_bar
-from pipeline.statistics import SplitStatistics, summarise
+from pipeline.statistics import SplitStatistics, facts_table, summarise
 
 LABEL = "label"
 DEFAULT_LIMIT = 200
@@ -168,7 +168,7 @@ def examine(
         listing,
         unmatched_files(config, listing),
         readings,
-        summarise(facts, config.specs(), adapter.classes),
+        summarise(facts_table(facts), config.specs(), adapter.classes),
         group_refusals(readings),
         seconds,
         count_workers(len(picked), config.prepare.workers),

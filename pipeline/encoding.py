@@ -39,6 +39,8 @@ class EncodedSample:
     """Manifest columns that come from the sample itself."""
     shard: str = ""
     """Source shard whose bytes the pictures are, unchanged; empty: they were encoded."""
+    version: str = ""
+    """`SourceSample.version()` of what was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +65,17 @@ class SampleEncoder:
         version = sample.version()
         try:
             loaded = self.load(sample)
+            # The files are in memory still: reading them twice costs only the hashing.
+            source = {"source_sha256": _content_sha256(sample, version)}
         except SampleRefused as error:
             return Refused(sample.key, error.reason, version)
-        facts = self.facts(sample, loaded)
+        facts = {**self.facts(sample, loaded), **source}
         adapter = self.adapter
         stored = adapter.stored(sample, loaded) if isinstance(adapter, ShardSource) else None
         pictures = stored.members if stored else self._encoded(loaded)
         meta = canonical_json(self._identity(sample, loaded)).encode()
         members = {**pictures, META_MEMBER: meta}
-        return EncodedSample(sample.key, members, facts, stored.shard if stored else "")
+        return EncodedSample(sample.key, members, facts, stored.shard if stored else "", version)
 
     def load(self, sample: SourceSample) -> LoadedSample:
         """Decode and check. `SampleRefused` if it cannot be read or has not the stored form."""
@@ -133,3 +137,17 @@ class SampleEncoder:
     def _ordered(self, loaded: LoadedSample) -> list[tuple[str, NDArray[Any]]]:
         """The arrays in the order of the config."""
         return [(name, loaded.arrays[name]) for name in self.specs if name in loaded.arrays]
+
+
+def _content_sha256(sample: SourceSample, version: str) -> str:
+    """Digest of the files just read. `SampleRefused` if somebody is writing them."""
+    try:
+        digest = sample.content_sha256()
+    except OSError as error:
+        raise SampleRefused(sample.key, f"cannot be read: {error}") from None
+    if sample.version() != version:
+        raise SampleRefused(
+            sample.key,
+            "its files changed while they were read; it is tried again by the next `any2seg prepare`",
+        )
+    return digest

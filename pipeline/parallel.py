@@ -1,7 +1,8 @@
 """One function over many items in several processes: results in order, memory bounded.
 
 Nothing is written. An exception of the function passes through; a worker process that dies is an
-`Any2SegError`. Workers end with their parent, however it ends.
+`Any2SegError`, and so is a script that starts processes while it is imported. Workers end with their
+parent, however it ends.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from pipeline.errors import WorkerLost
+from pipeline.errors import Any2SegError, WorkerLost
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WINDOW_PER_WORKER = 4
 """Items in flight for each process: bounds the memory."""
+GUARD = '`if __name__ == "__main__":`'
 MIN_ITEMS_PER_WORKER = 16
 """Starting a process costs about as much as decoding and encoding this many samples."""
 
@@ -39,6 +41,7 @@ def map_in_order(
     if num_workers == 1:
         yield from map(work, items)
         return
+    _require_guard()
     # spawn: forking a process that has threads (a flow, a progress bar) can hang.
     pool = ProcessPoolExecutor(
         num_workers, multiprocessing.get_context("spawn"), _start_worker, (work,)
@@ -47,8 +50,9 @@ def map_in_order(
         yield from _windowed(pool, items, num_workers * WINDOW_PER_WORKER)
     except BrokenProcessPool as error:
         raise WorkerLost(
-            "a process that reads samples died (out of memory?). Run again; it goes on where it "
-            "stopped. `--set prepare.workers=1` needs the least memory."
+            "a process that reads samples died (out of memory, or a script of your own without "
+            f"{GUARD}?). Run again; it goes on where it stopped. `--set prepare.workers=1` needs the "
+            "least memory and no such line."
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -58,6 +62,19 @@ def count_workers(num_items: int, workers: int) -> int:
     """Processes that `map_in_order` uses; 1: the calling one."""
     wanted = workers or len(os.sched_getaffinity(0))
     return max(1, min(wanted, num_items // MIN_ITEMS_PER_WORKER))
+
+
+def _require_guard() -> None:
+    """Raise `Any2SegError` in a process that is being started and would start more.
+
+    A process that is spawned imports the script that started it. If that calls us outside of its
+    guard, it gets here again; left alone, both would wait for each other for ever.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise Any2SegError(
+            f"the script calls this outside of {GUARD}, so every process that it starts would start "
+            "more. Put the call under that line, or set prepare.workers to 1."
+        )
 
 
 def _windowed(pool: ProcessPoolExecutor, items: Iterable[Any], window: int) -> Iterator[Any]:

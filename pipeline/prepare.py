@@ -4,11 +4,12 @@
 
 Writes `dataset.json`, then shard by shard (see `records`), then `manifest.parquet` and
 `quarantine.parquet`. It can be killed at any instruction: run again, it goes on and makes the same
-bytes. New source samples are appended as new shards; a run with nothing new decodes nothing. A bad
-sample is quarantined by name and tried again only if its files change. Fails with `DatasetError` if
-there is nothing to read or if more than `prepare.max_refused` of a split is refused, with
-`NotEnoughSpace` before anything is written if the shards would not fit on the disk, and with
-`WorkspaceBusy` if another process prepares the same dataset.
+bytes. New source samples are appended as new shards, and only they are decoded: a shard that is there
+never changes, even if it is not full. Source samples that were removed or altered since are reported
+(see `sources`), never rewritten. A bad sample is quarantined by name and tried again only if its files
+change. Fails with `DatasetError` if there is nothing to read or if more than `prepare.max_refused` of a
+split is refused, with `NotEnoughSpace` before anything is written if the shards would not fit on the
+disk, and with `WorkspaceBusy` if another process prepares the same dataset.
 """
 
 from __future__ import annotations
@@ -23,17 +24,24 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.datasets import open_dataset
 from pipeline.datasets.base import DatasetAdapter, SourceSample
-from pipeline.encoding import Refused, SampleEncoder
+from pipeline.encoding import EncodedSample, Refused, SampleEncoder
 from pipeline.errors import DatasetError
 from pipeline.files import AnyPath, locked, sweep_partials, write_json
 from pipeline.fingerprint import fingerprint
-from pipeline.manifest import DATASET, QUARANTINE
+from pipeline.manifest import DATASET, DATASET_SCHEMA, Manifest
 from pipeline.parallel import map_in_order
 from pipeline.plan_prepare import require_room_for_shards
 from pipeline.progress import progress_bar
 from pipeline.records import DatasetRecords
+from pipeline.sources import (
+    Seen,
+    SourceChanges,
+    SourceIndex,
+    compare_sources,
+    source_index_path,
+)
 from pipeline.stage import Failure, StageReport
-from pipeline.workspace import SCHEMA_VERSION, Workspace, dataset_identity
+from pipeline.workspace import Workspace, dataset_identity
 
 LOCK = ".lock"
 NAMED_IN_ERRORS = 3
@@ -57,25 +65,27 @@ def prepare(config: Config, workspace: Workspace, *, progress: bool = True) -> S
     adapter = open_dataset(config.dataset, config.specs())
     listing = {split: adapter.samples(split) for split in adapter.splits()}
     _require_unique_keys(listing)
+    index = SourceIndex(source_index_path(config, workspace))
     with locked(folder / LOCK, wait=False):
         sweep_partials(folder)
         write_description(config, adapter, folder)
         records = DatasetRecords(folder)
         num_before = records.num_shards
         chunks = plan(listing, records, config.store.shard_size)
-        _require_few_refused(config, listing, records, folder)
+        quota = _RefusalQuota(config, listing, records)
         samples = [sample for chunk in chunks for sample in chunk.samples]
         require_room_for_shards(config, adapter, folder, samples)
-        _write(config, adapter, chunks, records, listing, folder, progress)
+        _write(config, adapter, chunks, records, quota, index, progress)
         _require_some_good(listing, records)
         records.merge(list(listing))
+        changes = _compare(listing, Manifest.load(folder), index, progress)
     return StageReport(
         stage="prepare",
         done=records.num_shards - num_before,
         skipped=num_before,
-        failed=tuple(_failures(listing, records)),
+        failed=tuple({f.unit: f for f in [*quota.met, *_failures(listing, records)]}.values()),
         seconds=time.perf_counter() - started,
-        details=_details(folder, listing, records),
+        details=_details(folder, listing, records, changes),
     )
 
 
@@ -107,8 +117,8 @@ def _write(
     adapter: DatasetAdapter,
     chunks: Sequence[Chunk],
     records: DatasetRecords,
-    listing: Listing,
-    folder: AnyPath,
+    quota: _RefusalQuota,
+    index: SourceIndex,
     progress: bool,
 ) -> None:
     samples = [sample for chunk in chunks for sample in chunk.samples]
@@ -121,15 +131,34 @@ def _write(
                 chunk_results.append(result)
                 advance(1)
             records.commit(chunk.split, chunk.index, chunk_results)
-            if any(isinstance(result, Refused) for result in chunk_results):
-                _require_few_refused(config, listing, records, folder)
+            index.note(map(_seen, chunk_results))
+            quota.add(chunk.split, chunk_results)
+
+
+def _seen(result: EncodedSample | Refused) -> Seen:
+    """What the index is to remember of a sample; nothing of a refused one."""
+    if isinstance(result, Refused):
+        return (result.key, "", "")
+    return (result.key, result.version, result.facts["source_sha256"])
+
+
+def _compare(
+    listing: Listing, manifest: Manifest, index: SourceIndex, progress: bool
+) -> dict[str, SourceChanges]:
+    """What became of the source of every committed sample; the index is brought up to date."""
+    changes = {
+        split: compare_sources(listing.get(split, ()), manifest, split, index, progress=progress)
+        for split in dict.fromkeys([*listing, *manifest.splits])
+    }
+    index.save()
+    return changes
 
 
 def write_description(config: Config, adapter: DatasetAdapter, folder: AnyPath) -> None:
-    """Write `dataset.json`; only the palette may change once it is there."""
+    """Write `dataset.json`; only the palette and the schema may change once it is there."""
     identity = dataset_identity(config)
     description = {
-        "schema": SCHEMA_VERSION,
+        "schema": DATASET_SCHEMA,
         "fingerprint": fingerprint(identity),
         "identity": identity,
         "classes": list(adapter.classes),
@@ -148,15 +177,25 @@ def _failures(listing: Listing, records: DatasetRecords) -> Iterator[Failure]:
                 yield Failure(sample.key, reason)
 
 
-def _details(folder: AnyPath, listing: Listing, records: DatasetRecords) -> dict[str, Any]:
-    listed = {sample.key for samples in listing.values() for sample in samples}
+def _details(
+    folder: AnyPath, listing: Listing, records: DatasetRecords, changes: Mapping[str, SourceChanges]
+) -> dict[str, Any]:
     return {
         "dataset": str(folder),
         "samples": {
             split: sum(sample.key in records.keys for sample in samples)
             for split, samples in listing.items()
         },
-        "no_longer_listed": len(records.keys - listed),
+        "source": {
+            split: {
+                "removed": len(found.removed),
+                "altered": len(found.altered),
+                "unknown": found.unknown,
+                "unreadable": found.touched,
+            }
+            for split, found in changes.items()
+        },
+        "advice": [line for split, found in changes.items() for line in found.advice(split)],
     }
 
 
@@ -167,21 +206,44 @@ def _require_unique_keys(listing: Listing) -> None:
         raise DatasetError(f"key {twice[0]!r} is listed {counts[twice[0]]} times; expected once")
 
 
-def _require_few_refused(
-    config: Config, listing: Listing, records: DatasetRecords, folder: AnyPath
-) -> None:
-    """Stop as soon as it is certain that too much of a split is bad; the reasons are recorded."""
-    limit = config.prepare.max_refused
-    for split, samples in listing.items():
-        failures = list(_failures({split: samples}, records))
-        if len(failures) > limit * len(samples):
-            records.merge_quarantine()
-            named = "; ".join(f"{f.unit}: {f.reason}" for f in failures[:NAMED_IN_ERRORS])
-            raise DatasetError(
-                f"split {split!r}: {len(failures)} of {len(samples)} samples refused, "
-                f"prepare.max_refused = {limit:g} ({named}; all in {folder / QUARANTINE}). "
-                "Mend them, or go on without them: --set prepare.max_refused=SHARE."
-            )
+class _RefusalQuota:
+    """Stops the stage as soon as it is certain that too much of a split is bad.
+
+    The reasons are recorded first. Raises `DatasetError`.
+    """
+
+    def __init__(self, config: Config, listing: Listing, records: DatasetRecords) -> None:
+        self._share = config.prepare.max_refused
+        self._listing = listing
+        self._records = records
+        self.met: list[Failure] = []
+        """Samples that this run refused."""
+        self._counts = {
+            split: sum(1 for _ in _failures({split: samples}, records))
+            for split, samples in listing.items()
+        }
+        for split in listing:
+            self._require_few(split)
+
+    def add(self, split: str, results: Sequence[EncodedSample | Refused]) -> None:
+        """Count the refusals of a chunk that was committed."""
+        met = [Failure(r.key, r.reason) for r in results if isinstance(r, Refused)]
+        self.met += met
+        self._counts[split] += len(met)
+        self._require_few(split)
+
+    def _require_few(self, split: str) -> None:
+        samples, number = self._listing[split], self._counts[split]
+        if number <= self._share * len(samples):
+            return
+        quarantine = self._records.merge_quarantine()
+        failures = islice(_failures({split: samples}, self._records), NAMED_IN_ERRORS)
+        named = "; ".join(f"{f.unit}: {f.reason}" for f in failures)
+        raise DatasetError(
+            f"split {split!r}: {number} of {len(samples)} samples refused, "
+            f"prepare.max_refused = {self._share:g} ({named}; all in {quarantine}). "
+            "Mend them, or go on without them: --set prepare.max_refused=SHARE."
+        )
 
 
 def _require_some_good(listing: Listing, records: DatasetRecords) -> None:

@@ -30,8 +30,8 @@ from pipeline.manifest import (
     QUARANTINE,
     QUARANTINE_SCHEMA,
     SHARDS,
+    read_records,
     read_rows,
-    read_table,
     record_path,
     refusals_path,
     shard_path,
@@ -85,7 +85,7 @@ class DatasetRepair:
             if not record.name.endswith(REFUSED_SUFFIX) and not tar.exists():
                 raise DatasetError(f"{tar}: is gone, so {MANIFEST} is left as it is")
         splits = self._source.splits() or tuple(dict.fromkeys(split for split, _ in self._manifest))
-        DatasetRecords(self._folder).merge(splits)
+        DatasetRecords(self._folder, use_manifest=False).merge(splits)
 
     def _restore_refusals(self, place: Place) -> None:
         """From the quarantine, which holds the same rows; without it the samples are tried anew."""
@@ -187,7 +187,7 @@ class _Source:
 def _tables(path: AnyPath) -> Mapping[Place, pa.Table]:
     """A file's rows by shard; none if it cannot be read."""
     try:
-        return split_by_shard(read_table(path))
+        return split_by_shard(read_records(path))
     except (pa.ArrowException, OSError, ValueError, KeyError):
         return {}
 

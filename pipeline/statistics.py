@@ -9,19 +9,44 @@ adds the records of a split. Nothing is read or written here, and nothing can fa
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.modalities import ModalitySpec, to_unit_range
 
 UNIT_STEPS = 65_535
 """Steps of the [0, 1] range in which values are summed; 8-bit codes fall on steps exactly."""
+
+STATISTICS = pa.struct(
+    [
+        ("name", pa.string()),
+        ("valid_pixels", pa.int64()),
+        ("saturated_pixels", pa.int64()),
+        ("lowest", pa.int32()),
+        ("highest", pa.int32()),
+        ("sums", pa.list_(pa.int64())),
+        ("squares", pa.list_(pa.int64())),
+    ]
+)
+"""Type of a `measure` record in Parquet."""
+FACTS_SCHEMA = pa.schema(
+    [
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("modalities", pa.list_(pa.string())),
+        ("class_pixels", pa.list_(pa.int64())),
+        ("ignored_pixels", pa.int64()),
+        ("statistics", pa.list_(STATISTICS)),
+    ]
+)
+"""The manifest's columns that `summarise` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,50 +125,67 @@ def _units(spec: ModalitySpec) -> NDArray[np.int64]:
     return np.rint(units).astype(np.int64)
 
 
+def facts_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Manifest rows as dicts, as the table that `summarise` adds up."""
+    facts = [{name: row[name] for name in FACTS_SCHEMA.names} for row in rows]
+    return pa.Table.from_pylist(facts, schema=FACTS_SCHEMA)
+
+
 def summarise(
-    rows: Sequence[Mapping[str, Any]], specs: Mapping[str, ModalitySpec], classes: Sequence[str]
+    facts: pa.Table, specs: Mapping[str, ModalitySpec], classes: Sequence[str]
 ) -> SplitStatistics:
-    """Add up manifest rows (see `MANIFEST_SCHEMA`); `specs` and `classes` as in `dataset.json`."""
-    held = Counter(tuple(row["modalities"]) for row in rows)
-    pixels = np.array([row["class_pixels"] for row in rows], np.int64).reshape(-1, len(classes))
+    """Add up the `FACTS_SCHEMA` columns of a split; `specs` and `classes` as in `dataset.json`."""
+    facts = facts.combine_chunks()
     return SplitStatistics(
-        num_samples=len(rows),
-        modalities={name: _modality(name, spec, rows) for name, spec in specs.items()},
-        class_pixels=dict(zip(classes, pixels.sum(axis=0).tolist(), strict=True)),
-        ignored_pixels=sum(row["ignored_pixels"] for row in rows),
-        availability=dict(sorted(held.items(), key=lambda item: (-item[1], item[0]))),
+        num_samples=len(facts),
+        modalities={name: _modality(name, spec, facts) for name, spec in specs.items()},
+        class_pixels=dict(
+            zip(classes, sum_lists(facts["class_pixels"], len(classes)), strict=True)
+        ),
+        ignored_pixels=_exact_sum(facts["ignored_pixels"]),
+        availability=_availability(facts["modalities"]),
     )
 
 
-def _modality(
-    name: str, spec: ModalitySpec, rows: Iterable[Mapping[str, Any]]
-) -> ModalityStatistics:
-    found = [
-        (row["height"] * row["width"], record)
-        for row in rows
-        for record in row["statistics"]
-        if record["name"] == name
-    ]
-    records = [record for _, record in found]
-    pixels = sum(count for count, _ in found)
-    valid = sum(record["valid_pixels"] for record in records)
+def sum_lists(lists: pa.ChunkedArray, length: int) -> list[int]:
+    """Exact sums, place by place, of lists of `length` integers each."""
+    values_NL = pc.list_flatten(lists).to_numpy().reshape(-1, length)
+    return [_exact_sum(values_NL[:, place]) for place in range(length)]
+
+
+def _exact_sum(values: Any) -> int:
+    """Sum of non-negative 64-bit integers that may be larger than 64 bits itself."""
+    numbers = np.asarray(values, dtype=np.int64)
+    return (int((numbers >> 32).sum()) << 32) + int((numbers & 0xFFFF_FFFF).sum())
+
+
+def _availability(held: pa.ChunkedArray) -> dict[tuple[str, ...], int]:
+    """Modalities that a sample has, to the number of such samples; most frequent first."""
+    joined = pc.binary_join(held, ",")  # a modality's name has no comma
+    counts = {
+        tuple(found["values"].split(",")): found["counts"]
+        for found in pc.value_counts(joined).to_pylist()
+    }
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _modality(name: str, spec: ModalitySpec, facts: pa.Table) -> ModalityStatistics:
+    records = pc.list_flatten(facts["statistics"])
+    wanted = np.flatnonzero(pc.equal(pc.struct_field(records, "name"), name).to_numpy())
+    parents = pc.list_parent_indices(facts["statistics"]).to_numpy()[wanted]
+    found = {f.name: pc.struct_field(records, f.name).take(wanted) for f in records.type}
+    areas = np.asarray(facts["height"], np.int64) * np.asarray(facts["width"], np.int64)
+    pixels, valid = int(areas[parents].sum()), _exact_sum(found["valid_pixels"])
+    sums, squares = (sum_lists(found[field], spec.channels) for field in ("sums", "squares"))
     counted = valid if spec.unit == "mm" else pixels
-    moments = [
-        _moments(
-            counted,
-            sum(record["sums"][channel] for record in records),
-            sum(record["squares"][channel] for record in records),
-        )
-        for channel in range(spec.channels)
-    ]
-    measured = [record for record in records if record["valid_pixels"]]
+    moments = [_moments(counted, *both) for both in zip(sums, squares, strict=True)]
     return ModalityStatistics(
-        num_samples=len(records),
+        num_samples=len(wanted),
         pixels=pixels,
         valid_pixels=valid,
-        saturated_pixels=sum(record["saturated_pixels"] for record in records),
-        lowest=min((record["lowest"] for record in measured), default=None),
-        highest=max((record["highest"] for record in measured), default=None),
+        saturated_pixels=_exact_sum(found["saturated_pixels"]),
+        lowest=pc.min(found["lowest"]).as_py(),
+        highest=pc.max(found["highest"]).as_py(),
         mean=tuple(mean for mean, _ in moments),
         std=tuple(std for _, std in moments),
     )

@@ -14,7 +14,7 @@ record. `MissingTarget` and `CorruptTarget` say what to run; nothing here comput
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from pipeline.files import (
     AnyPath,
     local_copy,
     locked,
+    map_paths,
     read_json,
     sweep_partials,
     write_json,
@@ -89,6 +90,11 @@ class TargetProvenance(Frozen):
     def dtype_of(self, output: str) -> str:
         """Stored type of an output: boxes of views are kept exactly."""
         return "float32" if output == VIEW_BOX else self.dtype
+
+
+State = Literal["there", "missing", "stale", "damaged"]
+"""Of an output's numbers of a shard: `stale` ones were made from other shard bytes, `damaged` ones
+have not the length that they must have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +214,27 @@ class TargetStore:
                 counts["missing"] += 1
         return Coverage(**counts)
 
+    def states(self, shards: Sequence[ShardInfo]) -> list[dict[str, State]]:
+        """For each shard, output to the state of its numbers, by record and the object's length."""
+        arrays = [
+            {output: self.array(shard.split, output) for output in self.provenance.outputs}
+            for shard in shards
+        ]
+        paths = [
+            array.object_path(shard.index)
+            for shard, of_shard in zip(shards, arrays, strict=True)
+            for array in of_shard.values()
+        ]
+        lengths = iter(map_paths(_length, paths) if self._is_remote else map(_length, paths))
+        return [
+            {name: _state(standing, array, next(lengths)) for name, array in of_shard.items()}
+            for standing, of_shard in zip(self._ledger.look_at(shards), arrays, strict=True)
+        ]
+
+    @property
+    def _is_remote(self) -> bool:
+        return isinstance(self.path, RemotePath)
+
     def read(self, shard: ShardInfo, output: str) -> NDArray[Any]:
         """(num_rows, *row shape) in the store's dtype, in the order of `shard.keys`.
 
@@ -305,6 +332,22 @@ class TargetStore:
 def _objects(standing: Standing) -> dict[str, str] | None:
     record = standing.record
     return dict(record["objects"]) if record is not None and standing.is_committed else None
+
+
+def _length(path: AnyPath) -> int | None:
+    """Bytes of a file; None if there is none."""
+    try:
+        return int(path.stat().st_size)
+    except FileNotFoundError:
+        return None
+
+
+def _state(standing: Standing, array: RowArray, length: int | None) -> State:
+    if standing.record is None or length is None:
+        return "missing"
+    if length != array.object_bytes:
+        return "damaged"
+    return "there" if standing.is_current else "stale"
 
 
 def target_request(config: Config, modality: str) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from pipeline.manifest import (
     DATASET,
     MANIFEST,
     QUARANTINE,
+    READABLE_SCHEMAS,
     SHARDS,
     Rows,
+    read_records,
     read_rows,
-    read_table,
     record_path,
     refusals_path,
     shard_path,
@@ -111,7 +112,7 @@ def _expected_description(config: Config, found: Mapping[str, Any]) -> dict[str,
     """What the fingerprint decides, and the class names where the source can be asked for them."""
     identity = dataset_identity(config)
     wanted = {
-        "schema": identity["schema"],
+        "schema": found.get("schema") if found.get("schema") in READABLE_SCHEMAS else None,
         "fingerprint": fingerprint(identity),
         "identity": identity,
         "shard_size": config.store.shard_size,
@@ -128,7 +129,7 @@ def _read_tables(folder: AnyPath, findings: list[Finding]) -> Tables:
     manifest = None
     path = folder / MANIFEST
     try:
-        manifest = split_by_shard(read_table(path))
+        manifest = split_by_shard(read_records(path))
     except FileNotFoundError:
         problem = "expected the records put together, found no file"
         findings.append(Finding(Kind.MANIFEST_UNREADABLE, str(path), problem, stage=STAGE))
@@ -151,7 +152,7 @@ def _records(folder: AnyPath) -> list[AnyPath]:
 
 def _one_shard(record: AnyPath) -> dict[Place, pa.Table]:
     """A record's rows. `ValueError` unless they are those of the shard that it is named after."""
-    tables = split_by_shard(read_table(record))
+    tables = split_by_shard(read_records(record))
     names = [shard_name(*place) for place in tables]
     if names != [record.stem]:
         raise ValueError(f"rows of {', '.join(names) or 'no shard'}")

@@ -11,6 +11,7 @@ store's lock, in an object store by compare-and-swap. Reading a damaged object r
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CorruptTarget
 from pipeline.files import AnyPath, write_bytes
-from pipeline.object_rows import ObjectRows, corrupt
+from pipeline.object_rows import CRC_BYTES, INDEX_ENTRY_BYTES, ObjectRows, corrupt
 from pipeline.place import Placed, place
 from pipeline.remote import RemotePath
 
@@ -49,6 +50,15 @@ class RowArray:
         """Shape of an inner chunk; empty if the object is one chunk."""
         grid = self.row_shape[-2:]
         return (1, *(1 for _ in self.row_shape[:-2]), *grid) if self.by_row else ()
+
+    @property
+    def object_bytes(self) -> int:
+        """Length of every whole object: numbers, and the checksums and the index of its chunks."""
+        numbers = self.object_rows * math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
+        if not self.by_row:
+            return numbers + CRC_BYTES
+        num_chunks = self.object_rows * math.prod(self.row_shape[:-2])
+        return numbers + num_chunks * (CRC_BYTES + INDEX_ENTRY_BYTES) + CRC_BYTES
 
     def object_path(self, index: int) -> AnyPath:
         """The file that holds rows `index * object_rows` and on."""

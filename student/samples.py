@@ -9,25 +9,30 @@ modalities asked for are read and decoded. Writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from struct import Struct
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.codecs import decode_label, decode_picture
 from pipeline.errors import CorruptShard, DatasetError
 from pipeline.files import AnyPath
-from pipeline.manifest import Manifest, ShardInfo
+from pipeline.manifest import Manifest, ShardInfo, holds, strings
 from pipeline.modalities import ModalitySpec
 from pipeline.remote import RemotePath
 from pipeline.shards import LABEL, local_shard, stored_member
 
 TAR_BLOCK_BYTES = 512
 TAR_NAME_BYTES = 100
+_SPAN = Struct("=qq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,28 @@ class SampleRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Spans(Mapping[str, tuple[int, int]]):
+    """Member names to spans, packed: of a million samples they are the larger part."""
+
+    names: tuple[str, ...]
+    """One object for all samples that have the same members."""
+    packed: bytes
+    """(offset, number of bytes) of each, as int64."""
+
+    def __getitem__(self, name: str) -> tuple[int, int]:
+        if name not in self.names:
+            raise KeyError(name)
+        span: tuple[int, int] = _SPAN.unpack_from(self.packed, self.names.index(name) * _SPAN.size)
+        return span
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """Stored forms of one sample; absent modalities are left out."""
 
@@ -59,20 +86,21 @@ class Decoded:
 def list_samples(manifest: Manifest, split: str, modalities: Sequence[str]) -> list[SampleRef]:
     """Samples that have at least one of the modalities, in manifest order. `DatasetError` if
     none."""
-    shards = {shard.index: shard for shard in manifest.shards(split)}
-    refs = [
-        SampleRef(
-            key=row["key"],
-            shard=shards[row["shard"]],
-            height=row["height"],
-            width=row["width"],
-            condition=row["condition"],
-            corner_case=row["corner_case"],
-            present=tuple(name in row["modalities"] for name in modalities),
-            spans={m["name"]: (m["offset"], m["num_bytes"]) for m in row["members"]},
-        )
-        for row in manifest.rows(split)
-    ]
+    shards = [shard for shard in manifest.shards(split) for _ in shard.keys]
+    names = ("key", "height", "width", "condition", "corner_case", "modalities")
+    table = manifest.table(split, (*names, "members"))
+    present = np.stack([holds(table["modalities"], name) for name in modalities], axis=1)
+    columns = (
+        strings(table["key"]),
+        shards,
+        table["height"].to_pylist(),
+        table["width"].to_pylist(),
+        strings(table["condition"]),
+        strings(table["corner_case"]),
+        map(tuple, present.tolist()),
+        _spans(table["members"]),
+    )
+    refs = [SampleRef(*fields) for fields in zip(*columns, strict=True)]
     usable = [ref for ref in refs if any(ref.present)]
     if not usable:
         raise DatasetError(
@@ -87,6 +115,24 @@ def start_method(refs: Sequence[SampleRef], workers: int) -> str | None:
     fork."""
     remote = any(isinstance(ref.shard.path, RemotePath) for ref in refs[:1])
     return "spawn" if workers and remote else None
+
+
+def _spans(members: pa.ChunkedArray) -> Iterator[Spans]:
+    """The `members` column, row by row."""
+    flat = pc.list_flatten(members).combine_chunks()
+    # `field()` of a slice would give the whole column.
+    names = pc.struct_field(flat, "name").dictionary_encode()
+    known = names.dictionary.to_pylist()
+    codes = names.indices.to_numpy()
+    spans = [pc.struct_field(flat, name).to_numpy() for name in ("offset", "num_bytes")]
+    packed = np.stack(spans, axis=1)
+    ends = np.cumsum(pc.list_value_length(members).to_numpy())
+    shared: dict[bytes, tuple[str, ...]] = {}
+    for start, end in pairwise([0, *ends.tolist()]):
+        row = codes[start:end]
+        if (code := row.tobytes()) not in shared:
+            shared[code] = tuple(known[place] for place in row)
+        yield Spans(shared[code], packed[start:end].tobytes())
 
 
 @dataclass

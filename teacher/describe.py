@@ -143,12 +143,12 @@ class _LabelWriter:
 
     def __init__(self, manifest: Manifest) -> None:
         self._classes = manifest.classes
-        self._rows: Mapping[str, Mapping[str, Any]] = {
-            row["key"]: row for row in manifest.rows(TRAIN)
-        }
+        self._facts = manifest.table(TRAIN, ("class_pixels", "condition"))
+        places = [place for place in manifest.places if place.split == TRAIN]
+        self._starts = {place.index: place.start - places[0].start for place in places}
 
     def __call__(self, shard: ShardInfo) -> list[str]:
-        rows = [self._rows[key] for key in shard.keys]
+        rows = self._facts.slice(self._starts[shard.index], shard.num_rows).to_pylist()
         return [sentence(self._classes, row["class_pixels"], row["condition"]) for row in rows]
 
 

@@ -6,6 +6,8 @@ Adapters are picklable (they cross to worker processes) and never write.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,8 @@ IGNORE_ID = 255
 """Label value of pixels that count nowhere."""
 
 RGB = tuple[int, int, int]
+ABSENT = "absent"
+"""Stands for the version and the digest of a file that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,66 @@ class SourceSample:
     shard: str = ""
     """Absolute path of the source shard that it comes from; no new shard mixes two of them."""
 
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Where its members lie in `shard`: name without the key, to offset and number of bytes."""
+
+    @property
+    def has_files(self) -> bool:
+        """Whether it is made of files; rendered data is not."""
+        return bool(self.files or self.label or self.companions)
+
     def version(self) -> str:
         """Changes when a source file changes (size and mtime); empty for rendered data."""
+        if self.shard:
+            return _file_version(self.shard)
         paths = [*self.files.values(), *([self.label] if self.label else []), *self.companions]
-        stats = [Path(p).stat() if Path(p).exists() else None for p in sorted(paths)]
-        return ";".join(f"{s.st_size}:{s.st_mtime_ns}" if s else "absent" for s in stats)
+        return ";".join(map(_file_version, sorted(paths)))
+
+    def content_sha256(self) -> str:
+        """Digest of what the source files hold, whatever their names and times; empty for rendered
+        data.
+
+        Hex sha256 over a line `<part>:<sha256 of its bytes>` for each part in sorted order. Parts are
+        the modalities, `label` and `companion0`, ..., or the members of a sample in a shard. A file
+        that is gone is `absent`. `OSError` if one cannot be read.
+        """
+        digests = self._range_digests() if self.shard else self._file_digests()
+        lines = "".join(f"{part}:{digests[part]}\n" for part in sorted(digests))
+        return hashlib.sha256(lines.encode()).hexdigest() if digests else ""
+
+    def _file_digests(self) -> dict[str, str]:
+        parts = {f"companion{n}": path for n, path in enumerate(self.companions)}
+        parts.update(self.files)
+        if self.label:
+            parts["label"] = self.label
+        return {part: _file_digest(path) for part, path in parts.items()}
+
+    def _range_digests(self) -> dict[str, str]:
+        digests = {}
+        try:
+            with open(self.shard, "rb") as file:
+                for name, (offset, num_bytes) in self.ranges.items():
+                    file.seek(offset)
+                    digests[name] = hashlib.sha256(file.read(num_bytes)).hexdigest()
+        except FileNotFoundError:
+            return dict.fromkeys(self.ranges, ABSENT)
+        return digests
+
+
+def _file_version(path: str) -> str:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ABSENT
+    return f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ABSENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import numpy as np
 
 from flows.report_statistics import NUM_SETS_SHOWN, data_values
 from pipeline.modalities import KINDS
-from pipeline.statistics import measure, summarise
+from pipeline.statistics import facts_table, measure, summarise
 
 SPECS = {"rgb": KINDS["rgb"], "depth": KINDS["depth"]}
 
@@ -22,8 +22,10 @@ def row(*names: str) -> dict:
 
 
 def test_a_table_a_split_and_the_sets_that_occur() -> None:
-    mixed = summarise([row("rgb", "depth"), row("rgb", "depth"), row("rgb")], SPECS, ("a",))
-    whole = summarise([row("rgb", "depth")], SPECS, ("a",))
+    mixed = summarise(
+        facts_table([row("rgb", "depth"), row("rgb", "depth"), row("rgb")]), SPECS, ("a",)
+    )
+    whole = summarise(facts_table([row("rgb", "depth")]), SPECS, ("a",))
     train, val = data_values({"train": mixed, "val": whole}, SPECS)["data_splits"]
     assert (train["name"], train["num"], val["num"]) == ("train", 3, 1)
     cells = {line[0]: line[1:] for line in train["rows"]}

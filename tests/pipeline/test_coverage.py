@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Config
-from pipeline.coverage import CoverageRow, coverage_rows
-from pipeline.manifest import Manifest
+from pipeline.coverage import CoverageRow, coverage_map, coverage_rows
+from pipeline.manifest import MANIFEST, Manifest
 from pipeline.prepare import prepare
 from pipeline.prompts_store import PromptStore, point_to_prompts
 from pipeline.targets import TargetProvenance, TargetStore, point_to_store
@@ -20,7 +20,13 @@ Prepared = tuple[Config, Workspace, Manifest]
 
 
 def table(config: Config) -> dict[tuple[str, str], CoverageRow]:
-    return {(r.stage, r.what): r for r in coverage_rows(config, Workspace.of(config))}
+    workspace = Workspace.of(config)
+    manifest = load_if_there(workspace.dataset(config))
+    return {(r.stage, r.what): r for r in coverage_rows(config, workspace, manifest)}
+
+
+def load_if_there(folder: Path) -> Manifest | None:
+    return Manifest.load(folder) if (folder / MANIFEST).exists() else None
 
 
 def counts(row: CoverageRow) -> tuple[int, int, int]:
@@ -96,6 +102,31 @@ def test_other_settings_and_a_lost_source_are_noted(
     row = table(prepared[0])["prepare", "train"]
     assert counts(row) == (10, 0, 0)
     assert "no such folder" in row.note
+
+
+def test_the_map_names_every_hole(prepared: Prepared) -> None:
+    config, workspace, manifest = prepared
+    store = teach(prepared, "rgb", num_shards=4)
+    train = store.array("train", "embedding")
+    train.object_path(0).unlink()
+    train.object_path(1).write_bytes(b"short")
+    (store.path / "ledger/train/train-000002.json").unlink()
+    record = store.path / "ledger/val/val-000000.json"
+    record.write_text(record.read_text().replace('"shard_sha256": "', '"shard_sha256": "0'))
+    found = coverage_map(config, workspace, manifest)
+    assert found.counts == {
+        ("train", "rgb", "embedding"): {"missing": 2, "damaged": 1},
+        ("val", "rgb", "embedding"): {"stale": 1},
+        ("train", "depth", "embedding"): {"missing": 3},
+        ("val", "depth", "embedding"): {"missing": 1},
+    }
+    assert found.as_json()[1] == {
+        "split": "train",
+        "modality": "rgb",
+        "output": "embedding",
+        "shard": "train-000001",
+        "state": "damaged",
+    }
 
 
 def test_changed_shards_are_stale(prepared: Prepared) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +45,28 @@ def test_an_error_passes_through_in_its_place(workers: int) -> None:
 def test_a_dying_worker_is_an_error_with_a_way_out() -> None:
     with pytest.raises(Any2SegError, match=r"died .*prepare.workers=1"):
         list(map_in_order(dying, range(40), 2))
+
+
+UNGUARDED = """
+import math
+from pipeline.parallel import map_in_order
+print(list(map_in_order(math.sqrt, range(40), 2)))
+"""
+
+
+def test_a_script_without_a_guard_is_told_and_ends(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 1
+    assert "Put the call under that line, or set prepare.workers to 1" in done.stderr
+    assert (
+        done.stderr.rstrip().splitlines()[-1].startswith("pipeline.errors.WorkerLost: a process")
+    )
+    assert done.stdout == ""
 
 
 def test_few_items_are_done_in_this_process() -> None:

@@ -33,6 +33,7 @@ def good(key: str) -> EncodedSample:
         "class_pixels": [4],
         "ignored_pixels": 0,
         "statistics": [],
+        "source_sha256": "",
     }
     return EncodedSample(key, {"rgb.png": b"x", "label.png": b"y", "meta.json": b"{}"}, facts)
 

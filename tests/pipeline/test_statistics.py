@@ -17,7 +17,7 @@ from pipeline.errors import DatasetError
 from pipeline.manifest import Manifest
 from pipeline.modalities import KINDS, to_unit_range
 from pipeline.prepare import prepare
-from pipeline.statistics import MODALITY_COLUMNS, measure, modality_rows, summarise
+from pipeline.statistics import MODALITY_COLUMNS, facts_table, measure, modality_rows, summarise
 from pipeline.workspace import Workspace
 
 Prepared = tuple[Config, Workspace, Manifest]
@@ -48,7 +48,9 @@ def row(kind: str, array: np.ndarray) -> dict:
 def test_moments_are_those_of_the_unit_values(kind: str) -> None:
     spec = KINDS[kind]
     arrays = [picture(kind, 1), picture(kind, 2, 5, 4)]
-    found = summarise([row(kind, a) for a in arrays], {kind: spec}, ("a", "b")).modalities[kind]
+    found = summarise(
+        facts_table([row(kind, a) for a in arrays]), {kind: spec}, ("a", "b")
+    ).modalities[kind]
     pixels = np.concatenate([a.reshape(-1, spec.channels) for a in arrays])
     unit = to_unit_range(pixels, spec).astype(np.float64)
     valid = pixels.any(axis=1)
@@ -67,8 +69,8 @@ def test_figures_do_not_depend_on_the_order(order: list[int], cut: int) -> None:
     rows = [row("depth", picture("depth", seed)) for seed in range(6)]
     mixed = [rows[i] for i in order]
     specs = {"depth": KINDS["depth"]}
-    whole = summarise(rows, specs, ("a", "b"))
-    assert summarise(mixed[cut:] + mixed[:cut], specs, ("a", "b")) == whole
+    whole = summarise(facts_table(rows), specs, ("a", "b"))
+    assert summarise(facts_table(mixed[cut:] + mixed[:cut]), specs, ("a", "b")) == whole
 
 
 def test_sums_of_a_large_split_do_not_overflow() -> None:
@@ -78,7 +80,7 @@ def test_sums_of_a_large_split_do_not_overflow() -> None:
     record["squares"] = [2**62] * 3
     record["sums"] = [2**31] * 3
     rows = [{**one, "height": 2**20, "width": 2**20}] * 4
-    found = summarise(rows, {"rgb": KINDS["rgb"]}, ("a", "b")).modalities["rgb"]
+    found = summarise(facts_table(rows), {"rgb": KINDS["rgb"]}, ("a", "b")).modalities["rgb"]
     expected = math.sqrt(2**62 / 2**40 - (2**31 / 2**40) ** 2) / 65_535
     assert found.std == pytest.approx((expected,) * 3, rel=1e-12)
 
@@ -93,13 +95,13 @@ def test_saturation_follows_the_configured_limit() -> None:
 def test_a_picture_of_holes_has_no_range() -> None:
     holes = row("lidar", np.zeros((3, 3), np.uint16))
     specs = {"lidar": KINDS["lidar"]}
-    found = summarise([holes], specs, ("a", "b"))
+    found = summarise(facts_table([holes]), specs, ("a", "b"))
     assert (found.modalities["lidar"].lowest, found.modalities["lidar"].valid_share) == (None, 0.0)
     assert math.isnan(found.modalities["lidar"].mean[0])
     assert modality_rows(found, specs)[0][3:5] == ("-", "mm")
     seen = row("lidar", picture("lidar", 3))
-    both = summarise([holes, seen], specs, ("a", "b")).modalities["lidar"]
-    assert both.mean == summarise([seen], specs, ("a", "b")).modalities["lidar"].mean
+    both = summarise(facts_table([holes, seen]), specs, ("a", "b")).modalities["lidar"]
+    assert both.mean == summarise(facts_table([seen]), specs, ("a", "b")).modalities["lidar"].mean
 
 
 def test_a_prepared_split_has_them(prepared: Prepared) -> None:

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from pipeline.config import Config
-from pipeline.manifest import MANIFEST_SCHEMA, QUARANTINE_SCHEMA, Manifest
+from pipeline.manifest import DATASET_SCHEMA, MANIFEST_SCHEMA, QUARANTINE_SCHEMA, Manifest
 from pipeline.prompts_store import PromptStore
 from pipeline.shards import read_shard
+from pipeline.sources import INDEX_SCHEMA
 from pipeline.targets import TargetProvenance, TargetStore
 from pipeline.views import ViewSettings, cut, draw_boxes, view_identity, view_shapes
-from pipeline.workspace import SCHEMA_VERSION, Workspace
+from pipeline.workspace import Workspace
 
 from .conftest import SIZE
 
@@ -175,4 +176,6 @@ def test_every_field_of_every_record_is_documented(
     ]
     missing = {name for record in records for name in record if f"`{name}`" not in PAGE}
     assert missing == set()
-    assert f"schema version {SCHEMA_VERSION}" in PAGE
+    assert f"schema version {DATASET_SCHEMA}" in PAGE
+    assert f"`schema` ({DATASET_SCHEMA})" in PAGE
+    assert all(f"`{name}`" in PAGE for name in INDEX_SCHEMA.names)
