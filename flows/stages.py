@@ -6,14 +6,18 @@ installed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.memory import is_out_of_memory
 from pipeline.stage import StageReport
 from pipeline.workspace import Workspace
 
 MAIN_ROW = "main"
+
+log = logging.getLogger(__name__)
 
 
 def prepare(config: Config, workspace: Workspace) -> StageReport:
@@ -69,10 +73,22 @@ def train_live(config: Config, workspace: Workspace) -> StageReport:
 
 
 def evaluate(config: Config, workspace: Workspace) -> StageReport:
-    """A student checkpoint to scores of every subset of the modalities."""
+    """A student checkpoint to scores of every subset of the modalities.
+
+    Memory that does not suffice halves the batch, on which no score depends, down to one sample.
+    """
     from student.evaluate import evaluate as stage
 
-    return stage(config, workspace)
+    while True:
+        size = config.evaluate.batch_size
+        try:
+            return stage(config, workspace)
+        except (MemoryError, RuntimeError) as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+        log.warning("evaluate: %d samples do not fit; going on with %d at a time", size, size // 2)
+        halved = config.evaluate.model_copy(update={"batch_size": size // 2})
+        config = config.model_copy(update={"evaluate": halved})
 
 
 def report(config: Config, workspace: Workspace) -> StageReport:
