@@ -11,7 +11,7 @@ It does what `teacher.plan` lists, and can be killed at any instruction and call
 committed is not made again, and a run with nothing to do loads neither torch nor weights. The
 modalities of a shard that share a tower go through it in common batches whose composition depends
 on the shard and the batch size alone, so a resumed pass, or one that was cut among workers, gives
-the bytes of an uninterrupted one. No work on a shard begins before the last one's is committed.
+the bytes of an uninterrupted one. No shard is encoded before all of the last one is committed.
 
 Fails with `ConfigError` (a tower that cannot read a modality), `CheckpointError` (weights),
 `NotEnoughSpace`, `CorruptShard`, `OutOfMemory`, or `CorruptTarget` naming the sample whose
