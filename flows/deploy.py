@@ -127,7 +127,7 @@ def serve_flow(
         parameters["when_due"] = True
     with get_client(sync_client=True) as client:
         ensure_zombie_automation(client, config.notify.block)
-    deployment = flow.to_deployment(
+    deployment: Any = flow.to_deployment(
         name=name or config.name,
         schedule=schedule,
         parameters=parameters,
