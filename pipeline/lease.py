@@ -130,7 +130,7 @@ class _HeldLease:
 
     def require(self) -> None:
         """Raise `LeaseLost` unless the lease is certainly ours."""
-        if self.lost_to is None and time.monotonic() - self.renewed < self.ttl_s:
+        if self._is_held():
             return
         raise LeaseLost(
             f"{self.path}: this process could not renew its lease for {self.ttl_s:g} s, and "
@@ -140,11 +140,14 @@ class _HeldLease:
 
     def release(self) -> None:
         """Let the next one have it at once; if that fails, the time to live does it."""
-        if self.lost_to is None:
+        if self._is_held():
             try:
                 self.path.write_if(self.etag, json_bytes({"free": self.counter}))
             except (StorageUnavailable, LeaseLost):
                 return
+
+    def _is_held(self) -> bool:
+        return self.lost_to is None and time.monotonic() - self.renewed < self.ttl_s
 
     def _put(self, etag: str | None) -> bool:
         sent = time.monotonic()
