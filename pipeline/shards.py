@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -102,6 +103,12 @@ def local_shard(path: AnyPath, sha256: str) -> Path:
     )
 
 
+def _opened(path: AnyPath, sha256: str) -> BinaryIO:
+    while True:
+        with suppress(FileNotFoundError):  # a copy that left the bounded cache just now
+            return local_shard(path, sha256).open("rb")
+
+
 def read_shard(path: AnyPath, sha256: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The samples of a verified shard: (key, {member name: bytes}), in row order, not decoded.
 
@@ -109,7 +116,7 @@ def read_shard(path: AnyPath, sha256: str) -> Iterator[tuple[str, dict[str, byte
     """
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    with local_shard(path, sha256).open("rb") as stream:
+    with _opened(path, sha256) as stream:
         files = tar_file_expander([{"url": str(path), "stream": stream}])
         for sample in group_by_keys(files, lcase=False):
             key = sample["__key__"]

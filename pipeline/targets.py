@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -240,9 +240,11 @@ class TargetStore:
 
         NaN rows belong to samples that lack the modality. Raises `MissingTarget` or `CorruptTarget`.
         """
-        file = self.local_object(shard, output)
-        rows = self.array(shard.split, output).decode(file.read_bytes(), str(file))
-        return rows[: shard.num_rows]
+        while True:
+            file = self.local_object(shard, output)
+            with suppress(FileNotFoundError):  # a copy that left the bounded cache just now
+                data = file.read_bytes()
+                return self.array(shard.split, output).decode(data, str(file))[: shard.num_rows]
 
     def objects(self, shard: ShardInfo) -> dict[str, str] | None:
         """Output to sha256 of its committed object; None: the shard is a hole."""

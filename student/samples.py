@@ -10,7 +10,6 @@ modalities asked for are read and decoded. Writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -159,11 +158,13 @@ class SampleReader:
 
     def _open(self, shard: ShardInfo) -> BinaryIO:
         """The shard, verified when this process first opens it."""
-        if shard.path in self._copies:
-            with suppress(FileNotFoundError):  # a copy that left the bounded cache since
+        while True:
+            if shard.path not in self._copies:
+                self._copies[shard.path] = local_shard(shard.path, shard.sha256)
+            try:
                 return self._copies[shard.path].open("rb", buffering=0)
-        self._copies[shard.path] = local_shard(shard.path, shard.sha256)
-        return self._copies[shard.path].open("rb", buffering=0)
+            except FileNotFoundError:  # a copy that left the bounded cache since
+                del self._copies[shard.path]
 
 
 def read_member(file: BinaryIO, ref: SampleRef, member: str) -> bytes:
