@@ -84,7 +84,7 @@ class TargetProvenance(Frozen):
 
     def dims(self, output: str) -> tuple[str, ...]:
         """Names of the dimensions of an output's row."""
-        own = {EMBEDDING: ("dim",), PATCH: ("patch", "dim"), VIEW_BOX: ("box",)}[output]
+        own = {EMBEDDING: ("dim",), PATCH: ("cell", "dim"), VIEW_BOX: ("box",)}[output]
         return own if len(own) == len(self.outputs[output]) else ("view", *own)
 
     def dtype_of(self, output: str) -> str:

@@ -20,7 +20,7 @@ FLAT, DENSE, VIEWS = (3,), (2, 3), (4, 2, 3)
 
 def array(folder: Path, row_shape: tuple[int, ...] = FLAT, object_rows: int = 32) -> RowArray:
     dense = len(row_shape) > 1
-    dims = ("view", "patch", "dim")[-len(row_shape) :]
+    dims = ("view", "cell", "dim")[-len(row_shape) :]
     return RowArray(folder / "x.zarr", "train/a", row_shape, "float16", object_rows, dims, dense)
 
 
