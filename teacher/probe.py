@@ -180,11 +180,12 @@ def _rate(
     load_s = time.perf_counter() - started
     views = ViewSettings.of(config)
     stored = [picture for name in plan.specs for picture in decoded[name]]
-    if views is not None:
-        boxes = draw_boxes("probe", *stored[0].shape[:2], views) if stored else ()
-        stored = [cut(picture, box) for picture in stored for box in boxes]
     if not stored:
         return TowerRate(load_s, 0.0)
+    if views is not None:
+        height, width = stored[0].shape[:2]
+        boxes = draw_boxes("probe", height, width, views)
+        stored = [cut(picture, box) for picture in stored for box in boxes]
 
     def seconds(size: int) -> float:
         batch = list(islice(cycle(stored), size))

@@ -33,7 +33,8 @@ def encode_views(
     arrays = list(batch.arrays)
     keys = [batch.shard.keys[picture.row] for picture in batch.pictures]
     boxes = [
-        draw_boxes(key, *array.shape[:2], settings) for key, array in zip(keys, arrays, strict=True)
+        draw_boxes(key, array.shape[0], array.shape[1], settings)
+        for key, array in zip(keys, arrays, strict=True)
     ]
     shown = [cut(array, box) for array, own in zip(arrays, boxes, strict=True) for box in own]
     rows = encoder.encode(tower, shown, outputs)
