@@ -115,9 +115,9 @@ def measure_all(folder: Path, sizes: Sequence[int]) -> None:
     """Make the workspaces and print a line for every command."""
     (folder / "scale.toml").write_text(CONFIG)
     for size in sizes:
-        started = time.perf_counter()
-        make_workspace(open_config(folder, size))
-        print(f"{size} samples made in {time.perf_counter() - started:.0f} s", flush=True)
+        # In a process of its own: a process starts with the peak memory of the one that started it.
+        wall, _, _ = measure(child(folder, size, "make"))
+        print(f"{size} samples made in {wall:.0f} s", flush=True)
     heads = "".join(f"{f'{size:,}':>28}" for size in sizes)
     print(f"{'wall s, cpu s, peak MB':24}{heads}   growth of the last step (cpu, MB)")
     measure_line("python alone", [["-c", "pass"]] * len(sizes))
@@ -168,9 +168,12 @@ def run_child(folder: str, size: str, what: str, *rest: str) -> None:
         with suppress(SystemExit):
             app([name, str(Path(folder) / "scale.toml"), *flags, *options], standalone_mode=True)
         return
+    config = open_config(Path(folder), int(size))
+    if what == "make":
+        make_workspace(config)
+        return
     from student.samples import list_samples
 
-    config = open_config(Path(folder), int(size))
     workspace = Workspace.of(config)
     scope = {
         "config": config,
@@ -243,15 +246,17 @@ def rows_of(index: int, keys: Sequence[str]) -> pa.Table:
 
 def statistics(rng: np.random.Generator, num: int) -> pa.Array:
     """`measure` records of every modality."""
-    flat = num * len(KINDS)
     channels = np.tile(list(KINDS.values()), num)
     edges = pa.array(np.concatenate([[0], np.cumsum(channels)]), pa.int32())
-    sums = [rng.integers(0, 2**high, channels.sum()) for high in (37, 52)]
+    valid = rng.integers(1, 2**21, len(channels))
+    sums = np.repeat(valid, channels) * rng.integers(1, 40_000, channels.sum())
     fields = [
         pa.array(list(KINDS) * num),
-        *(pa.array(rng.integers(0, 2**21, flat)) for _ in range(2)),
-        *(pa.array(rng.integers(0, 2**15, flat), pa.int32()) for _ in range(2)),
-        *(pa.ListArray.from_arrays(edges, pa.array(values)) for values in sums),
+        pa.array(valid),
+        pa.array(rng.integers(0, valid)),
+        *(pa.array(rng.integers(low, low + 2**14, len(valid)), pa.int32()) for low in (1, 2**15)),
+        pa.ListArray.from_arrays(edges, pa.array(sums)),
+        pa.ListArray.from_arrays(edges, pa.array(sums * 50_000)),
     ]
     records = pa.StructArray.from_arrays(fields, fields=list(STATISTICS))
     return pa.ListArray.from_arrays(pa.array(np.arange(num + 1) * len(KINDS), pa.int32()), records)

@@ -14,7 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing.connection import wait
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
 from pipeline.errors import Any2SegError, WorkerLost
@@ -43,10 +46,11 @@ def map_in_order(
         return
     _require_guard()
     # spawn: forking a process that has threads (a flow, a progress bar) can hang.
-    pool = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), _start_worker, (work,)
-    )
+    context = multiprocessing.get_context("spawn")
+    handed: SimpleQueue[Any] = context.SimpleQueue()
+    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (handed,))
     try:
+        _hand_out(handed, work, num_workers)
         yield from _windowed(pool, items, num_workers * WINDOW_PER_WORKER)
     except BrokenProcessPool as error:
         raise WorkerLost(
@@ -56,6 +60,7 @@ def map_in_order(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        handed.close()
 
 
 def count_workers(num_items: int, workers: int) -> int:
@@ -77,6 +82,22 @@ def _require_guard() -> None:
         )
 
 
+def _hand_out(handed: SimpleQueue[Any], work: Callable[[Any], Any], num_workers: int) -> None:
+    """Let each process fetch `work`, which lists a whole data set, when it is ready for it.
+
+    As an argument of the process it would be written to a pipe that nobody reads if the process dies
+    while it starts (a script that cannot be imported), and from 64 KiB on that blocks for ever.
+    """
+    ForkingPickler.dumps(work)  # what cannot cross must fail here and not in the thread
+
+    def put() -> None:
+        with suppress(OSError):  # the queue was closed: fewer processes were started
+            for _ in range(num_workers):
+                handed.put(work)
+
+    threading.Thread(target=put, daemon=True).start()
+
+
 def _windowed(pool: ProcessPoolExecutor, items: Iterable[Any], window: int) -> Iterator[Any]:
     futures: deque[Future[Any]] = deque()
     for item in items:
@@ -91,10 +112,10 @@ _work: Callable[[Any], Any] | None = None
 """What this worker process does, so that it crosses once and not with every item."""
 
 
-def _start_worker(work: Callable[[Any], Any]) -> None:
+def _start_worker(handed: SimpleQueue[Any]) -> None:
     global _work
-    _work = work
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _work = handed.get()
 
 
 def _end_with_parent() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,17 @@ def dying(number: int) -> int:
     return number
 
 
+@dataclass(frozen=True)
+class Large:
+    """Work that holds much, as an adapter holds its listing."""
+
+    factor: int
+    data: bytes
+
+    def __call__(self, number: int) -> int:
+        return self.factor * number
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_are_in_order(workers: int) -> None:
     assert list(map_in_order(square, range(40), workers)) == [n * n for n in range(40)]
@@ -48,25 +61,36 @@ def test_a_dying_worker_is_an_error_with_a_way_out() -> None:
 
 
 UNGUARDED = """
-import math
+import operator
+from functools import partial
 from pipeline.parallel import map_in_order
-print(list(map_in_order(math.sqrt, range(40), 2)))
+print(sum(map(len, map_in_order(partial(operator.mul, b"x" * SIZE), [1] * 40, 2))))
 """
 
 
-def test_a_script_without_a_guard_is_told_and_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_a_script_without_a_guard_is_told_and_ends(tmp_path: Path, size: int) -> None:
+    """The larger one does not fit into a pipe that nobody reads."""
     script = tmp_path / "unguarded.py"
-    script.write_text(UNGUARDED)
+    script.write_text(UNGUARDED.replace("SIZE", str(size)))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, env=environment, timeout=120
     )
     assert done.returncode == 1
     assert "Put the call under that line, or set prepare.workers to 1" in done.stderr
-    assert (
-        done.stderr.rstrip().splitlines()[-1].startswith("pipeline.errors.WorkerLost: a process")
-    )
+    assert done.stderr.rstrip().splitlines()[-1].startswith("pipeline.errors.WorkerLost: a process")
     assert done.stdout == ""
+
+
+def test_much_work_crosses_once(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(map_in_order(Large(2, b"x" * 1_000_000), range(40), 2)) == list(range(0, 80, 2))
+    assert capfd.readouterr().err == ""
+
+
+def test_work_that_cannot_cross_is_an_error() -> None:
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        list(map_in_order(lambda number: number, range(40), 2))
 
 
 def test_few_items_are_done_in_this_process() -> None:
