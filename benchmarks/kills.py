@@ -1,4 +1,6 @@
-"""`kill -9` at random instants of prepare and precompute: `python benchmarks/kills.py [num_kills] [seed]`.
+"""`kill -9` at random instants of prepare and precompute.
+
+    python benchmarks/kills.py [num_prepare] [num_precompute] [seed]        default: 30 70 0
 
 Each chain works on one workspace: it is killed several times, at instants drawn uniformly from the working
 time of an uninterrupted run (from the first file that appears to the end), then left to finish. After each
@@ -14,8 +16,8 @@ each process killed; time from the last commit to the kill in units of one shard
 different.
 
 Runs are forked from a process that has imported the package: what is tested is the work, not the import.
-Needs `tests` beside it (for small random towers). 100 kills take about ten minutes on two busy cores. Exit
-code 1 if a file differs or a commit was made again.
+Needs `tests` beside it (for small random towers). A kill of prepare costs the start of two worker processes,
+one of precompute a second. Exit code 1 if a file differs or a commit was made again.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from pathlib import Path
 
 import numpy as np
 
+DEFAULTS = (30, 70, 0)
 KILLS_A_CHAIN = 5
 NUM_TRAIN, NUM_VAL, SHARD_SIZE = 88, 8, 8
 SIZE_PX = 40
@@ -352,7 +355,7 @@ def table(tallies: list[Tally]) -> str:
         "stage       kills  chains  redone  half-written  since commit  compared  different  killed"
     ]
     for t in tallies:
-        median, worst = np.median(t.since_commit), max(t.since_commit)
+        median, worst = np.median(t.since_commit or [0.0]), max(t.since_commit, default=0.0)
         who = ", ".join(f"{count} {what}" for what, count in sorted(t.kills.items()))
         lines.append(
             f"{t.stage:10s} {t.num_kills:6d} {t.chains:7d} {t.redone:7d} {t.half_written:13d}"
@@ -362,9 +365,9 @@ def table(tallies: list[Tally]) -> str:
 
 
 def main() -> int:
-    """Half of the kills in each stage; 1 if a file differs or a commit was made again."""
-    num_kills = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    """Both stages; 1 if a file differs or a commit was made again."""
+    given = [int(argument) for argument in sys.argv[1:]]
+    num_prepare, num_precompute, seed = [*given, *DEFAULTS[len(given) :]]
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import torch
 
@@ -376,10 +379,9 @@ def main() -> int:
         write_pictures(root / "pictures")
         write_source(root / "towers")
         _import_all()
-        half = num_kills // 2
-        tallies = [run_stage("prepare", run_prepare, 1, root, None, num_kills - half, seed)]
+        tallies = [run_stage("prepare", run_prepare, 1, root, None, num_prepare, seed)]
         base = root / "whole-prepare"
-        tallies.append(run_stage("precompute", run_precompute, 2, root, base, half, seed))
+        tallies.append(run_stage("precompute", run_precompute, 2, root, base, num_precompute, seed))
     print(table(tallies))
     for tally in tallies:
         for name in tally.different[:5]:
