@@ -118,6 +118,11 @@ class Config(Frozen):
             raise ValueError(
                 'student.lscd.dense > 0 needs teacher.outputs = ["embedding", "patch"]'
             )
+        described = self.descriptions is not None and self.descriptions.source == "from_labels"
+        if self.student.lscd.scene_column and not described:
+            raise ValueError(
+                'student.lscd.scene_column = true needs descriptions = { source = "from_labels" }'
+            )
         primary = self.student.primary
         if primary is not None and primary not in self.modalities:
             raise ValueError(

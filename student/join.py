@@ -33,8 +33,9 @@ from pipeline.teacher_source import (
 )
 from pipeline.views import VIEW_BOX
 from pipeline.workspace import Workspace
-from student.run import reads_targets
+from student.run import reads_targets, scene_store
 from student.samples import SampleRef
+from student.scene import SceneDescriptions
 
 WINDOW_SHARDS = 4
 """Shards whose samples are shuffled together; their pooled targets are in memory at once."""
@@ -87,24 +88,31 @@ def open_join(
     outputs, policy = reads_targets(config), config.train.missing_targets
     if not outputs:
         return None, list(samples), JoinCounts(joined=len(samples))
-    modalities = tuple(config.modalities)
+    modalities, described = tuple(config.modalities), scene_store(config, workspace)
+    scene = None if described is None else SceneDescriptions(described)
     if live is not None:
-        return TargetJoin(live, modalities, outputs), list(samples), JoinCounts(joined=len(samples))
+        join = TargetJoin(live, modalities, outputs, scene)
+        return join, list(samples), JoinCounts(joined=len(samples))
     stored = (*outputs, VIEW_BOX) if config.teacher.views else outputs
     source = CachedTeacher.open(config, workspace, stored)
     if policy == "error":
         source.require_complete(list({ref.shard.name: ref.shard for ref in samples}.values()))
     refs, counts = apply_policy(source, samples, modalities, policy)
-    return TargetJoin(source, modalities, outputs), refs, counts
+    return TargetJoin(source, modalities, outputs, scene), refs, counts
 
 
 class TargetJoin:
     """Teacher outputs by key; keeps the targets of the shards in use."""
 
     def __init__(
-        self, source: TeacherSource, modalities: Sequence[str], outputs: Sequence[str]
+        self,
+        source: TeacherSource,
+        modalities: Sequence[str],
+        outputs: Sequence[str],
+        scene: SceneDescriptions | None = None,
     ) -> None:
         self.source = source
+        self.scene = scene
         self.modalities = tuple(modalities)
         self.outputs = tuple(outputs)
         self._shards: dict[str, KeyedTargets] = {}
@@ -112,11 +120,13 @@ class TargetJoin:
     def rows(
         self, refs: Sequence[SampleRef], views: Sequence[int] | None = None
     ) -> dict[str, Tensor]:
-        """Output to (B, M, ...) float32 of the samples, 0 where there is none to join.
+        """Output to (B, M, ...) float32 of the samples, 0 where there is none to join; `scene` to
+        (B, D) where descriptions are joined, of whole pictures.
 
         `views`: which view of each sample. `MissingTarget` names a hole.
         """
-        return {output: self._stack(output, refs, views) for output in self.outputs}
+        rows = {output: self._stack(output, refs, views) for output in self.outputs}
+        return rows if self.scene is None else rows | {"scene": self.scene.rows(refs)}
 
     def boxes(self, ref: SampleRef) -> NDArray[np.float32] | None:
         """(K, 5) boxes of the sample's views, as stored; None if it has no answer at all.

@@ -182,7 +182,11 @@ class Objective:
     ) -> dict[str, Tensor]:
         targets = batch.targets
         teacher = TeacherBatch(
-            batch.view, targets.get("embedding"), targets.get("patch"), batch.taught
+            batch.view,
+            targets.get("embedding"),
+            targets.get("patch"),
+            batch.taught,
+            targets.get("scene"),
         )
         power = self.weights.weak_power
         weights_M = self.running.weights(power) if power else None

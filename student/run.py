@@ -18,11 +18,12 @@ from typing import Any
 
 from pipeline import VERSION
 from pipeline.config import Config, dump_config
+from pipeline.descriptions import SCENE, resolve_descriptions
 from pipeline.files import AnyPath, read_json, sha256_file, write_bytes, write_json
 from pipeline.fingerprint import SHORT, canonical_json, fingerprint
 from pipeline.manifest import Manifest
 from pipeline.prompts_store import resolve_prompts
-from pipeline.targets import resolve
+from pipeline.targets import TargetStore, resolve
 from pipeline.teacher_source import CachedTeacher, JoinCounts
 from pipeline.views import ViewSettings, view_identity
 from pipeline.workspace import Workspace, dataset_identity
@@ -84,6 +85,7 @@ def identify(config: Config, workspace: Workspace, manifest: Manifest | None = N
         "towers": _tower_fingerprints(config, workspace),
         "prompts": _prompt_fingerprint(config, workspace),
         **_views_and_holes(config, workspace, manifest),
+        **_scene_identity(config, workspace),
     }
     identity = json.loads(canonical_json(identity))  # lists for tuples: equal to what files hold
     run_id = f"{config.name}-{fingerprint(identity)[:SHORT]}"
@@ -166,6 +168,19 @@ def _tower_fingerprints(config: Config, workspace: Workspace) -> dict[str, str]:
 
 def _prompt_fingerprint(config: Config, workspace: Workspace) -> str:
     return resolve_prompts(config, workspace).fingerprint if reads_prompts(config) else ""
+
+
+def scene_store(config: Config, workspace: Workspace) -> TargetStore | None:
+    """The store that `student.lscd.scene_column` reads; None if it is off. Raises `MissingTarget`."""
+    if not (config.student.lscd.inter and config.student.lscd.scene_column):
+        return None
+    assert config.descriptions is not None
+    return resolve_descriptions(config, workspace, config.descriptions, SCENE)
+
+
+def _scene_identity(config: Config, workspace: Workspace) -> dict[str, str]:
+    store = scene_store(config, workspace)
+    return {} if store is None else {"scene": store.provenance.tower_fingerprint}
 
 
 def _views_and_holes(config: Config, workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
