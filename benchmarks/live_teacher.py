@@ -6,8 +6,9 @@ the cache, all of them. A step is what `Trainer.step` does; the join (reading th
 timed beside it. The live teacher's part is one pass of the towers over as many pictures as a batch
 has, which is what it encodes a step at best, when no shard comes round twice.
 
-Prints medians, and the median over rounds of the ratio to the plain step of the same round, so that a
-busy machine favours none. Some minutes on one core; `--device cuda` where there is one.
+Prints medians, and the median over rounds of the ratio to the plain step of the same round. On a
+processor the time is the process's own, so that a busy machine favours none; run it with
+OMP_NUM_THREADS=1. Some minutes on one core; `--device cuda` where there is one.
 """
 
 from __future__ import annotations
@@ -73,13 +74,15 @@ def config_of(folder: Path, lscd: dict[str, float], arguments: argparse.Namespac
 
 
 def timed(function: Callable[[], object], device: str) -> float:
-    """Seconds that `function` takes, the device's work included."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    """Seconds that `function` takes: of the processor, or with the device's work."""
+    if device == "cpu":
+        started = time.process_time()
+        function()
+        return time.process_time() - started
+    torch.cuda.synchronize()
     started = time.perf_counter()
     function()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
