@@ -1,12 +1,13 @@
 """`kill -9` at random instants of prepare and precompute.
 
-    python benchmarks/kills.py [num_prepare] [num_precompute] [seed]        default: 30 70 0
+    python benchmarks/kills.py [num_prepare] [num_precompute] [seed]        default: 40 60 0
 
 Each chain works on one workspace: it is killed several times, at instants drawn uniformly from the working
 time of an uninterrupted run (from the first file that appears to the end), then left to finish. After each
 chain every file but the cost journal and the locks must equal the uninterrupted run's, byte for byte.
 
-- `prepare` runs with two worker processes; the main process is killed, or one of the workers.
+- `prepare` runs with two worker processes in every third chain, where the main process is killed or one of
+  the workers, and by itself in the others (a start of workers is ten seconds on a busy machine).
 - `precompute` runs as two processes that share the stores, each with half of the plan; one of them is
   killed, or both.
 
@@ -16,8 +17,8 @@ each process killed; time from the last commit to the kill in units of one shard
 different.
 
 Runs are forked from a process that has imported the package: what is tested is the work, not the import.
-Needs `tests` beside it (for small random towers). A kill of prepare costs the start of two worker processes,
-one of precompute a second. Exit code 1 if a file differs or a commit was made again.
+Needs `tests` beside it (for small random towers). About five minutes on two idle cores. Exit code 1 if a
+file differs or a commit was made again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from pathlib import Path
 
 import numpy as np
 
-DEFAULTS = (30, 70, 0)
+DEFAULTS = (40, 60, 0)
 KILLS_A_CHAIN = 5
 NUM_TRAIN, NUM_VAL, SHARD_SIZE = 88, 8, 8
 SIZE_PX = 40
@@ -87,8 +88,8 @@ def write_pictures(root: Path) -> None:
                 Image.fromarray(array).save(path)
 
 
-def config_of(root: Path, workspace: str):
-    """The configuration of the pictures and small towers in `root`."""
+def config_of(root: Path, workspace: str, workers: int = 1):
+    """The configuration of the pictures and small towers in `root`; `workers` prepare."""
     from pipeline.config import Config
 
     return Config.model_validate(
@@ -103,7 +104,7 @@ def config_of(root: Path, workspace: str):
             },
             "modalities": {"rgb": {}, "nir": {}, "depth": {}},
             "store": {"shard_size": SHARD_SIZE},
-            "prepare": {"workers": 2},
+            "prepare": {"workers": workers},
             "teacher": {
                 "name": str(root / "towers"),
                 "batch_size": 5,
@@ -340,7 +341,7 @@ def run_stage(
         workspace = root / f"{stage}-{tally.chains}"
         fresh(workspace)
         wanted = min(KILLS_A_CHAIN, kills - tally.num_kills)
-        config = config_of(root, workspace.name)
+        config = config_of(root, workspace.name, 1 if tally.chains % 3 else 2)
         chain(run, config, num_processes, span_s, wanted, [seed, len(stage), tally.chains], tally)
         compare(workspace, expected, tally)
         shutil.rmtree(workspace)
