@@ -21,8 +21,8 @@ from pipeline.files import AnyPath, json_bytes, map_paths, relative, sha256_file
 from pipeline.manifest import ShardInfo
 from pipeline.place import Placed
 from pipeline.remote import RemotePath
+from pipeline.workspace import SCHEMA_VERSION
 
-SCHEMA_VERSION = 1
 VERSIONS_TAG = "versions"
 _FIELDS = {"shard_sha256", "tower_fingerprint", "num_rows", "objects"}
 
