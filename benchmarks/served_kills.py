@@ -1,8 +1,8 @@
 """`kill -9` of served runs: `python benchmarks/served_kills.py`. Takes some minutes.
 
-A real server and `any2seg serve`. Kills, each in a fresh workspace: the process of a run in mid-precompute and
-in mid-train while its runner lives; run and runner together in mid-precompute. Prints the run's state
-afterwards, the seconds until the server knew, and what the next run made again.
+A real server and `any2seg serve`. Kills, each in a fresh workspace: the process of a run in the middle of
+precompute and of train while its runner lives; run and runner together in the middle of precompute.
+Prints the state afterwards, the seconds until the server knew, and what the next run made again.
 """
 
 from __future__ import annotations
