@@ -157,12 +157,12 @@ class TargetJoin:
         }
         # Nothing in the batch has an answer: any shape of the right width, all of it masked.
         empty = (self.source.dim,) if output == EMBEDDING else (1, self.source.dim)
-        shape = next((row.shape for row in found.values()), empty)
-        stacked = torch.zeros((len(refs), len(self.modalities), *shape))
+        first = next(iter(found.values()), np.zeros(empty, np.float32))
+        stacked = np.zeros((len(refs), len(self.modalities), *first.shape), first.dtype)
         for place, row in found.items():
-            # torch widens float16 some thirty times faster than numpy; it wants a writable array.
-            stacked[place] = torch.from_numpy(row.copy())
-        return stacked
+            stacked[place] = row
+        # torch widens float16 some thirty times faster than numpy.
+        return torch.from_numpy(stacked).float()
 
     def _row(self, output: str, ref: SampleRef, m: int, view: int | None) -> NDArray[Any]:
         keyed = self._keyed(ref)
