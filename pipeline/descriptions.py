@@ -67,7 +67,7 @@ class TextStore:
         table = table.replace_schema_metadata({_SHA256: shard.sha256})
 
         def write(file: BinaryIO) -> None:
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
         write_atomic(self._file(shard), write)
 

@@ -22,12 +22,17 @@ from pipeline.manifest import Manifest
 from pipeline.prepare import LOCK
 from pipeline.repair_dataset import DatasetRepair
 from pipeline.targets import TargetStore
-from pipeline.verify import DESCRIBE, PRECOMPUTE, Examination, verify
+from pipeline.verify import Examination, verify
 from pipeline.verify_arrays import array_problem, restore_description
 from pipeline.verify_dataset import STAGE as PREPARE
 from pipeline.verify_finding import Finding, Kind
 from pipeline.verify_stores import folders
 from pipeline.workspace import Workspace
+
+_MEASURES = {Kind.MANIFEST_UNREADABLE, Kind.MANIFEST_DIFFERS, Kind.DESCRIPTION}
+"""What targets are held against."""
+_TARS = {Kind.SHARD_MISSING, Kind.SHARD_TRUNCATED, Kind.SHARD_ALTERED, Kind.SHARD_LEFTOVER}
+"""Findings about a tar alone; mending them changes no record."""
 
 Maker = Callable[[Sequence[Finding]], None]
 """Makes the units of these findings again; what vouched for them is gone already."""
@@ -64,16 +69,15 @@ def repair(
 
     `makers` has `precompute` and `describe`. Without `deep` only what a shallow examination sees is mended.
     """
-    before = verify(config, workspace, deep=deep, progress=progress)
-    able = [finding for finding in before.findings if finding.repairable]
-    unable = [Left(f, f.remedy) for f in before.findings if not f.repairable]
+    found = verify(config, workspace, deep=deep, progress=progress)
     if dry_run:
-        return RepairReport(tuple(able), tuple(unable), before)
-    mended, left = _repair_dataset(config, workspace, [f for f in able if _of_dataset(f)])
-    if mended and before.not_examined:
-        # The manifest could not be read before, so what depends on it was not looked at.
-        again = verify(config, workspace, deep=deep, progress=progress)
-        able = [finding for finding in again.findings if finding.repairable]
+        able, unable = _parted(found)
+        return RepairReport(tuple(able), tuple(unable), found)
+    mended, left = _repair_dataset(config, workspace, found)
+    if any(finding.kind in _MEASURES for finding in mended):
+        # Targets were held against a manifest that was wrong.
+        found = verify(config, workspace, deep=deep, progress=progress)
+    able, unable = _parted(found)
     rest = [finding for finding in able if not _of_dataset(finding)]
     if left:
         left += [Left(f, "waits for the dataset") for f in rest if f.kind != Kind.PARTIAL]
@@ -85,10 +89,16 @@ def repair(
         if wanted:
             make(wanted)
     after = verify(config, workspace, progress=progress)
-    found = {(finding.kind, finding.place): finding for finding in after.findings}
-    left += [Left(f, "is still there") for f in rest if (f.kind, f.place) in found]
-    mended += [finding for finding in rest if (finding.kind, finding.place) not in found]
+    remaining = {(finding.kind, finding.place) for finding in after.findings}
+    left += [Left(f, "is still there") for f in rest if (f.kind, f.place) in remaining]
+    mended += [finding for finding in rest if (finding.kind, finding.place) not in remaining]
     return RepairReport(tuple(mended), (*left, *unable), after)
+
+
+def _parted(found: Examination) -> tuple[list[Finding], list[Left]]:
+    """What can be mended, and what must be left with its own remedy."""
+    able = [finding for finding in found.findings if finding.repairable]
+    return able, [Left(f, f.remedy) for f in found.findings if not f.repairable]
 
 
 def _of_dataset(finding: Finding) -> bool:
@@ -96,8 +106,9 @@ def _of_dataset(finding: Finding) -> bool:
 
 
 def _repair_dataset(
-    config: Config, workspace: Workspace, findings: Sequence[Finding]
+    config: Config, workspace: Workspace, found: Examination
 ) -> tuple[list[Finding], list[Left]]:
+    findings = [f for f in found.findings if f.repairable and _of_dataset(f)]
     if not findings:
         return [], []
     folder = workspace.dataset(config)
@@ -112,7 +123,8 @@ def _repair_dataset(
             except Any2SegError as error:
                 left.append(Left(finding, str(error)))
         try:
-            work.merge()
+            if not all(finding.kind in _TARS for finding in mended):
+                work.merge()
         except Any2SegError as error:
             left += [Left(finding, str(error)) for finding in mended if not finding.shard]
             mended = [finding for finding in mended if finding.shard]
@@ -171,7 +183,3 @@ def _restore_arrays(config: Config, workspace: Workspace, findings: Sequence[Fin
                 array = store.array(split, output)
                 if (array.folder / array.name).is_dir() and array_problem(array):
                     restore_description(array, num_objects)
-
-
-STAGES = (PRECOMPUTE, DESCRIBE)
-"""The makers that `repair` needs."""

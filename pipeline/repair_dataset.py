@@ -123,7 +123,13 @@ class DatasetRepair:
                 )
             if not tar.exists() or sha256_file(tar) != found:
                 _copy(scratch, tar)
-            _copy(record_path(scratch), record_path(tar))
+            if not self._is_settled(place, tar):
+                _copy(record_path(scratch), record_path(tar))
+
+    def _is_settled(self, place: Place, tar: AnyPath) -> bool:
+        """Whether the record can be read and the manifest says nothing else."""
+        record = _tables(record_path(tar)).get(place)
+        return record is not None and record.equals(self._manifest.get(place, record))
 
     def _expected(self, place: Place, tar: AnyPath) -> tuple[list[str], set[str]]:
         """The shard's keys, and the digests that vouch for it: the record's and the manifest's.

@@ -67,8 +67,8 @@ def verify(
     try:
         shards: Sequence[ShardInfo] = Manifest.load(workspace.dataset(config)).all_shards
         notes: tuple[str, ...] = ()
-    except DatasetError as error:
-        shards, notes = (), (f"targets and descriptions: {error}",)
+    except (DatasetError, KeyError, TypeError) as error:
+        shards, notes = (), (f"targets and descriptions, without a manifest: {error}",)
     stores = _StoreExamination(config, workspace, shards, deep, progress)
     if not notes:
         findings += [*stores.targets(), *stores.descriptions()]

@@ -24,6 +24,7 @@ from pipeline.progress import Advance
 from pipeline.targets import EMBEDDING, PATCH, PROVENANCE, TargetStore
 from pipeline.verify_arrays import array_problem, object_bytes
 from pipeline.verify_finding import Finding, Kind
+from pipeline.workspace import SCHEMA_VERSION
 
 LEDGER = "ledger"
 NAMED = 3
@@ -222,6 +223,8 @@ def _malformed(record: Any) -> str:
     for field, kind in _FIELDS.items():
         if not isinstance(record.get(field), kind):
             return f"expected the field {field}, found {record.get(field)!r}"
+    if record.get("schema") not in range(1, SCHEMA_VERSION + 1):
+        return f"expected schema {SCHEMA_VERSION} or older, found {record.get('schema')!r}"
     return ""
 
 
