@@ -9,10 +9,12 @@ written; an unreadable folder raises `OSError`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.pictures import EXTENSIONS
@@ -64,7 +66,16 @@ def check_pattern(pattern: str) -> str:
 
 def visible(folder: Path) -> list[Path]:
     """Entries of a folder that are not hidden, by name; none if there is no such folder."""
-    return sorted(p for p in folder.iterdir() if p.name[0] != ".") if folder.is_dir() else []
+    return [folder / entry.name for entry in _entries(folder)]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """As `visible`, with what the listing itself says of them: no file is looked at for it."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if e.name[0] != "."), key=attrgetter("name"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _walk(
@@ -73,27 +84,24 @@ def _walk(
     part, rest = parts[0], parts[1:]
     any_ending = not rest and "." not in part
     regex = _regex(part)
-    for path in _candidates(folder, part):
-        if not rest and not (path.is_file() and (not any_ending or _is_picture(path))):
+    for entry in _candidates(folder, part):
+        stem, ending = os.path.splitext(entry.name)
+        if not rest and not (entry.is_file() and (not any_ending or ending.lower() in EXTENSIONS)):
             continue
-        here = _matched(regex, path.stem if any_ending else path.name, place)
+        here = _matched(regex, stem if any_ending else entry.name, place)
         if here is None:
             continue
         if not rest:
-            yield path, here
-        elif path.is_dir():
+            yield folder / entry.name, here
+        elif entry.is_dir():
             splits.update({here.split} - {""})
-            yield from _walk(path, rest, here, splits)
+            yield from _walk(folder / entry.name, rest, here, splits)
 
 
-def _candidates(folder: Path, part: str) -> list[Path]:
+def _candidates(folder: Path, part: str) -> Sequence[os.DirEntry[str] | Path]:
     if _TOKEN.search(part):
-        return visible(folder)
+        return _entries(folder)
     return [folder / part] if (folder / part).exists() else []
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS
 
 
 def _regex(part: str) -> re.Pattern[str]:

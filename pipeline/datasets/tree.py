@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -194,7 +195,7 @@ class TreeAdapter(ABC):
 
 def entries_by_split(found: Mapping[str, Found]) -> dict[str, list[Entry]]:
     """Entries of all places that any of the patterns found, by split, sorted by condition and name."""
-    places = sorted({place for one in found.values() for place in one.files})
+    places = sorted({place for one in found.values() for place in one.files}, key=_order)
     splits = {split for one in found.values() for split in one.splits}
     entries: dict[str, list[Entry]] = {split: [] for split in ordered(splits)}
     for place in places:
@@ -202,6 +203,10 @@ def entries_by_split(found: Mapping[str, Found]) -> dict[str, list[Entry]]:
             Entry(place, {name: one.files.get(place, []) for name, one in found.items()})
         )
     return entries
+
+
+# Tuples are compared several times as fast as the places themselves.
+_order = attrgetter("split", "condition", "name")
 
 
 def entries_by_table(
