@@ -204,7 +204,8 @@ def fingerprints(main: RunRow) -> Iterator[dict[str, str]]:
 def read_passes(config: Config, workspace: Workspace, manifest: Manifest) -> Iterator[PassCost]:
     """Time and bytes of the teacher pass over each modality, for the shards that are committed."""
     for modality, store in _stores(config, workspace).items():
-        shards = [shard for shard in manifest.all_shards if store.is_committed(shard)]
+        missing = {shard.name for shard in store.missing(manifest.all_shards)}
+        shards = [shard for shard in manifest.all_shards if shard.name not in missing]
         if shards:
             yield PassCost(
                 modality=modality,

@@ -3,8 +3,8 @@
 A source tar fits if a chunk is all of its samples in order, each with its own key, and every
 picture is stored as we read it (`pipeline.codecs`), so that nothing of it had to be changed. It is
 linked to the shard's place (copied where links do not reach, as into an object store), byte by byte
-the same file; its sha256 goes into the manifest as always, so that a later change of the original is seen. Extra
-members are kept. `OSError` if it can be neither linked nor copied.
+the same file; its sha256 goes into the manifest as always, so that a later change of the original is
+seen. Extra members are kept. `OSError` if it can be neither linked nor copied.
 """
 
 from __future__ import annotations

@@ -137,7 +137,11 @@ class CachedTeacher:
         """Hex sha256 over which objects are there: holes depend on nothing else."""
         stores = sorted(self.stores.items())
         return fingerprint(
-            [[name, s.name, store.objects(s)] for name, store in stores for s in shards]
+            [
+                [name, shard.name, objects]
+                for name, store in stores
+                for shard, objects in zip(shards, store.objects_of(shards), strict=True)
+            ]
         )
 
 
