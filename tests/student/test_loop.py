@@ -118,3 +118,54 @@ def test_a_student_trains_on_views_with_every_term(tmp_path, make_config, make_w
     untaught = trainer.objective.terms(replace(batch, taught=torch.zeros_like(batch.taught)))
     assert not any(untaught[name].any() for name in ("inter", "language", "dense"))
     assert torch.equal(untaught["ce"], terms["ce"])
+
+
+def test_the_robust_recipe_resumes_with_the_same_bits(fresh, make_config):
+    lscd = {"inter": 0.05, "intra": 0.1, "centre": True, "cross_scene": True, "weak_power": 1.0}
+    config = make_config(
+        fresh,
+        student={
+            "backbone": "test_efficientnet",
+            "weights": "none",
+            "head_channels": 8,
+            "fusion": "cmnext",
+            "stems": "per_modality",
+            "lscd": lscd,
+        },
+        train={
+            "steps": 4,
+            "batch_size": 3,
+            "subset_draw": "weak_first",
+            "consistency_weight": 0.5,
+            "ohem_threshold": 0.7,
+            "threads": 1,
+            "device": "cpu",
+        },
+    )
+    workspace = Workspace.of(config)
+    manifest = Manifest.load(workspace.dataset(config))
+    run = identify(config, workspace, manifest)
+
+    def go(steps):
+        trainer = Trainer(config, workspace, manifest, run)
+        first = trainer.resume()
+        for batch in trainer.batches(first):
+            trainer.step(batch, 0.0)
+            if trainer.steps_done == steps:
+                break
+        return trainer
+
+    whole = go(4)
+    assert whole.objective.running.union_MK.sum() > 0
+    assert whole.lscd.centre_MD.abs().sum() > 0
+    go(2).save()
+    resumed = go(4)
+    kept = [{k: v for k, v in row.items() if not k.endswith("_s")} for row in whole.rows]
+    found = [{k: v for k, v in row.items() if not k.endswith("_s")} for row in resumed.rows]
+    assert [{k: row[k] for k in want} for row, want in zip(found, kept, strict=True)] == kept
+    for one, other in (
+        (whole.model, resumed.model),
+        (whole.objective.running, resumed.objective.running),
+    ):
+        for key, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[key]), key

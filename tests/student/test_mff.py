@@ -72,7 +72,7 @@ def test_ties_give_the_mean_of_the_winners_in_any_order():
     assert torch.equal(fused, mff(features.flip(0), present))
 
 
-@pytest.mark.parametrize("fill", [0.0, 1e6])
+@pytest.mark.parametrize("fill", [0.0, 1e6, float("nan")])
 def test_absent_modalities_have_no_say(fill):
     features, present = example()
     expected = mff(features, present)
