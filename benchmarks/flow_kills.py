@@ -33,6 +33,7 @@ student = { weights = "none", head_channels = 8 }
 train = { steps = 60, batch_size = 2, checkpoint_every = 5, warmup_steps = 1 }
 """
 TIMEOUT_S = 600
+MARK = f"STARTED_BY_FLOW_KILLS={os.getpid()}"
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def start(config: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """`any2seg run`."""
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "run", str(config)],
-        env=environment,
+        env=environment | dict([MARK.split("=")]),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -121,12 +122,12 @@ def steps_at(workspace: Path) -> int:
     return int(json.loads(found[0].read_text())["step"]) if found else 0
 
 
-def alive(pattern: str) -> int:
-    """Processes whose command line holds `pattern`."""
+def alive() -> int:
+    """Processes that a started run left: they all inherit its mark."""
     count = 0
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            count += pattern.encode() in path.read_bytes()
+            count += MARK.encode() in path.read_bytes()
         except OSError:
             continue
     return count
@@ -156,7 +157,7 @@ def main() -> None:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             killed = time.monotonic()
-            wait_until(lambda: alive(str(config)) == 0)
+            wait_until(lambda: alive() == 0)
             gone = time.monotonic() - killed
             units = times_of(workspace, "ledger/*/*.json")
             steps = steps_at(workspace)

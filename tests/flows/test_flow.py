@@ -22,6 +22,7 @@ from flows.flow import any2seg
 from flows.refresh_teacher import refresh_teacher
 from flows.retrain import retrain
 from pipeline.config import load_config
+from pipeline.remote import RemotePath
 from pipeline.workspace import Workspace
 from teacher.loads import tower_loads
 
@@ -240,6 +241,23 @@ def test_prefects_own_retry_goes_on_at_the_first_missing_unit(field: Path, serve
     assert run[0].state is not None
     assert run[0].state.is_completed()
     assert any((field.parent / "workspace/targets").rglob("ledger/train/*.json"))
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_flow_works_on_an_object_store(
+    field: Path, prefix: RemotePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With credentials from the environment; the last test looks for them."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    state: State = refresh_teacher(str(field), [f"workspace={prefix}"], return_state=True)
+    assert state.is_completed(), state
+    assert len(list((prefix / "targets").rglob("ledger/*/*.json"))) == 6
+    with only_writer(Workspace(prefix), "night-owl"):
+        state = refresh_teacher(str(field), [f"workspace={prefix}"], return_state=True)
+    assert state.name == "Skipped"
+    lost = str(prefix).replace("s3://", "s3://no-such-")
+    state = refresh_teacher(str(field), [f"workspace={lost}"], return_state=True)
+    assert state.is_failed()
 
 
 def test_no_secret_is_in_the_servers_database(server: Server) -> None:
