@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from pipeline.config import Config
 from pipeline.errors import CorruptTarget, DigestMismatch, MissingTarget
@@ -53,10 +53,18 @@ EMBEDDING = "embedding"
 PATCH = "patch"
 
 
+def store_schema(outputs: Iterable[str]) -> int:
+    """Version of a target store's layout: in 2, each (P, D) grid of `patch` is an inner chunk.
+
+    It is part of the fingerprint, so a store of the older cut is never mistaken for one of the newer.
+    """
+    return 2 if PATCH in outputs else SCHEMA_VERSION
+
+
 class TargetProvenance(Frozen):
     """What a store's numbers depend on, and how they lie there."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int
     modality: str
     teacher: str
     """Name of the teacher, for people; its weights' digest is in `tower`."""
@@ -69,6 +77,11 @@ class TargetProvenance(Frozen):
     (K, D), `patch` (K, P, D), `view_box` (K, 5)."""
     dtype: Literal["float16", "float32"] = "float16"
     shard_size: PositiveInt
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layout_of_outputs(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"schema_version": store_schema(fields.get("outputs", ())), **fields}
 
     @property
     def tower_fingerprint(self) -> str:
@@ -356,7 +369,7 @@ def target_request(config: Config, modality: str) -> dict[str, Any]:
     """Everything that a config says about a modality's targets; no weights are looked at."""
     spec, teacher = config.specs()[modality], config.teacher
     request = {
-        "schema": SCHEMA_VERSION,
+        "schema": store_schema(teacher.outputs),
         "teacher": teacher.name,
         "revision": teacher.revision,
         "arithmetic": teacher.dtype,
