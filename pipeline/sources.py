@@ -30,7 +30,8 @@ from pipeline.workspace import Workspace, dataset_slug
 INDEX_SCHEMA = pa.schema([("key", pa.string()), ("version", pa.string()), ("sha256", pa.string())])
 STAT_THREADS = 8
 """A `stat` on a network file system waits; on a local disk it makes no difference."""
-SAMPLES_PER_TASK = 4096
+SAMPLES_AT_ONCE = 32_768
+"""Samples whose rows are in memory as dicts."""
 
 NAMED = 3
 _REMAKE = "To make a shard anew from the source as it is, delete its tar and run `any2seg prepare CONFIG`."
@@ -184,22 +185,21 @@ def _by_version(
 ) -> tuple[list[ChangedSample], list[_Doubt]]:
     """Samples known to be altered from their versions alone, and those to be read again."""
     altered, doubts = [], []
-    blocks = [
-        tracked.slice(start, SAMPLES_PER_TASK).to_pylist()
-        for start in range(0, len(tracked), SAMPLES_PER_TASK)
-    ]
 
-    def versions(block: list[dict[str, Any]]) -> list[str]:
-        return [samples[row["place"]].version() for row in block]
+    def versions(rows: list[dict[str, Any]]) -> list[str]:
+        return [samples[row["place"]].version() for row in rows]
 
     with ThreadPoolExecutor(STAT_THREADS) as threads:
-        for block, found in zip(blocks, threads.map(versions, blocks), strict=True):
-            for row, version in zip(block, found, strict=True):
-                if version != row["version"]:
-                    place = (samples[row["place"]], shard_name(row["split"], row["shard"]))
-                    doubts.append(_Doubt(*place, version, row["source_sha256"]))
-                elif row["seen_sha256"] != row["source_sha256"]:
-                    altered.append(_changed(row))
+        for start in range(0, len(tracked), SAMPLES_AT_ONCE):
+            rows = tracked.slice(start, SAMPLES_AT_ONCE).to_pylist()
+            tasks = [rows[first::STAT_THREADS] for first in range(STAT_THREADS)]
+            for task, found in zip(tasks, threads.map(versions, tasks), strict=True):
+                for row, version in zip(task, found, strict=True):
+                    if version != row["version"]:
+                        place = (samples[row["place"]], shard_name(row["split"], row["shard"]))
+                        doubts.append(_Doubt(*place, version, row["source_sha256"]))
+                    elif row["seen_sha256"] != row["source_sha256"]:
+                        altered.append(_changed(row))
     return altered, doubts
 
 
