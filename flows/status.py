@@ -69,8 +69,8 @@ def _description_rows(
             yield CoverageRow("describe", slot, "shards", missing=len(shards))
             continue
         found = store.coverage(in_slot(shard, slot) for shard in shards)
-        counts = {"there": found.there, "missing": found.missing, "stale": found.stale}
-        yield CoverageRow("describe", slot, "shards", **counts, note=store.path.name)
+        counts = (found.there, found.missing, found.stale)
+        yield CoverageRow("describe", slot, "shards", *counts, note=store.path.name)
 
 
 def _run_rows(
