@@ -13,8 +13,8 @@ chain every file but the cost journal and the locks must equal the uninterrupted
 
 Printed a stage: kills, by whom; commits made again (records, tars and objects that were committed at a kill
 and are another file at the end: none may be); the most shards that lay there half-written after a kill, for
-each process killed; time from the last commit to the kill in units of one shard's time; files compared and
-different.
+each process killed; time from the last commit (or the run's first file) to the kill in units of one shard's
+time, median and largest; files compared and different.
 
 Runs are forked from a process that has imported the package: what is tested is the work, not the import.
 Needs `tests` beside it (for small random towers). About five minutes on two idle cores. Exit code 1 if a
@@ -291,6 +291,7 @@ def chain(
         before = work_of(workspace)
         pids = [start(run, config, part) for part in range(num_processes)]
         wait_for_work(workspace, pids, before)
+        began = time.time_ns()
         time.sleep(float(delay))
         num_killed = strike(pids, rng, tally)
         moment = time.time_ns()
@@ -299,7 +300,7 @@ def chain(
         if num_killed:
             held |= commits(workspace)
             times = [changed for _, changed in held.values() if changed <= moment]
-            tally.since_commit.append((moment - max(times, default=moment)) / 1e9 / shard_s)
+            tally.since_commit.append((moment - max([began, *times])) / 1e9 / shard_s)
             tally.half_written = max(tally.half_written, half_written(workspace) // num_killed)
     pid = start(run, config, -1)
     if end_of(pid):
