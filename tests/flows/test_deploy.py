@@ -52,7 +52,7 @@ def runs_of(client: SyncPrefectClient, deployment: str) -> list[FlowRun]:
     return [FlowRun.model_validate(run) for run in answer.json()]
 
 
-def wait_for(find: Callable[[], Any], seconds: float = 300) -> Any:
+def wait_for(find: Callable[[], Any], seconds: float = 600) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := find()):
         assert time.monotonic() < deadline
@@ -62,6 +62,11 @@ def wait_for(find: Callable[[], Any], seconds: float = 300) -> Any:
 
 def finished(client: SyncPrefectClient, deployment: str) -> list[FlowRun]:
     return [run for run in runs_of(client, deployment) if run.state and run.state.is_final()]
+
+
+def worked(client: SyncPrefectClient, deployment: str) -> list[FlowRun]:
+    """Those that were not cancelled because one was still going."""
+    return [run for run in finished(client, deployment) if not run.state.is_cancelled()]
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_an_interval_really_runs_the_flow(
     """Scheduled runs are created (they are not with sqlalchemy 2.1), and the second has nothing to do."""
     words = ("flows.cli", "serve", str(field), "--interval", "20", "--name", "often")
     with running(server, field.parent, *words) as process:
-        ended = wait_for(lambda: len(found := finished(client, "often")) >= 2 and found)
+        ended = wait_for(lambda: len(found := worked(client, "often")) >= 2 and found)
         assert process.poll() is None
         deployment = client.read_deployment_by_name("any2seg/often")
         assert deployment.parameters["when_due"] is True
@@ -85,8 +90,7 @@ def test_an_interval_really_runs_the_flow(
         assert client.read_automations_by_name(NAME)
     ended.sort(key=lambda run: run.expected_start_time)
     states = [run.state.name for run in ended]
-    assert states[0] == "Completed", (field.parent / "output.log").read_text()
-    assert states[1] in {"Nothing to do", "Cancelled"}
+    assert states[:2] == ["Completed", "Nothing to do"], (field.parent / "output.log").read_text()
     assert all(run.auto_scheduled for run in ended)
     paused = client.read_deployment_by_name("any2seg/often")
     assert paused.paused or not any(schedule.active for schedule in paused.schedules)
