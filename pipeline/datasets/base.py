@@ -48,8 +48,8 @@ class SourceSample:
     shard: str = ""
     """Absolute path of the source shard that it comes from; no new shard mixes two of them."""
 
-    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Where its members lie in `shard`: name without the key, to offset and number of bytes."""
+    ranges: tuple[tuple[str, int, int], ...] = ()
+    """Its members in `shard`: name without the key, offset and number of bytes."""
 
     @property
     def has_files(self) -> bool:
@@ -86,11 +86,11 @@ class SourceSample:
         digests = {}
         try:
             with open(self.shard, "rb") as file:
-                for name, (offset, num_bytes) in self.ranges.items():
+                for name, offset, num_bytes in self.ranges:
                     file.seek(offset)
                     digests[name] = hashlib.sha256(file.read(num_bytes)).hexdigest()
         except FileNotFoundError:
-            return dict.fromkeys(self.ranges, ABSENT)
+            return {name: ABSENT for name, _, _ in self.ranges}
         return digests
 
 

@@ -219,7 +219,7 @@ class WebdatasetAdapter:
             condition=attributes.get("condition", ""),
             corner_case=attributes.get("corner_case", ""),
             shard=path,
-            ranges={m.ending: (m.offset, m.num_bytes) for m in source.members},
+            ranges=tuple((m.ending, m.offset, m.num_bytes) for m in source.members),
         )
 
     def _tars(self) -> dict[str, list[Path]]:

@@ -278,3 +278,25 @@ def test_roots_without_shards_and_bad_options_are_named(tmp_path: Path, root: Pa
         adapter(root).samples("test")
     with pytest.raises(ConfigError, match="dataset.members.nir: no such modality"):
         adapter(root, members={"nir": "x.png"})
+
+
+def test_altered_members_of_a_source_shard_are_told_sample_by_sample(
+    root: Path, configured: Callable
+) -> None:
+    """The first shard is a link to its source, the second was exchanged: both count."""
+    config = configured()
+    before = prepared(config)
+    (root / "train-000.tar").rename(root / "old.tar_")
+    write_tar(root / "train-000.tar", {"t0": sample(0), "t1": sample(9), "t2": sample(2)})
+    report = prepare(config, Workspace.of(config), progress=False)
+    assert report.details["source"]["train"] == {
+        "removed": 0,
+        "altered": 1,
+        "unknown": 0,
+        "unreadable": 0,
+    }
+    assert "t1 in train-000000" in report.details["advice"][0]
+    assert Manifest.load(before.folder).digest() == before.digest()
+    write_tar(root / "train-001.tar", {"t3": sample(3, encode_array)})
+    report = prepare(config, Workspace.of(config), progress=False)
+    assert report.details["source"]["train"]["removed"] == 1
