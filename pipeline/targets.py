@@ -64,7 +64,8 @@ def store_schema(outputs: Iterable[str]) -> int:
 class TargetProvenance(Frozen):
     """What a store's numbers depend on, and how they lie there."""
 
-    schema_version: int
+    schema_version: int = SCHEMA_VERSION
+    """Taken from `outputs` (`store_schema`) unless given."""
     modality: str
     teacher: str
     """Name of the teacher, for people; its weights' digest is in `tower`."""
