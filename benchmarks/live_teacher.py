@@ -94,11 +94,11 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
         workspace = Workspace.of(config)
         manifest = Manifest.load(workspace.dataset(config))
         trainers[name] = Trainer(config, workspace, manifest, identify(config, workspace, manifest))
-    batch = next(trainers["pooled and dense"].batches(0))
+    pieces = next(trainers["pooled and dense"].batches(0))
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(arguments.rounds + 2):
         for name, trainer in trainers.items():
-            spent = timed(lambda one=trainer: one.step(batch, 0.0), arguments.device)
+            spent = timed(lambda one=trainer: one.step(pieces, 0.0), arguments.device)
             if turn >= 2:
                 seconds[name].append(spent)
     plain = seconds["plain cross-entropy"]
@@ -110,7 +110,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     assert join is not None
     for outputs in (("embedding",), ("embedding", "patch")):
         join.outputs = outputs
-        spent = [timed(lambda: join.rows(batch.refs), "cpu") for _ in range(20)]
+        spent = [timed(lambda: join.rows(pieces[0].refs), "cpu") for _ in range(20)]
         ms = 1e3 * statistics.median(spent)
         print(
             f"{'join: ' + ' and '.join(outputs):24} {ms:10.2f} {ms / 1e3 / statistics.median(plain):15.3f}"

@@ -123,6 +123,16 @@ class TrainConfig(Frozen):
     lr: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.01
     warmup_steps: NonNegativeInt = 50
+    decay: Literal["poly", "cosine"] = "poly"
+    """How the rate falls to 0 after the warm-up: (1 - t) ** 0.9, or half a cosine."""
+    clip_norm: NonNegativeFloat = 0.0
+    """Largest norm of the gradient of all weights together, against a rare batch that undoes many
+    others; 0: as it is."""
+    accumulate: PositiveInt = 1
+    """Pieces of a batch that go through the model one after the other, for a batch that memory does
+    not hold; batch norms see pieces."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What convolutions and products compute in; weights, losses and sums stay float32."""
     crop_px: PositiveInt | None = None
     """Side of the random square crop; default: whole pictures. With `teacher.views`: the side that
     views are resized to."""

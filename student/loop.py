@@ -1,4 +1,4 @@
-"""The training loop: batches, AdamW, checkpoints; what a step minimises is `student.objective`'s.
+"""The training loop: batches, updates, checkpoints; what a step minimises is `student.objective`'s.
 
 Everything random is a function of (seed, step) or (seed, position in the stream), so a resumed run
 repeats the uninterrupted one. Writes the run's checkpoint and `metrics.parquet`; what can fail:
@@ -9,51 +9,42 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from torch import nn
+from torch import Tensor
 
 from pipeline.config import Config
-from pipeline.config_student import TrainConfig
 from pipeline.errors import Any2SegError
-from pipeline.files import write_atomic
-from pipeline.manifest import Manifest, read_table
+from pipeline.manifest import Manifest
 from pipeline.progress import progress_bar
 from pipeline.prompts_store import resolve_prompts
 from pipeline.teacher_source import TeacherSource
 from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace
 from student.centre import mean_embeddings
-from student.checkpoint import (
-    load_checkpoint,
-    load_module,
-    load_optimizer,
-    model_tensors,
-    optimizer_tensors,
-    save_checkpoint,
-)
+from student.checkpoint import load_checkpoint, load_module, save_checkpoint
+from student.curves import Row, rates, read_rows, write_rows
 from student.device import pick_device, threads
+from student.distributed import World
 from student.join import TargetJoin, open_join
 from student.losses import class_weights
 from student.lscd import Lscd
 from student.model import Student
 from student.normalise import input_specs
-from student.objective import TERMS, Objective
+from student.objective import Objective
 from student.run import Run, reads_prompts, record_missing, steps_done
 from student.samples import list_samples
 from student.stream import Augment, Batch, TrainStream, loader
+from student.updates import Updates
 
 TRAIN_SPLIT = "train"
-POLY_POWER = 0.9
-COLUMNS = ("loss", *TERMS, "lr", "step_s", "data_s")
-METRICS_SCHEMA = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in COLUMNS)])
-
-Row = dict[str, float]
+Pieces = tuple[Batch, ...]
+_STEP = 4
+"""Stream of random numbers, as in `student.stream`."""
+ALONE = World()
 
 
 def run_loop(
@@ -76,21 +67,21 @@ def run_loop(
         if missing and progress:
             print(f"train {run.id}: {missing}", file=sys.stderr, flush=True)
         first = trainer.resume()
-        steps = config.train.steps
         title = f"train {run.id}"
-        with progress_bar(title, steps - first, "step", progress) as advance:
-            for batch, waited in _timed(trainer.batches(first)):
-                trainer.step(batch, waited)
-                advance(1)
+        with progress_bar(title, config.train.steps - first, "step", progress) as advance:
+            for pieces, waited in _timed(trainer.batches(first)):
+                trainer.step(pieces, waited)
+                advance(1, trainer.note(first))
                 if trainer.steps_done % config.train.checkpoint_every == 0:
                     trainer.save()
         if not trainer.saved:
             trainer.save()
-    return first, trainer.figures(first) | ({"missing_targets": missing} if missing else {})
+    figures = rates(trainer.rows, first)
+    return first, figures | ({"missing_targets": missing} if missing else {})
 
 
 class Trainer:
-    """Model, losses, optimiser and metrics of one run."""
+    """Model, losses, updates and figures of one run, as one of the processes that train it."""
 
     def __init__(
         self,
@@ -99,10 +90,11 @@ class Trainer:
         manifest: Manifest,
         run: Run,
         live: TeacherSource | None = None,
+        world: World = ALONE,
     ) -> None:
-        self.config = config
-        self.run = run
-        self.device = pick_device(config.train.device)
+        self.config, self.run, self.world = config, run, world
+        self.device = world.device(pick_device(config.train.device))
+        self.part = world.part(config.train.batch_size, config.train.accumulate)
         torch.manual_seed(config.seed)
         specs = config.specs()
         samples = list_samples(manifest, TRAIN_SPLIT, tuple(specs))
@@ -118,18 +110,13 @@ class Trainer:
             shards = manifest.shards(TRAIN_SPLIT)
             means = mean_embeddings(self.join.source, shards, self.model.modalities)
             self.lscd.centre_MD.copy_(means)
-        for module in (self.model, self.lscd):
-            module.to(self.device).to(memory_format=torch.channels_last)
-            module.train()
         pixels = manifest.class_pixels(TRAIN_SPLIT)
         weights = class_weights(pixels, config.train.class_weight_power).to(self.device)
         self.objective = Objective(config, self.model, self.lscd, weights)
-        self.parameters = {
-            f"{part}.{name}": parameter
-            for part, module in (("model", self.model), ("lscd", self.lscd))
-            for name, parameter in module.named_parameters()
-        }
-        self.optimizer = _optimizer(list(self.parameters.values()), config.train)
+        self.objective.to(self.device).to(memory_format=torch.channels_last)
+        self.objective.train()
+        parameters = dict(self.objective.named_parameters())
+        self.updates = Updates(parameters, config.train, self.device)
         self.steps_done = 0
         self.rows: list[Row] = []
         self.saved = False
@@ -138,78 +125,72 @@ class Trainer:
         """Go back to the last checkpoint, if there is one; returns the steps already done."""
         checkpoint = load_checkpoint(self.run)
         if checkpoint is not None:
-            load_module(self.run, "model", self.model, checkpoint)
-            load_module(self.run, "lscd", self.lscd, checkpoint)
-            load_module(self.run, "running", self.objective.running, checkpoint)
-            load_optimizer(self.optimizer, self.parameters, checkpoint)
-            torch.set_rng_state(checkpoint.part("rng")["torch"])
+            for part, module in self.objective.named_children():
+                load_module(self.run, part, module, checkpoint)
+            self.updates.load(checkpoint)
             self.steps_done = checkpoint.step
-            self.rows = [row for row in _read_metrics(self.run) if row["step"] <= self.steps_done]
+            self.rows = [row for row in read_rows(self.run) if row["step"] <= self.steps_done]
             # A killed run may have left the state file one checkpoint behind.
             self.saved = steps_done(self.run) == self.steps_done
         return self.steps_done
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        """The batches of the steps still to do."""
-        train = self.config.train
+    def batches(self, first: int) -> Iterator[Pieces]:
+        """This process's pieces of the batch of each step still to do."""
+        train, world = self.config.train, self.world
         refs, specs = self.stream_parts
         stream = TrainStream(
             refs=refs,
             specs=specs,
-            batch_size=train.batch_size,
+            batch_size=self.part,
             seed=self.config.seed,
             start=first,
             stop=train.steps,
             augment=Augment(train.crop_px, train.flip),
             join=self.join,
             views=ViewSettings.of(self.config),
+            parts=world.size * train.accumulate,
+            mine=[world.rank * train.accumulate + piece for piece in range(train.accumulate)],
         )
-        return iter(loader(stream, train.workers))
+        made = iter(loader(stream, train.workers))
+        return zip(*[made] * train.accumulate, strict=True)
 
-    def step(self, batch: Batch, waited_s: float) -> None:
-        """One update of the weights and one row of metrics."""
+    def step(self, pieces: Sequence[Batch], waited_s: float) -> None:
+        """One update of the weights and one row of figures."""
         started = time.perf_counter()
-        lr = learning_rate(self.config.train, self.steps_done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
-        terms = self.objective.terms(batch.to(self.device))
-        loss = self.objective.total(terms)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        _seed(self.config.seed, self.steps_done, self.world.rank)
+        lr = self.updates.start(self.steps_done)
+        found = [self._piece(piece, 1 / len(pieces)) for piece in pieces]
+        norm = self.updates.apply()
         self.steps_done += 1
         self.saved = False
-        values = torch.stack([loss.detach(), *(v.detach() for v in terms.values())]).tolist()
-        self._check_finite(values[0])
-        row = dict(zip(("loss", *terms), values, strict=True))
+        row = self._figures(found, norm)
+        self._check_finite(row["loss"])
         spent = time.perf_counter() - started
-        self.rows.append(
-            {"step": self.steps_done} | row | {"lr": lr, "step_s": spent, "data_s": waited_s}
-        )
+        self.rows.append(row | {"lr": lr, "step_s": spent, "data_s": waited_s})
+
+    def _piece(self, batch: Batch, share: float) -> dict[str, Tensor]:
+        """Add a piece's gradients; its loss and terms."""
+        loss, terms = self.objective(batch.to(self.device))
+        self.updates.backward(loss * share if share < 1 else loss)
+        return {"loss": loss.detach(), **terms}
+
+    def _figures(self, found: Sequence[dict[str, Tensor]], norm: dict[str, Tensor]) -> Row:
+        """Means over the step's pieces."""
+        means = torch.stack([torch.stack(list(piece.values())) for piece in found]).mean(0)
+        # One transfer from the device for all of them.
+        values = torch.cat([means, *(value[None] for value in norm.values())]).tolist()
+        return {"step": self.steps_done} | dict(zip((*found[0], *norm), values, strict=True))
 
     def save(self) -> None:
         """Write the metrics, then the checkpoint that commits them."""
-        _write_metrics(self.run, self.rows)
-        tensors = (
-            model_tensors("model", self.model)
-            | model_tensors("lscd", self.lscd)
-            | model_tensors("running", self.objective.running)
-            | optimizer_tensors(self.optimizer, self.parameters)
-            | {"rng.torch": torch.get_rng_state()}
-        )
+        write_rows(self.run, self.rows)
+        tensors = self.objective.state_dict() | self.updates.tensors()
         save_checkpoint(self.run, self.steps_done, tensors)
         self.saved = True
 
-    def figures(self, first: int) -> Row:
-        """Rates over the steps that this call did."""
-        rows = [row for row in self.rows if row["step"] > first]
-        data_s = sum(row["data_s"] for row in rows)
-        total_s = data_s + sum(row["step_s"] for row in rows)
-        return {
-            "last_loss": self.rows[-1]["loss"],
-            "steps_per_s": len(rows) / total_s if rows else 0.0,
-            "data_wait_share": data_s / total_s if rows else 0.0,
-        }
+    def note(self, first: int) -> str:
+        """What the progress bar shows behind."""
+        return f"loss {self.rows[-1]['loss']:.3f}"
 
     def _check_finite(self, loss: float) -> None:
         if not np.isfinite(loss):
@@ -219,19 +200,9 @@ class Trainer:
             )
 
 
-def learning_rate(train: TrainConfig, step: int) -> float:
-    """Linear warm-up times polynomial decay (power 0.9) at a step, counted from 0."""
-    warm = min(1.0, (step + 1) / train.warmup_steps) if train.warmup_steps else 1.0
-    return float(train.lr * warm * (1 - step / train.steps) ** POLY_POWER)
-
-
-def _optimizer(parameters: list[nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and kernels, and leaves biases and norms alone."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=train.lr, fused=True)
+def _seed(seed: int, step: int, rank: int) -> None:
+    """Let what a step draws (dropout) depend on nothing that came before it."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, _STEP, step, rank]).generate_state(1)[0]))
 
 
 def _lscd(config: Config, workspace: Workspace, model: Student, join: TargetJoin | None) -> Lscd:
@@ -243,26 +214,11 @@ def _lscd(config: Config, workspace: Workspace, model: Student, join: TargetJoin
     return Lscd(config.student.lscd, channels, prompts, width, len(model.modalities))
 
 
-def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
-    """Each batch with the seconds that it was waited for."""
+def _timed(batches: Iterator[Pieces]) -> Iterator[tuple[Pieces, float]]:
+    """Each step's pieces with the seconds that they were waited for."""
     while True:
         started = time.perf_counter()
-        batch = next(batches, None)
-        if batch is None:
+        pieces = next(batches, None)
+        if pieces is None:
             return
-        yield batch, time.perf_counter() - started
-
-
-def _read_metrics(run: Run) -> list[Row]:
-    rows: list[Row] = read_table(run.metrics).to_pylist()
-    return rows
-
-
-def _write_metrics(run: Run, rows: list[Row]) -> None:
-    complete = [{**dict.fromkeys(TERMS), **row} for row in rows]
-    table = pa.Table.from_pylist(complete, schema=METRICS_SCHEMA)
-
-    def write(file: BinaryIO) -> None:
-        pq.write_table(table, file)
-
-    write_atomic(run.metrics, write)
+        yield pieces, time.perf_counter() - started

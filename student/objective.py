@@ -11,8 +11,10 @@
   that no sensor is left untrained (deep supervision; Lee et al., 2015).
 - `inter`, `language`, `intra`, `dense`, `student.lscd.*`: distillation (`student.lscd`).
 
-Head and fusion run once for all passes. Everything random is a function of (seed, batch index) and
-of the running IoU, which the caller keeps in its checkpoint. Writes nothing, raises nothing.
+Head and fusion run once for all passes. Everything random is a function of (seed, position in the
+stream) and of the running IoU. An `Objective` is one module, so that what trains in several processes
+has one `forward`, and its state (`model.*`, `lscd.*`, `running.*`) is what a checkpoint keeps. Under
+`train.precision` the model computes in 16 bits, the terms in float32. Writes nothing, raises nothing.
 
 Legend: B samples, M modalities, K classes, H W space.
 """
@@ -20,10 +22,11 @@ Legend: B samples, M modalities, K classes, H W space.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.config import Config
@@ -44,7 +47,7 @@ Reference = Callable[[Batch], Tensor]
 """A batch to the logits (B, K, h, w) of all its modalities that a subset's are held to."""
 
 
-class Objective:
+class Objective(nn.Module):
     """The terms of the loss of `model` on a batch, and their weights."""
 
     def __init__(
@@ -56,7 +59,8 @@ class Objective:
         reference: Reference | None = None,
     ) -> None:
         """`reference`: the averaged student's answer; default: the student's own full pass."""
-        self.seed, self.train, self.weights = config.seed, config.train, config.student.lscd
+        super().__init__()
+        self.seed, self.settings, self.weights = config.seed, config.train, config.student.lscd
         self.model, self.lscd, self.class_weights = model, lscd, class_weights
         self.reference = reference
         num_classes = model.head.classify.out_channels
@@ -66,13 +70,17 @@ class Objective:
     @property
     def two_passes(self) -> bool:
         """Whether a subset of the modalities is trained beside all of them."""
-        wanted = self.train.subset_weight > 0 or self.train.consistency_weight > 0
+        wanted = self.settings.subset_weight > 0 or self.settings.consistency_weight > 0
         return wanted and len(self.model.modalities) > 1
 
     @property
     def watches_modalities(self) -> bool:
         """Whether anything depends on the running IoU of single modalities."""
-        return self.train.subset_draw == "weak_first" or self.weights.weak_power > 0
+        return self._draws_weak_first or self.weights.weak_power > 0
+
+    @property
+    def _draws_weak_first(self) -> bool:
+        return self.settings.subset_draw == "weak_first"
 
     def weight(self, term: str) -> float:
         """What a term counts in the sum."""
@@ -81,7 +89,12 @@ class Objective:
         if term == "ce":
             return 1.0
         name = {"subset_ce": "subset_weight"}.get(term, f"{term}_weight")
-        return float(getattr(self.train, name))
+        return float(getattr(self.settings, name))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is minimised, and its terms without their gradients."""
+        terms = self.terms(batch)
+        return self.total(terms), {name: value.detach() for name, value in terms.items()}
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
@@ -89,13 +102,14 @@ class Objective:
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """The terms that have weight, unweighted."""
-        features = self.model.features(batch.inputs, batch.present)
-        whole = self.model.fuse(features, batch.present)
-        pyramids = [whole]
-        if self.two_passes:
-            pyramids.append(self.model.fuse(features, self._draw(batch)))
-        singles, rows = self._singles(features, batch.present)
-        logits = self.model.decode(*pyramids, *singles)
+        with self._autocast(batch):
+            features = self.model.features(batch.inputs, batch.present)
+            whole = self.model.fuse(features, batch.present)
+            pyramids = [whole]
+            if self.two_passes:
+                pyramids.append(self.model.fuse(features, self._draw(batch)))
+            singles, rows = self._singles(features, batch.present)
+            logits = self.model.decode(*pyramids, *singles).float()
         num_passes = len(pyramids) * len(batch.refs)
         passes, alone = logits[:num_passes], logits[num_passes:]
         terms = self._passes(passes, batch)
@@ -112,30 +126,40 @@ class Objective:
             name: self._cross_entropy(part, batch.label)
             for name, part in zip(TERMS, upsampled.chunk(2 if self.two_passes else 1), strict=False)
         }
-        if not self.train.subset_weight:
+        if not self.settings.subset_weight:
             terms.pop("subset_ce", None)
-        if self.train.consistency_weight and self.two_passes:
+        if self.settings.consistency_weight and self.two_passes:
             own, subset = logits.chunk(2)
-            wanted = own if self.reference is None else self.reference(batch)
-            terms["consistency"] = consistency_loss(subset, wanted, self.train.consistency_tau)
+            wanted = own if self.reference is None else self._asked(self.reference, batch)
+            terms["consistency"] = consistency_loss(subset, wanted, self.settings.consistency_tau)
         return terms
+
+    def _autocast(self, batch: Batch) -> AbstractContextManager[object]:
+        """Where the model computes in `train.precision`."""
+        if self.settings.precision == "float32":
+            return nullcontext()
+        return torch.autocast(batch.label.device.type, getattr(torch, self.settings.precision))
+
+    def _asked(self, reference: Reference, batch: Batch) -> Tensor:
+        with torch.no_grad(), self._autocast(batch):
+            return reference(batch).float()
 
     def _draw(self, batch: Batch) -> Tensor:
         """(B, M) bool: the subset that each sample keeps in the second pass."""
-        rng = np.random.default_rng([self.seed, _SUBSETS, batch.index])
-        present = batch.present.cpu().numpy()
-        if self.train.subset_draw == "weak_first":
-            iou = self.running.iou().cpu().double().numpy()
-            drawn = draw_weak_first(present, iou, rng)
-        else:
-            drawn = draw_subsets(present, rng)
-        return torch.from_numpy(drawn).to(batch.present.device)
+        present, first = batch.present.cpu().numpy(), batch.index * len(batch.refs)
+        iou = self.running.iou().cpu().double().numpy() if self._draws_weak_first else None
+        drawn = []
+        for b in range(len(present)):
+            rng = np.random.default_rng([self.seed, _SUBSETS, first + b])
+            row = present[b : b + 1]
+            drawn.append(draw_subsets(row, rng) if iou is None else draw_weak_first(row, iou, rng))
+        return torch.from_numpy(np.concatenate(drawn)).to(batch.present.device)
 
     def _singles(
         self, features: StageFeatures, present_BM: Tensor
     ) -> tuple[list[list[Tensor]], list[Tensor]]:
         """Each modality's fused pyramid by itself and the samples in it; none without weight."""
-        if not self.train.auxiliary_weight:
+        if not self.settings.auxiliary_weight:
             return [], []
         pyramids, rows = [], []
         for m in range(present_BM.shape[1]):
@@ -165,16 +189,17 @@ class Objective:
         m = batch.index % len(self.model.modalities)
         there = batch.present[:, m]
         head = self.model.head.eval()
-        logits = head(self._alone(features, batch.present, m))[there]
+        with self._autocast(batch):
+            logits = head(self._alone(features, batch.present, m))[there]
         head.train()
         small = _small_label(batch.label, logits.shape[-2:])
         self.running.update(m, logits.argmax(1), small[there])
 
     def _cross_entropy(self, logits: Tensor, label_BHW: Tensor) -> Tensor:
-        threshold = self.train.ohem_threshold
+        threshold = self.settings.ohem_threshold
         if threshold is None:
             return segmentation_loss(logits, label_BHW, self.class_weights)
-        keep = self.train.ohem_keep
+        keep = self.settings.ohem_keep
         return hard_pixel_loss(logits, label_BHW, self.class_weights, threshold, keep)
 
     def _distilled(
@@ -190,8 +215,10 @@ class Objective:
         )
         power = self.weights.weak_power
         weights_M = self.running.weights(power) if power else None
+        maps = [found.float() for found in features.maps]
+        fused = [found.float() for found in fused]
         found: dict[str, Tensor] = self.lscd(
-            features.maps, batch.present, batch.label, teacher, fused, weights_M
+            maps, batch.present, batch.label, teacher, fused, weights_M
         )
         return found
 

@@ -1,13 +1,15 @@
 """The training stream: shuffled batches of decoded samples, joined by key with the teacher's
 outputs.
 
-The order is a pure function of (seed, batch index): every epoch shuffles the shards, takes them in
-windows of `WINDOW_SHARDS` and shuffles the samples of a window. A loader process makes every W-th
-batch, whole. So the sequence of batches is the same for any number of processes, starting at batch
-n costs nothing, and no process starves, however few shards there are. A process reads the targets
-of a window's shards once, and joins by key. Augmentation moves all modalities and the label alike,
-seeded per position: a square crop and a horizontal flip, or, where the teacher has stored views
-(`pipeline.views`), one of the sample's views, resized, with the teacher's outputs of that very view.
+The order is a pure function of (seed, position): every epoch shuffles the shards, takes them in
+windows of `WINDOW_SHARDS` and shuffles the samples of a window. Step n takes the positions from n
+times the batch of a step on, cut into `parts` equal batches; a training process takes its own of
+them, and a loader process makes every W-th of those, whole. So the sequence of samples is the same
+for any number of processes, starting at step n costs nothing, and no process starves, however few
+shards there are. A process reads the targets of a window's shards once, and joins by key.
+Augmentation moves all modalities and the label alike, seeded per position: a square crop and a
+horizontal flip, or, where the teacher has stored views (`pipeline.views`), one of the sample's
+views, resized, with the teacher's outputs of that very view.
 
 Legend: B samples, M modalities, C channels, H W space, K views. Writes nothing;
 what can fail: `CorruptShard` (see `student.samples`), `MissingTarget` and what the teacher source
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -45,6 +48,7 @@ class Batch:
     255."""
 
     index: int
+    """Its samples have the positions from index * B on in the endless sequence."""
     refs: tuple[SampleRef, ...]
     inputs: Mapping[str, Tensor]
     """Modality to (B, 1 or 3, H, W) float32 in [0, 1]; 0 where it is absent."""
@@ -91,7 +95,7 @@ class Placement:
 
 @dataclass(eq=False)
 class TrainStream(IterableDataset[Batch]):
-    """Batches `start` to `stop` - 1 of the endless shuffled sequence."""
+    """The batches of steps `start` to `stop` - 1 of the endless shuffled sequence."""
 
     refs: Sequence[SampleRef]
     specs: Mapping[str, ModalitySpec]
@@ -103,6 +107,10 @@ class TrainStream(IterableDataset[Batch]):
     join: TargetJoin | None = None
     views: ViewSettings | None = None
     """Set: samples show one of their stored views; `augment.flip` is not used."""
+    parts: int = 1
+    """Batches that all processes together make of a step."""
+    mine: Sequence[int] = (0,)
+    """Which of a step's parts come from this stream."""
     _epoch: int = field(default=-1, init=False)
     _order: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), init=False)
 
@@ -111,8 +119,10 @@ class TrainStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        for index in range(self.start + first, self.stop, step):
+        first, every = (worker.id, worker.num_workers) if worker else (0, 1)
+        steps = range(self.start, self.stop)
+        indices = (step * self.parts + part for step in steps for part in self.mine)
+        for index in islice(indices, first, None, every):
             yield self.batch(index)
 
     def batch(self, index: int) -> Batch:

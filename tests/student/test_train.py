@@ -17,8 +17,8 @@ from pipeline.config import dump_config
 from pipeline.errors import WorkspaceBusy
 from pipeline.files import locked
 from pipeline.workspace import Workspace
+from student.curves import COLUMNS
 from student.evaluate import evaluate
-from student.loop import COLUMNS
 from student.run import identify, is_finished, steps_done
 from student.train import train
 
@@ -184,8 +184,11 @@ def test_without_lscd_no_target_is_read(make_config, fresh):
     assert report.done == 6
     row = losses(identify(config, workspace))[-1]
     assert [name for name, value in row.items() if value is None] == [
+        "consistency",
+        "auxiliary",
         "inter",
         "language",
         "intra",
         "dense",
+        "grad_norm",
     ]
