@@ -122,6 +122,9 @@ class TrainConfig(Frozen):
     batch_size: PositiveInt = 8
     lr: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.01
+    ema: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Decay of an average of the weights, steadier than the last ones, e.g. 0.999; 0: off. On, it is
+    what is scored, predicts and is exported, and what `consistency_weight` holds subsets to."""
     warmup_steps: NonNegativeInt = 50
     decay: Literal["poly", "cosine"] = "poly"
     """How the rate falls to 0 after the warm-up: (1 - t) ** 0.9, or half a cosine."""

@@ -23,15 +23,21 @@ from torch import Tensor, nn
 from pipeline.errors import CheckpointError
 from pipeline.files import write_bytes, write_json
 from pipeline.fingerprint import require_same
+from student.ema import Ema
 from student.run import CHECKPOINT_SCHEMA, Run
 
+EMA = "ema"
+"""Part that `Ema.tensors` fills; the averaged weights are its part `weights`."""
+READABLE = (1, CHECKPOINT_SCHEMA)
+"""Schemas that are read. Schema 1 has a stored random state, which nothing reads any more."""
 _STATE = "any2seg"
 """Key of the JSON state in the file's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Tensors by `<part>.<name>` (parts: model, lscd, optimizer, rng) and the JSON state."""
+    """Tensors by `<part>.<name>` (parts: model, lscd, running, optimizer; where they are on, ema and
+    scaler) and the JSON state."""
 
     tensors: Mapping[str, Tensor]
     state: Mapping[str, Any]
@@ -74,7 +80,7 @@ def load_checkpoint(run: Run) -> Checkpoint | None:
         raise CheckpointError(
             f"{path}: not a readable checkpoint: {error}. Delete it to train this run from the start."
         ) from None
-    if state.get("schema") != CHECKPOINT_SCHEMA:
+    if state.get("schema") not in READABLE:
         raise CheckpointError(
             f"{path}: expected checkpoint schema {CHECKPOINT_SCHEMA}, found {state.get('schema')}. "
             f"Delete it to train this run from the start."
@@ -92,9 +98,9 @@ def _state(data: bytes) -> dict[str, Any]:
     return dict(json.loads(header.get("__metadata__", {}).get(_STATE, "{}")))
 
 
-def model_tensors(part: str, module: nn.Module) -> dict[str, Tensor]:
-    """A module's state under `<part>.`."""
-    return {f"{part}.{key}": value for key, value in module.state_dict().items()}
+def prefixed(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under `<part>.`."""
+    return {f"{part}.{key}": value for key, value in tensors.items()}
 
 
 def load_module(run: Run, part: str, module: nn.Module, checkpoint: Checkpoint) -> None:
@@ -105,6 +111,16 @@ def load_module(run: Run, part: str, module: nn.Module, checkpoint: Checkpoint) 
     except RuntimeError as error:
         raise CheckpointError(
             f"{run.checkpoint}: {part} does not fit this configuration: {error}"
+        ) from None
+
+
+def load_average(run: Run, ema: Ema[Any], checkpoint: Checkpoint) -> None:
+    """Put back an average of the weights. `CheckpointError` names what does not fit."""
+    try:
+        ema.load(checkpoint.part(EMA))
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{run.checkpoint}: {EMA} does not fit this configuration: {error}"
         ) from None
 
 

@@ -25,16 +25,24 @@ from pipeline.teacher_source import TeacherSource
 from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace
 from student.centre import mean_embeddings
-from student.checkpoint import load_checkpoint, load_module, save_checkpoint
+from student.checkpoint import (
+    EMA,
+    load_average,
+    load_checkpoint,
+    load_module,
+    prefixed,
+    save_checkpoint,
+)
 from student.curves import Row, rates, read_rows, write_rows
 from student.device import pick_device, threads
 from student.distributed import World
+from student.ema import Ema
 from student.join import TargetJoin, open_join
 from student.losses import class_weights
 from student.lscd import Lscd
 from student.model import Student
 from student.normalise import input_specs
-from student.objective import Objective
+from student.objective import Objective, Reference
 from student.run import Run, reads_prompts, record_missing, steps_done
 from student.samples import list_samples
 from student.stream import Augment, Batch, TrainStream, loader
@@ -115,6 +123,9 @@ class Trainer:
         self.objective = Objective(config, self.model, self.lscd, weights)
         self.objective.to(self.device).to(memory_format=torch.channels_last)
         self.objective.train()
+        self.ema = Ema(self.model, config.train.ema) if config.train.ema else None
+        if self.ema is not None:
+            self.objective.reference = _answer(self.ema)
         parameters = dict(self.objective.named_parameters())
         self.updates = Updates(parameters, config.train, self.device)
         self.steps_done = 0
@@ -128,6 +139,8 @@ class Trainer:
             for part, module in self.objective.named_children():
                 load_module(self.run, part, module, checkpoint)
             self.updates.load(checkpoint)
+            if self.ema is not None:
+                load_average(self.run, self.ema, checkpoint)
             self.steps_done = checkpoint.step
             self.rows = [row for row in read_rows(self.run) if row["step"] <= self.steps_done]
             # A killed run may have left the state file one checkpoint behind.
@@ -161,6 +174,8 @@ class Trainer:
         lr = self.updates.start(self.steps_done)
         found = [self._piece(piece, 1 / len(pieces)) for piece in pieces]
         norm = self.updates.apply()
+        if self.ema is not None:
+            self.ema.update(self.model)
         self.steps_done += 1
         self.saved = False
         row = self._figures(found, norm)
@@ -185,6 +200,8 @@ class Trainer:
         """Write the metrics, then the checkpoint that commits them."""
         write_rows(self.run, self.rows)
         tensors = self.objective.state_dict() | self.updates.tensors()
+        if self.ema is not None:
+            tensors |= prefixed(EMA, self.ema.tensors())
         save_checkpoint(self.run, self.steps_done, tensors)
         self.saved = True
 
@@ -203,6 +220,16 @@ class Trainer:
 def _seed(seed: int, step: int, rank: int) -> None:
     """Let what a step draws (dropout) depend on nothing that came before it."""
     torch.manual_seed(int(np.random.SeedSequence([seed, _STEP, step, rank]).generate_state(1)[0]))
+
+
+def _answer(ema: Ema[Student]) -> Reference:
+    """The averaged student's logits of all modalities of a batch."""
+    model = ema.module
+
+    def answer(batch: Batch) -> Tensor:
+        return model.logits(model.features(batch.inputs, batch.present), batch.present)
+
+    return answer
 
 
 def _lscd(config: Config, workspace: Workspace, model: Student, join: TargetJoin | None) -> Lscd:

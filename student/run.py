@@ -29,7 +29,7 @@ from pipeline.views import ViewSettings, view_identity
 from pipeline.workspace import Workspace, dataset_identity
 
 RUN_SCHEMA = 1
-CHECKPOINT_SCHEMA = 1
+CHECKPOINT_SCHEMA = 2
 NAMED_WEIGHTS = ("hub", "package", "none")
 """Values of `student.weights` that are not a file."""
 TRAIN_SPLIT = "train"

@@ -29,7 +29,7 @@ from pipeline.files import AnyPath, sha256_file, write_bytes
 from pipeline.manifest import Manifest
 from pipeline.modalities import ModalitySpec
 from pipeline.progress import progress_bar
-from student.checkpoint import load_checkpoint, load_module
+from student.checkpoint import EMA, load_checkpoint, load_module
 from student.device import pick_device, threads
 from student.metrics import class_iou, confusion, majority_miou, miou, miou_absent_zero
 from student.model import Student
@@ -83,14 +83,17 @@ def score(config: Config, manifest: Manifest, run: Run, *, progress: bool) -> di
 
 
 def load_student(config: Config, manifest: Manifest, run: Run) -> tuple[Student, int]:
-    """The run's student on its device, ready to predict, and the steps it was trained."""
+    """The run's student on its device, ready to predict, and the steps it was trained.
+
+    With `train.ema`, its averaged weights.
+    """
     checkpoint = load_checkpoint(run)
     if checkpoint is None:
         raise CheckpointError(f"{run.checkpoint}: no checkpoint. Run `any2seg train CONFIG`.")
     # The checkpoint holds every weight: the pretrained ones need not be there any more.
     untrained = config.student.model_copy(update={"weights": "none"})
     model = Student(untrained, input_specs(config, manifest), len(manifest.classes))
-    load_module(run, "model", model, checkpoint)
+    load_module(run, f"{EMA}.weights" if config.train.ema else "model", model, checkpoint)
     model.to(pick_device(config.train.device)).to(memory_format=torch.channels_last)
     return model.eval(), checkpoint.step
 

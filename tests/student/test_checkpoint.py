@@ -12,13 +12,16 @@ from torch import nn
 from pipeline.errors import CheckpointError, FingerprintMismatch
 from pipeline.files import sha256_file
 from student.checkpoint import (
+    EMA,
+    load_average,
     load_checkpoint,
     load_module,
     load_optimizer,
-    model_tensors,
     optimizer_tensors,
+    prefixed,
     save_checkpoint,
 )
+from student.ema import Ema
 from student.run import Run, steps_done
 
 
@@ -46,7 +49,7 @@ def test_going_on_after_a_reload_equals_going_on(run):
     update(one, optimizers[0], 0)
     names = [dict(net.named_parameters()) for net in (one, other)]
     save_checkpoint(
-        run, 3, model_tensors("model", one) | optimizer_tensors(optimizers[0], names[0])
+        run, 3, prefixed("model", one.state_dict()) | optimizer_tensors(optimizers[0], names[0])
     )
     checkpoint = load_checkpoint(run)
     assert checkpoint.step == steps_done(run) == 3
@@ -89,8 +92,29 @@ def test_a_file_of_another_schema_is_refused(run, monkeypatch):
     monkeypatch.setattr("student.checkpoint.CHECKPOINT_SCHEMA", 0)
     save_checkpoint(run, 1, {"model.a": torch.ones(2)})
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="expected checkpoint schema 1, found 0"):
+    with pytest.raises(CheckpointError, match="expected checkpoint schema 2, found 0"):
         load_checkpoint(run)
+
+
+def test_the_schema_before_is_read(run, monkeypatch):
+    monkeypatch.setattr("student.checkpoint.CHECKPOINT_SCHEMA", 1)
+    save_checkpoint(run, 4, {"model.a": torch.ones(2), "rng.torch": torch.ones(5)})
+    monkeypatch.undo()
+    found = load_checkpoint(run)
+    assert (found.step, found.part("model").keys()) == (4, {"a"})
+
+
+def test_an_average_comes_back_and_one_that_is_not_there_is_named(run):
+    one, other = (Ema(network(seed), 0.9) for seed in (0, 1))
+    one.update(network(2))
+    save_checkpoint(run, 1, prefixed(EMA, one.tensors()))
+    load_average(run, other, load_checkpoint(run))
+    assert other.updates == 1
+    for key, value in one.tensors().items():
+        assert torch.equal(value, other.tensors()[key]), key
+    save_checkpoint(run, 1, {"model.a": torch.ones(2)})
+    with pytest.raises(CheckpointError, match="ema does not fit"):
+        load_average(run, other, load_checkpoint(run))
 
 
 def test_a_part_that_does_not_fit_is_named(run):

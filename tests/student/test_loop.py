@@ -13,8 +13,11 @@ from pipeline.errors import Any2SegError, ConfigError, MissingTarget
 from pipeline.manifest import Manifest
 from pipeline.targets import resolve
 from pipeline.workspace import Workspace
+from student.checkpoint import load_checkpoint
 from student.loop import Trainer
 from student.run import identify
+from student.scoring import load_student
+from student.segmenter import Segmenter
 from student.train import train
 
 
@@ -47,7 +50,7 @@ def test_pieces_of_a_batch_are_the_batch_and_its_figures_their_mean(trainer):
         assert [ref.key for piece in pieces for ref in piece.refs] == [r.key for r in batch.refs]
         drawn = [cut.objective._draw(piece) for piece in pieces]
         assert torch.equal(torch.cat(drawn), whole.objective._draw(batch))
-    losses = [float(cut.objective(piece)[0]) for piece in pieces]
+    losses = [cut.objective(piece)[0].item() for piece in pieces]
     cut.step(pieces, 0.0)
     assert cut.rows[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
@@ -146,7 +149,11 @@ def test_the_robust_recipe_resumes_with_the_same_bits(fresh, make_config):
         },
         train={
             "steps": 4,
-            "batch_size": 3,
+            "batch_size": 4,
+            "accumulate": 2,
+            "clip_norm": 1.0,
+            "decay": "cosine",
+            "ema": 0.9,
             "subset_draw": "weak_first",
             "consistency_weight": 0.5,
             "ohem_threshold": 0.7,
@@ -177,7 +184,38 @@ def test_the_robust_recipe_resumes_with_the_same_bits(fresh, make_config):
     assert [{k: row[k] for k in want} for row, want in zip(found, kept, strict=True)] == kept
     for one, other in (
         (whole.model, resumed.model),
+        (whole.ema.module, resumed.ema.module),
         (whole.objective.running, resumed.objective.running),
     ):
         for key, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[key]), key
+
+
+def test_scores_and_predictions_are_of_the_averaged_weights(fresh, make_config):
+    train_on = {"steps": 3, "batch_size": 3, "ema": 0.9, "threads": 1, "device": "cpu"}
+    config = make_config(fresh, train=train_on)
+    workspace = Workspace.of(config)
+    train(config, workspace, progress=False)
+    run = identify(config, workspace)
+    checkpoint = load_checkpoint(run)
+    manifest = Manifest.load(workspace.dataset(config))
+    models = [load_student(config, manifest, run)[0], Segmenter.from_run(run.folder).model]
+    for model in models:
+        for name, value in model.state_dict().items():
+            assert torch.equal(value.cpu(), checkpoint.part("ema.weights")[name]), name
+    bias = "head.classify.bias"
+    assert not torch.equal(models[0].state_dict()[bias], checkpoint.part("model")[bias])
+
+
+def test_dropout_of_a_step_depends_on_nothing_before_it(trainer):
+    made = trainer(train={"batch_size": 3, "threads": 1, "device": "cpu"})
+    pieces = next(made.batches(0))
+    drawn = []
+    for _ in range(2):
+        made.steps_done = 0
+        torch.rand(7)
+        made.step(pieces, 0.0)
+        drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+    made.step(pieces, 0.0)
+    assert not torch.equal(torch.rand(3), drawn[0])
