@@ -162,6 +162,15 @@ class TrainConfig(Frozen):
     class_weight_power: float = Field(default=-0.5, ge=-1.0, le=0.0)
     """Class weights are frequency ** power, normalised to mean 1 over pixels; 0: unweighted."""
     checkpoint_every: PositiveInt = 100
+    keep_every: NonNegativeInt = 0
+    """Steps between checkpoints that stay, as `step-N`; 0: none but the last."""
+    validate_every: NonNegativeInt = 0
+    """Steps between scores of all subsets on `evaluate.split`; the checkpoint of the best mean stays as
+    `best`. 0: never."""
+    tracker: Literal["auto", "none", "tensorboard", "wandb", "mlflow"] = "auto"
+    """Where curves go beside `metrics.parquet`; `auto`: TensorBoard if it is installed."""
+    compile: bool = False
+    """Let torch compile backbone and head: minutes at the start, faster steps on a GPU."""
     workers: NonNegativeInt = 0
     """Loader processes; 0 decodes in the training process."""
     threads: NonNegativeInt = 0

@@ -1,10 +1,10 @@
 """Checkpoints: one safetensors file that holds tensors and state, replaced atomically.
 
-`checkpoints/last.safetensors` carries its JSON state in the file's own metadata, so tensors and
-state can never come from different moments. `checkpoints/last.json` repeats the state with the
-file's sha256, for readers that want no tensors; it is written after and may lag one checkpoint
-behind a killed run. A file that is damaged, of another schema or of another run is refused:
-`CheckpointError`, `FingerprintMismatch`.
+`checkpoints/last.safetensors` (or `best`, or `step-N`, of the same form) carries its JSON state in
+the file's own metadata, so tensors and state can never come from different moments. `last.json`
+repeats the state with the file's sha256, for readers that want no tensors; it is written after and
+may lag one checkpoint behind a killed run. A file that is damaged, of another schema or of another
+run is refused: `CheckpointError`, `FingerprintMismatch`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.errors import CheckpointError
 from pipeline.files import write_bytes, write_json
 from pipeline.fingerprint import require_same
 from student.ema import Ema
-from student.run import CHECKPOINT_SCHEMA, Run
+from student.run import CHECKPOINT_SCHEMA, LAST, Run
 
 EMA = "ema"
 """Part that `Ema.tensors` fills; the averaged weights are its part `weights`."""
@@ -57,19 +57,21 @@ class Checkpoint:
         }
 
 
-def save_checkpoint(run: Run, step: int, tensors: Mapping[str, Tensor]) -> None:
-    """Replace the run's checkpoint by this one, durably."""
-    state = {"schema": CHECKPOINT_SCHEMA, "step": step, "identity": run.identity}
+def save_checkpoint(
+    run: Run, step: int, tensors: Mapping[str, Tensor], name: str = LAST, **figures: float
+) -> None:
+    """Replace the run's checkpoint of that name by this one, durably; `figures` go to its state."""
+    state = {"schema": CHECKPOINT_SCHEMA, "step": step, "identity": run.identity, **figures}
     # A plain contiguous copy: channels-last strides are the model's business, not the file's.
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     data = save(plain, metadata={_STATE: json.dumps(state, sort_keys=True)})
-    write_bytes(run.checkpoint, data)
-    write_json(run.checkpoint_state, {**state, "sha256": hashlib.sha256(data).hexdigest()})
+    write_bytes(run.tensors_of(name), data)
+    write_json(run.state_of(name), {**state, "sha256": hashlib.sha256(data).hexdigest()})
 
 
-def load_checkpoint(run: Run) -> Checkpoint | None:
-    """The run's checkpoint, or None if there is none yet."""
-    path = run.checkpoint
+def load_checkpoint(run: Run, name: str = LAST) -> Checkpoint | None:
+    """The run's checkpoint of that name, or None if there is none yet."""
+    path = run.tensors_of(name)
     try:
         data = path.read_bytes()
     except FileNotFoundError:

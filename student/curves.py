@@ -16,8 +16,12 @@ from pipeline.manifest import read_table
 from student.objective import TERMS
 from student.run import Run
 
-COLUMNS = ("loss", *TERMS, "grad_norm", "lr", "step_s", "data_s")
+VALIDATION = ("val_all", "val_mean", "val_worst")
+COLUMNS = ("loss", *TERMS, "grad_norm", *VALIDATION, "lr", "step_s", "data_s")
 METRICS_SCHEMA = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in COLUMNS)])
+
+_LATELY = 50
+"""Steps that a progress bar speaks of."""
 
 Row = dict[str, float]
 """`step` (counted from 1) and some of `COLUMNS`."""
@@ -52,3 +56,9 @@ def rates(rows: list[Row], first: int) -> Row:
         "steps_per_s": len(own) / total_s if own else 0.0,
         "data_wait_share": data_s / total_s if own else 0.0,
     }
+
+
+def note(rows: list[Row], first: int) -> str:
+    """The last loss and the share of waiting for data, lately, for a progress bar."""
+    lately = rates(rows[-_LATELY:], first)
+    return f"loss {lately['last_loss']:.3f}, data {lately['data_wait_share']:.0%}"

@@ -49,10 +49,15 @@ class World:
     def mean(self, value: Tensor) -> Tensor:
         """The average of a tensor over the processes."""
         if self.size > 1:
-            value = value.clone()
-            distributed.all_reduce(value)
-            value = value / self.size
+            value = self.total(value) / self.size
         return value
+
+    def total(self, count: Tensor) -> Tensor:
+        """The sum of a tensor over the processes."""
+        if self.size > 1:
+            count = count.clone()
+            distributed.all_reduce(count)
+        return count
 
     def wait(self) -> None:
         """Until every process is here."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from student.checkpoint import (
     prefixed,
     save_checkpoint,
 )
-from student.curves import Row, rates, read_rows, write_rows
+from student.curves import Row, note, rates, read_rows, write_rows
 from student.device import pick_device, threads
 from student.distributed import World
 from student.ema import Ema
@@ -43,10 +44,12 @@ from student.lscd import Lscd
 from student.model import Student
 from student.normalise import input_specs
 from student.objective import Objective, Reference
-from student.run import Run, reads_prompts, record_missing, steps_done
+from student.run import BEST, LAST, Run, reads_prompts, record_missing, steps_done
 from student.samples import list_samples
 from student.stream import Augment, Batch, TrainStream, loader
+from student.tracking import open_tracker
 from student.updates import Updates
+from student.validation import Validation
 
 TRAIN_SPLIT = "train"
 Pieces = tuple[Batch, ...]
@@ -75,13 +78,16 @@ def run_loop(
         if missing and progress:
             print(f"train {run.id}: {missing}", file=sys.stderr, flush=True)
         first = trainer.resume()
-        title = f"train {run.id}"
-        with progress_bar(title, config.train.steps - first, "step", progress) as advance:
+        title, steps = f"train {run.id}", config.train.steps - first
+        with (
+            closing(open_tracker(config.train.tracker, run, first)) as tracker,
+            progress_bar(title, steps, "step", progress) as advance,
+        ):
             for pieces, waited in _timed(trainer.batches(first)):
                 trainer.step(pieces, waited)
-                advance(1, trainer.note(first))
-                if trainer.steps_done % config.train.checkpoint_every == 0:
-                    trainer.save()
+                trainer.look_back()
+                tracker.log(trainer.steps_done, trainer.rows[-1])
+                advance(1, note(trainer.rows, first))
         if not trainer.saved:
             trainer.save()
     figures = rates(trainer.rows, first)
@@ -128,6 +134,13 @@ class Trainer:
             self.objective.reference = _answer(self.ema)
         parameters = dict(self.objective.named_parameters())
         self.updates = Updates(parameters, config.train, self.device)
+        self.validation = (
+            Validation(config, manifest, run, world) if config.train.validate_every else None
+        )
+        if config.train.compile:
+            # In place, and after the average was copied: names and averages stay as they are.
+            self.model.backbone.compile()
+            self.model.head.compile()
         self.steps_done = 0
         self.rows: list[Row] = []
         self.saved = False
@@ -196,18 +209,35 @@ class Trainer:
         values = torch.cat([means, *(value[None] for value in norm.values())]).tolist()
         return {"step": self.steps_done} | dict(zip((*found[0], *norm), values, strict=True))
 
+    def look_back(self) -> None:
+        """Score and save what is due after the last step."""
+        train, step = self.config.train, self.steps_done
+        if self.validation is not None and self.validation.due(step):
+            figures = self.validation.score(self.scored)
+            self.rows[-1] |= figures
+            if self.validation.improves(figures):
+                self._write(BEST, **figures)
+        if train.keep_every and step % train.keep_every == 0:
+            self._write(f"step-{step:06d}")
+        if step % train.checkpoint_every == 0:
+            self.save()
+
+    @property
+    def scored(self) -> Student:
+        """The weights that are scored: the averaged ones, if there are."""
+        return self.model if self.ema is None else self.ema.module
+
     def save(self) -> None:
         """Write the metrics, then the checkpoint that commits them."""
         write_rows(self.run, self.rows)
+        self._write(LAST)
+        self.saved = True
+
+    def _write(self, name: str, **figures: float) -> None:
         tensors = self.objective.state_dict() | self.updates.tensors()
         if self.ema is not None:
             tensors |= prefixed(EMA, self.ema.tensors())
-        save_checkpoint(self.run, self.steps_done, tensors)
-        self.saved = True
-
-    def note(self, first: int) -> str:
-        """What the progress bar shows behind."""
-        return f"loss {self.rows[-1]['loss']:.3f}"
+        save_checkpoint(self.run, self.steps_done, tensors, name, **figures)
 
     def _check_finite(self, loss: float) -> None:
         if not np.isfinite(loss):

@@ -3,10 +3,11 @@ this.
 
 A run's identity covers everything that its weights depend on: the student and training settings,
 seed, modalities, dataset, manifest, the teacher's outputs that the losses read, code version.
-Settings that only say how to execute (device, threads, loader processes, checkpoint interval) stay
-out of it. `open_run` writes `runs/<name>-<12 hex digits>/{config.toml, run.json}`. Asking for the
-identity raises `DatasetError` before the dataset is prepared and `MissingTarget` before the
-teacher's outputs are there.
+Settings that only say how to execute stay out of it: device, threads, processes of the loader and of
+the training, compilation (other sums in the last digits, as another device has), and what is kept or
+shown beside the last weights (checkpoint interval, copies, validation, tracker). `open_run` writes
+`runs/<name>-<12 hex digits>/{config.toml, run.json}`. Asking for the identity raises `DatasetError`
+before the dataset is prepared and `MissingTarget` before the teacher's outputs are there.
 """
 
 from __future__ import annotations
@@ -33,7 +34,18 @@ CHECKPOINT_SCHEMA = 2
 NAMED_WEIGHTS = ("hub", "package", "none")
 """Values of `student.weights` that are not a file."""
 TRAIN_SPLIT = "train"
-_EXECUTION = {"checkpoint_every", "workers", "threads", "device"}
+LAST, BEST = "last", "best"
+"""Names of checkpoints; those of `train.keep_every` are `step-N`."""
+_EXECUTION = {
+    "checkpoint_every",
+    "keep_every",
+    "validate_every",
+    "tracker",
+    "compile",
+    "workers",
+    "threads",
+    "device",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +59,20 @@ class Run:
     @property
     def checkpoint(self) -> AnyPath:
         """Weights, optimiser and state of the last checkpoint."""
-        return self.folder / "checkpoints" / "last.safetensors"
+        return self.tensors_of(LAST)
 
     @property
     def checkpoint_state(self) -> AnyPath:
         """The state of the last checkpoint and its file's sha256, readable without tensors."""
-        return self.folder / "checkpoints" / "last.json"
+        return self.state_of(LAST)
+
+    def tensors_of(self, name: str) -> AnyPath:
+        """File of a checkpoint: `last`, `best` or `step-N`."""
+        return self.folder / "checkpoints" / f"{name}.safetensors"
+
+    def state_of(self, name: str) -> AnyPath:
+        """Its state."""
+        return self.folder / "checkpoints" / f"{name}.json"
 
     @property
     def metrics(self) -> AnyPath:

@@ -34,11 +34,13 @@ from student.device import pick_device, threads
 from student.metrics import class_iou, confusion, majority_miou, miou, miou_absent_zero
 from student.model import Student
 from student.normalise import input_specs
-from student.run import Run
+from student.run import BEST, LAST, Run
 from student.samples import SampleReader, SampleRef, list_samples, start_method
 from student.stream import Batch, Placement, assemble, common_size
 
 PROTOCOL = "absent modalities are skipped"
+
+_MADE_BY = {BEST: " with `train.validate_every`"}
 
 Subset = tuple[str, ...]
 
@@ -62,7 +64,7 @@ def score(config: Config, manifest: Manifest, run: Run, *, progress: bool) -> di
     with threads(config.train.threads):
         model, step = load_student(config, manifest, run)
         chosen = pick_pictures(refs, config.evaluate.num_pictures)
-        scores = _count(config, run, model, refs, chosen, progress)
+        scores = count_subsets(config, run, model, refs, chosen, progress)
     if not scores.confusion.any():
         raise DatasetError(f"{manifest.folder}: split {split!r} has no labelled pixel to score")
     pictures = [
@@ -82,14 +84,17 @@ def score(config: Config, manifest: Manifest, run: Run, *, progress: bool) -> di
     }
 
 
-def load_student(config: Config, manifest: Manifest, run: Run) -> tuple[Student, int]:
+def load_student(
+    config: Config, manifest: Manifest, run: Run, name: str = LAST
+) -> tuple[Student, int]:
     """The run's student on its device, ready to predict, and the steps it was trained.
 
-    With `train.ema`, its averaged weights.
+    `name`: which of its checkpoints. With `train.ema`, its averaged weights.
     """
-    checkpoint = load_checkpoint(run)
+    checkpoint = load_checkpoint(run, name)
     if checkpoint is None:
-        raise CheckpointError(f"{run.checkpoint}: no checkpoint. Run `any2seg train CONFIG`.")
+        path, asked = run.tensors_of(name), _MADE_BY.get(name, "")
+        raise CheckpointError(f"{path}: no checkpoint. Run `any2seg train CONFIG`{asked}.")
     # The checkpoint holds every weight: the pretrained ones need not be there any more.
     untrained = config.student.model_copy(update={"weights": "none"})
     model = Student(untrained, input_specs(config, manifest), len(manifest.classes))
@@ -160,7 +165,7 @@ def predict_subsets(
     return found
 
 
-def _count(
+def count_subsets(
     config: Config,
     run: Run,
     model: Student,

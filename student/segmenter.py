@@ -50,7 +50,7 @@ from student.device import pick_device
 from student.evaluate import current_scores
 from student.model import Student
 from student.normalise import input_specs
-from student.run import Run
+from student.run import LAST, Run
 from student.scoring import load_student
 from student.tiling import Window, tiled
 
@@ -108,8 +108,8 @@ class Segmenter(ModelHubMixin):
         self.specs = description.specs
 
     @classmethod
-    def from_run(cls, folder: Path, device: str = "auto") -> Segmenter:
-        """The student of a run folder inside its workspace."""
+    def from_run(cls, folder: Path, device: str = "auto", checkpoint: str = LAST) -> Segmenter:
+        """The student of a run folder inside its workspace; `checkpoint`: `last`, `best`, `step-N`."""
         if not (folder / "config.toml").exists():
             raise CheckpointError(f"{folder}: expected the folder of a run, found no config.toml.")
         config = load_config(folder / "config.toml")
@@ -124,8 +124,9 @@ class Segmenter(ModelHubMixin):
                 f"{folder}: its inputs are normalised with statistics of a data set that has grown "
                 "since. Use what `any2seg export` saved of it, or run `any2seg retrain CONFIG`."
             )
-        model, step = load_student(config, manifest, run)
-        scores = current_scores(run, config) or {}
+        model, step = load_student(config, manifest, run, checkpoint)
+        # The stage scores the last checkpoint.
+        scores = (current_scores(run, config) or {}) if checkpoint == LAST else {}
         kept = ("split", "protocol", "num_samples", "all", "mean", "worst")
         description = Description(
             name=config.name,

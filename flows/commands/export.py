@@ -17,6 +17,9 @@ def export(
     program: Annotated[
         bool, typer.Option("--program", help="Write model.pt2 too, a torch.export program.")
     ] = False,
+    checkpoint: Annotated[
+        str, typer.Option(help="last, best (train.validate_every) or step-N (train.keep_every).")
+    ] = "last",
     push: Annotated[
         str, typer.Option("--push", metavar="ORG/NAME", help="Upload the folder to the hub too.")
     ] = "",
@@ -29,7 +32,7 @@ def export(
     from student.export import export_onnx, export_program
     from student.segmenter import Segmenter
 
-    segmenter = Segmenter.from_run(run.resolve(), device="cpu")
+    segmenter = Segmenter.from_run(run.resolve(), "cpu", checkpoint)
     segmenter.save_pretrained(output)
     if onnx:
         export_onnx(segmenter, output / "model.onnx")

@@ -32,6 +32,7 @@ def predict(
         int, typer.Option(min=0, help="Side in pixels of a sliding window; 0: whole pictures.")
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    checkpoint: Annotated[str, typer.Option(help="Of a run: last, best or step-N.")] = "last",
 ) -> None:
     """Segment pictures with a trained student: any subset of its sensors, files or folders.
 
@@ -46,7 +47,7 @@ def predict(
     sources = _sources(context.args)
     folder = Path(model)
     if (folder / "run.json").exists():
-        segmenter = Segmenter.from_run(folder.resolve(), device)
+        segmenter = Segmenter.from_run(folder.resolve(), device, checkpoint)
     else:
         segmenter = Segmenter.from_pretrained(model, device=device)
     unknown = [name for name in sources if name not in segmenter.specs]

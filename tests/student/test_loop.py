@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import Any2SegError, ConfigError, MissingTarget
+from pipeline.errors import Any2SegError, CheckpointError, ConfigError, MissingTarget
 from pipeline.manifest import Manifest
 from pipeline.targets import resolve
 from pipeline.workspace import Workspace
 from student.checkpoint import load_checkpoint
+from student.curves import read_rows
+from student.evaluate import evaluate
 from student.loop import Trainer
-from student.run import identify
+from student.run import BEST, identify
 from student.scoring import load_student
 from student.segmenter import Segmenter
 from student.train import train
@@ -219,3 +222,47 @@ def test_dropout_of_a_step_depends_on_nothing_before_it(trainer):
     assert torch.equal(*drawn)
     made.step(pieces, 0.0)
     assert not torch.equal(torch.rand(3), drawn[0])
+
+
+def test_validation_changes_no_weight_and_keeps_the_best_and_copies(fresh, make_config):
+    settings = {"steps": 5, "batch_size": 3, "threads": 1, "device": "cpu", "checkpoint_every": 5}
+    shown = {"validate_every": 2, "keep_every": 3, "tracker": "none"}
+    weights = {}
+    for name, extra in (("plain", {}), ("shown", shown)):
+        config = make_config(fresh, train=settings | extra)
+        workspace = Workspace.of(config)
+        run = identify(config, workspace)
+        train(config, workspace, progress=False)
+        weights[name] = load_checkpoint(run).tensors
+        if name == "plain":
+            shutil.rmtree(run.folder)
+    for key, value in weights["plain"].items():
+        assert torch.equal(value, weights["shown"][key]), key
+    rows = read_rows(run)
+    means = {row["step"]: row["val_mean"] for row in rows if "val_mean" in row}
+    assert list(means) == [2, 4, 5]
+    best = json.loads(run.state_of(BEST).read_text())
+    assert best["val_mean"] == max(means.values()) == means[best["step"]]
+    assert load_checkpoint(run, "step-000003").step == 3
+    # The last step's scores are those of the evaluation stage.
+    evaluate(config, workspace, progress=False)
+    scores = json.loads(run.evaluation.read_text())
+    last = [rows[-1][name] for name in ("val_all", "val_mean", "val_worst")]
+    assert last == [scores["all"], scores["mean"], scores["worst"]["miou"]]
+    found = Segmenter.from_run(run.folder, checkpoint=BEST)
+    assert found.description.step == best["step"]
+    with pytest.raises(CheckpointError, match=r"step-000004.*no checkpoint"):
+        Segmenter.from_run(run.folder, checkpoint="step-000004")
+
+
+def test_a_best_that_was_found_counts_after_a_resume(trainer, fresh, make_config):
+    config = make_config(fresh, train={"steps": 4, "batch_size": 3, "validate_every": 2})
+    workspace = Workspace.of(config)
+    manifest = Manifest.load(workspace.dataset(config))
+    run = identify(config, workspace, manifest)
+    first = Trainer(config, workspace, manifest, run)
+    assert first.validation.improves({"val_mean": 0.5})
+    first._write(BEST, val_mean=0.5)
+    again = Trainer(config, workspace, manifest, run).validation
+    assert not again.improves({"val_mean": 0.5})
+    assert again.improves({"val_mean": 0.6})
