@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -57,7 +58,8 @@ Dataset = Annotated[
         help="`deliver`, `mcubes`, `muses` or `folder`; default: by the names of folders."
     ),
 ]
-out = Console()
+# Of several training processes, the first one speaks.
+out = Console(quiet=os.environ.get("RANK", "0") != "0")
 
 
 def _load(path: Path, overrides: list[str] | None, row: str = stages.MAIN_ROW) -> Config:

@@ -9,12 +9,13 @@ can fail: `ConfigError` for a batch that does not divide.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.errors import ConfigError
 
@@ -59,6 +60,21 @@ class World:
             distributed.all_reduce(count)
         return count
 
+    def share(self, module: nn.Module) -> nn.Module:
+        """The same module, whose gradients all processes average while they are made."""
+        if self.size == 1:
+            return module
+        # Buffers: see `average_`. A batch without some modality leaves that one's weights unused.
+        return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+
+    def average_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their means over the processes, in one exchange."""
+        if self.size > 1:
+            flat = self.mean(torch.cat([tensor.flatten() for tensor in tensors]))
+            parts = flat.split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
@@ -73,6 +89,8 @@ def world(device_type: str) -> Iterator[World]:
         yield World()
         return
     found = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    if device_type == "cuda":
+        torch.cuda.set_device(found.local_rank)
     distributed.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
         yield found

@@ -10,12 +10,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config import Config
 from pipeline.errors import Any2SegError
@@ -66,21 +68,24 @@ def run_loop(
     *,
     progress: bool,
     live: TeacherSource | None = None,
+    world: World = ALONE,
 ) -> tuple[int, dict[str, Any]]:
     """Train from the last checkpoint (or the start) to the last step.
 
     `live`: a teacher that answers on demand, in place of the cached answers. Returns the step it
     went on from; rates, and which samples lacked teacher outputs.
     """
+    progress = progress and world.leads
     with threads(config.train.threads):
-        trainer = Trainer(config, workspace, manifest, run, live)
-        missing = record_missing(config, run, trainer.counts)
+        trainer = Trainer(config, workspace, manifest, run, live, world)
+        missing = record_missing(config, run, trainer.counts) if world.leads else ""
         if missing and progress:
             print(f"train {run.id}: {missing}", file=sys.stderr, flush=True)
         first = trainer.resume()
         title, steps = f"train {run.id}", config.train.steps - first
+        tracker_name = config.train.tracker if world.leads else "none"
         with (
-            closing(open_tracker(config.train.tracker, run, first)) as tracker,
+            closing(open_tracker(tracker_name, run, first)) as tracker,
             progress_bar(title, steps, "step", progress) as advance,
         ):
             for pieces, waited in _timed(trainer.batches(first)):
@@ -90,6 +95,7 @@ def run_loop(
                 advance(1, note(trainer.rows, first))
         if not trainer.saved:
             trainer.save()
+        world.wait()
     figures = rates(trainer.rows, first)
     return first, figures | ({"missing_targets": missing} if missing else {})
 
@@ -119,6 +125,9 @@ class Trainer:
             # It holds every weight: the pretrained ones need not be there any more.
             student = student.model_copy(update={"weights": "none"})
         self.model = Student(student, input_specs(config, manifest), len(manifest.classes))
+        if world.size > 1 and self.device.type == "cuda":
+            # Statistics of the whole batch; on a CPU there is none such, each part has its own.
+            self.model = convert_sync_batchnorm(self.model)
         self.lscd = _lscd(config, workspace, self.model, self.join)
         if self.lscd.centre_MD is not None and self.join and not run.checkpoint.exists():
             shards = manifest.shards(TRAIN_SPLIT)
@@ -137,6 +146,7 @@ class Trainer:
         self.validation = (
             Validation(config, manifest, run, world) if config.train.validate_every else None
         )
+        self.shared = world.share(self.objective)
         if config.train.compile:
             # In place, and after the average was copied: names and averages stay as they are.
             self.model.backbone.compile()
@@ -185,8 +195,11 @@ class Trainer:
         started = time.perf_counter()
         _seed(self.config.seed, self.steps_done, self.world.rank)
         lr = self.updates.start(self.steps_done)
-        found = [self._piece(piece, 1 / len(pieces)) for piece in pieces]
+        with self._apart():
+            found = [self._piece(piece, len(pieces)) for piece in pieces[:-1]]
+        found.append(self._piece(pieces[-1], len(pieces)))
         norm = self.updates.apply()
+        self.world.average_(self._statistics())
         if self.ema is not None:
             self.ema.update(self.model)
         self.steps_done += 1
@@ -196,15 +209,29 @@ class Trainer:
         spent = time.perf_counter() - started
         self.rows.append(row | {"lr": lr, "step_s": spent, "data_s": waited_s})
 
-    def _piece(self, batch: Batch, share: float) -> dict[str, Tensor]:
-        """Add a piece's gradients; its loss and terms."""
-        loss, terms = self.objective(batch.to(self.device))
-        self.updates.backward(loss * share if share < 1 else loss)
+    def _apart(self) -> AbstractContextManager[None]:
+        """Where gradients are not averaged yet: one exchange a step is enough."""
+        shared = self.shared
+        return shared.no_sync() if isinstance(shared, DistributedDataParallel) else nullcontext()
+
+    def _piece(self, batch: Batch, count: int) -> dict[str, Tensor]:
+        """Add the gradients of one of `count` pieces; its loss and terms."""
+        loss, terms = self.shared(batch.to(self.device))
+        self.updates.backward(loss / count)
         return {"loss": loss.detach(), **terms}
 
+    def _statistics(self) -> list[Tensor]:
+        """What each process counts over its own samples: batch norms' statistics, the running IoU."""
+        return [
+            buffer
+            for name, buffer in self.objective.named_buffers()
+            if name.startswith("running.") or name.endswith(("running_mean", "running_var"))
+        ]
+
     def _figures(self, found: Sequence[dict[str, Tensor]], norm: dict[str, Tensor]) -> Row:
-        """Means over the step's pieces."""
+        """Means over the step's pieces and the processes."""
         means = torch.stack([torch.stack(list(piece.values())) for piece in found]).mean(0)
+        means = self.world.mean(means)
         # One transfer from the device for all of them.
         values = torch.cat([means, *(value[None] for value in norm.values())]).tolist()
         return {"step": self.steps_done} | dict(zip((*found[0], *norm), values, strict=True))
@@ -229,11 +256,14 @@ class Trainer:
 
     def save(self) -> None:
         """Write the metrics, then the checkpoint that commits them."""
-        write_rows(self.run, self.rows)
+        if self.world.leads:
+            write_rows(self.run, self.rows)
         self._write(LAST)
         self.saved = True
 
     def _write(self, name: str, **figures: float) -> None:
+        if not self.world.leads:
+            return
         tensors = self.objective.state_dict() | self.updates.tensors()
         if self.ema is not None:
             tensors |= prefixed(EMA, self.ema.tensors())

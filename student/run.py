@@ -42,6 +42,7 @@ _EXECUTION = {
     "validate_every",
     "tracker",
     "compile",
+    "processes",
     "workers",
     "threads",
     "device",

@@ -2,14 +2,17 @@
 
 Writes `runs/<run-id>/{config.toml, run.json, metrics.parquet, checkpoints/}`. Killed at any
 instruction and called again it goes on from the last checkpoint, with the same losses as if it had
-never stopped (bit for bit on a CPU). A finished run is skipped without importing torch. What can
-fail: `DatasetError`, `MissingTarget`, `CheckpointError`, `FingerprintMismatch`, and
-`WorkspaceBusy` while another process trains the same run.
+never stopped (bit for bit on a CPU). A finished run is skipped without importing torch. In several
+processes (`train.processes`, or started by `torchrun` on any number of machines with one workspace)
+only the first one locks and writes. What can fail: `DatasetError`, `MissingTarget`, `CheckpointError`,
+`FingerprintMismatch`, `ConfigError` (a batch that does not divide), and `WorkspaceBusy` while another
+process trains the same run.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 
 from pipeline.config import Config
 from pipeline.files import locked
@@ -17,6 +20,7 @@ from pipeline.manifest import Manifest
 from pipeline.stage import StageReport
 from pipeline.teacher_source import TeacherSource
 from pipeline.workspace import Workspace
+from student.launch import is_launched, launch
 from student.run import identify, is_finished, open_run
 
 
@@ -34,7 +38,8 @@ def train(
     """
     started = time.perf_counter()
     if live is not None:
-        config = config.model_copy(update={"train": config.train.model_copy(update={"workers": 0})})
+        alone = {"workers": 0, "processes": 1}
+        config = config.model_copy(update={"train": config.train.model_copy(update=alone)})
     manifest = Manifest.load(workspace.dataset(config))
     run = identify(config, workspace, manifest)
     details: dict[str, object] = {"run_id": run.id, "folder": str(run.folder)}
@@ -42,11 +47,21 @@ def train(
     if is_finished(run):
         seconds = time.perf_counter() - started
         return StageReport("train", skipped=steps, seconds=seconds, details=details)
+    if config.train.processes > 1 and not is_launched():
+        return launch(config, progress=progress)
+    from student.device import pick_device
+    from student.distributed import world
     from student.loop import run_loop
 
-    with locked(run.folder / ".lock", wait=False):
-        open_run(config, workspace, manifest)
-        first, figures = run_loop(config, workspace, manifest, run, progress=progress, live=live)
+    with ExitStack() as stack:
+        found = stack.enter_context(world(pick_device(config.train.device).type))
+        if found.leads:
+            stack.enter_context(locked(run.folder / ".lock", wait=False))
+            open_run(config, workspace, manifest)
+        found.wait()
+        first, figures = run_loop(
+            config, workspace, manifest, run, progress=progress, live=live, world=found
+        )
     return StageReport(
         "train",
         done=steps - first,

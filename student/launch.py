@@ -1,0 +1,89 @@
+"""Several training processes on this machine: `torchrun`, started by the command that trains.
+
+    launch(config, progress=True) -> StageReport
+
+Every process runs `python -m student.launch CONFIG ANSWER`, which is `student.train.train`; the first
+of them leaves its report or its error in a file for the command. They show their progress on standard
+error, and end when the command is gone. Writes nothing that lasts beside what `train` writes; what can
+fail: what `train` raises, and `Any2SegError` for a process that ended without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipeline import errors
+from pipeline.config import Config, dump_config, load_config
+from pipeline.errors import Any2SegError
+from pipeline.files import read_json, write_json
+from pipeline.stage import StageReport
+from pipeline.workspace import Workspace
+
+LOOK_EVERY_S = 1.0
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+
+
+def is_launched() -> bool:
+    """Whether `torchrun` started this process."""
+    return "WORLD_SIZE" in os.environ
+
+
+def launch(config: Config, *, progress: bool) -> StageReport:
+    """Train with `train.processes` processes on this machine."""
+    with TemporaryDirectory() as folder:
+        path, answer = Path(folder) / "config.toml", Path(folder) / "answer.json"
+        path.write_text(dump_config(config))
+        arguments = [str(path), str(answer), str(os.getpid()), str(int(progress))]
+        number = f"--nproc-per-node={config.train.processes}"
+        done = subprocess.run(
+            [*TORCHRUN, number, "-m", "student.launch", *arguments], check=False
+        ).returncode
+        told = read_json(answer) if answer.exists() else {}
+    if "error" in told:
+        raise getattr(errors, told["kind"])(told["error"])
+    if done or not told:
+        raise Any2SegError(
+            f"train.processes: expected {config.train.processes} processes that train to the end, "
+            f"torchrun ended with {done}; the reason is printed above. Run `any2seg train CONFIG` "
+            "again: it goes on from the last checkpoint."
+        )
+    return StageReport("train", **told)
+
+
+def main(path: str, answer: str, launcher: str, progress: str) -> int:
+    """One process: train, and if it is the first, tell how it went."""
+    from student.train import train
+
+    threading.Thread(target=_end_with, args=(int(launcher),), daemon=True).start()
+    config = load_config(Path(path))
+    told: dict[str, Any]
+    try:
+        report = train(config, Workspace.of(config), progress=bool(int(progress)))
+        told = {"done": report.done, "skipped": report.skipped, "seconds": report.seconds}
+        told["details"] = dict(report.details)
+    except Any2SegError as error:
+        told = {"error": str(error), "kind": type(error).__name__}
+    if os.environ["RANK"] == "0":
+        write_json(Path(answer), told)
+    return 1 if "error" in told else 0
+
+
+def _end_with(launcher: int) -> None:
+    """End this process once the command that wanted it was killed: it would hold the run's lock."""
+    while True:
+        try:
+            os.kill(launcher, 0)
+        except ProcessLookupError:
+            os._exit(1)
+        time.sleep(LOOK_EVERY_S)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
