@@ -239,7 +239,7 @@ class TargetStore:
             for shard, of_shard in zip(shards, arrays, strict=True)
             for array in of_shard.values()
         ]
-        lengths = iter(map_paths(_length, paths) if self._is_remote else map(_length, paths))
+        lengths = iter(map_paths(length_of, paths) if self._is_remote else map(length_of, paths))
         return [
             {name: _state(standing, array, next(lengths)) for name, array in of_shard.items()}
             for standing, of_shard in zip(self._ledger.look_at(shards), arrays, strict=True)
@@ -350,7 +350,7 @@ def _objects(standing: Standing) -> dict[str, str] | None:
     return dict(record["objects"]) if record is not None and standing.is_committed else None
 
 
-def _length(path: AnyPath) -> int | None:
+def length_of(path: AnyPath) -> int | None:
     """Bytes of a file; None if there is none."""
     try:
         return int(path.stat().st_size)

@@ -3,25 +3,28 @@
     examine_store(path, shards, makes, deep, advance) -> findings
 
 Shallow: every record is read and compared with the manifest and the provenance, every object is there and as
-long as its array's description says. Deep: every object's sha256, its crc32c, NaN exactly in the rows of
-absent pictures, unit norm. Pictures (`targets/`) and descriptions (`descriptions/`) have the same stores.
+long as its array's description says; many shards are looked at at once. Deep: every object's sha256, its
+crc32c, NaN exactly in the rows of absent pictures, unit norm; one object after the other, as they are large.
+Pictures (`targets/`) and descriptions (`descriptions/`) have the same stores.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CorruptTarget, MissingTarget
-from pipeline.files import AnyPath, find_paths, read_json, sha256_file
+from pipeline.files import AnyPath, find_paths, map_paths, sha256_file
 from pipeline.fingerprint import SHORT
 from pipeline.manifest import ShardInfo
 from pipeline.progress import Advance
-from pipeline.targets import EMBEDDING, PATCH, PROVENANCE, TargetStore
+from pipeline.targets import EMBEDDING, PATCH, PROVENANCE, TargetStore, length_of
 from pipeline.verify_arrays import array_problem, object_bytes
 from pipeline.verify_finding import Finding, Kind
 from pipeline.workspace import SCHEMA_VERSION
@@ -29,6 +32,8 @@ from pipeline.workspace import SCHEMA_VERSION
 LEDGER = "ledger"
 NAMED = 3
 """Shards that a finding about many of them names."""
+LOOKED_AT_ONCE = 256
+"""Shards whose records and lengths are fetched before any of them is judged."""
 NORM_TOLERANCE = {"float16": 2.0**-10, "float32": 1e-5}
 """Largest |norm - 1|: f16 moves each number by at most 2^-11 of itself, so the norm too; twice that."""
 _FIELDS = {"shard_sha256": str, "tower_fingerprint": str, "num_rows": int, "objects": dict}
@@ -51,16 +56,16 @@ def examine_store(
         problem = "expected the settings that the folder is named after, found others"
         yield _provenance_finding(path, problem, stage)
         return
-    examination = _Examination(store, stage, deep)
-    yield from examination.arrays(shards)
+    examination = _Examination(store, stage, deep, _lengths(store, shards))
+    yield from examination.arrays()
     yield from examination.orphans(shards)
     holes = []
-    for shard in shards:
-        found = list(examination.shard(shard))
-        if not found and not examination.record_path(shard).exists():
-            holes.append(shard.name)
+    for seen in _looks(store, shards):
+        found = list(examination.shard(seen))
+        if not found and seen.record is None:
+            holes.append(seen.shard.name)
         yield from found
-        advance(1, f"{store.provenance.modality} {shard.name}")
+        advance(1, f"{store.provenance.modality} {seen.shard.name}")
     if holes and stage:
         yield _holes(store, holes, len(shards), stage)
 
@@ -84,24 +89,62 @@ def _remedy(stage: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class _Seen:
+    """What lies in a store of one shard, not judged yet."""
+
+    shard: ShardInfo
+    record: bytes | None
+    """The commit record's bytes; None: no file."""
+    sizes: Mapping[str, int | None]
+    """Output to the bytes of its object; None: no file."""
+
+
+def _looks(store: TargetStore, shards: Sequence[ShardInfo]) -> Iterator[_Seen]:
+    """A look at each shard, in order."""
+    for start in range(0, len(shards), LOOKED_AT_ONCE):
+        yield from map_paths(partial(_look, store), shards[start : start + LOOKED_AT_ONCE])
+
+
+def _look(store: TargetStore, shard: ShardInfo) -> _Seen:
+    try:
+        record = _record_path(store, shard).read_bytes()
+    except FileNotFoundError:
+        record = None
+    arrays = {output: store.array(shard.split, output) for output in store.provenance.outputs}
+    sizes = {name: length_of(array.object_path(shard.index)) for name, array in arrays.items()}
+    return _Seen(shard, record, sizes)
+
+
+def _record_path(store: TargetStore, shard: ShardInfo) -> AnyPath:
+    return store.path / LEDGER / shard.split / f"{shard.name}.json"
+
+
+def _lengths(store: TargetStore, shards: Sequence[ShardInfo]) -> dict[tuple[str, str], int | None]:
+    """(split, output) to the bytes that its objects must have; None if its description does not tell."""
+    splits = dict.fromkeys(shard.split for shard in shards)
+    names = [(split, output) for split in splits for output in store.provenance.outputs]
+    return {name: object_bytes(store.array(*name)) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
 class _Examination:
     """One store under examination."""
 
     store: TargetStore
     stage: str
     deep: bool
+    lengths: Mapping[tuple[str, str], int | None]
 
-    def arrays(self, shards: Sequence[ShardInfo]) -> Iterator[Finding]:
+    def arrays(self) -> Iterator[Finding]:
         """The `zarr.json` of every array that has objects."""
-        for split in dict.fromkeys(shard.split for shard in shards):
-            for output in self.store.provenance.outputs:
-                array = self.store.array(split, output)
-                if not (array.folder / array.name).is_dir():
-                    continue
-                problem = array_problem(array)
-                if problem:
-                    place = str(array.folder / array.name / "zarr.json")
-                    yield Finding(Kind.ARRAY, place, problem, _remedy(self.stage), stage=self.stage)
+        for split, output in self.lengths:
+            array = self.store.array(split, output)
+            if not (array.folder / array.name).is_dir():
+                continue
+            problem = array_problem(array)
+            if problem:
+                place = str(array.folder / array.name / "zarr.json")
+                yield Finding(Kind.ARRAY, place, problem, _remedy(self.stage), stage=self.stage)
 
     def orphans(self, shards: Sequence[ShardInfo]) -> Iterator[Finding]:
         """Records of shards that the manifest does not have."""
@@ -114,14 +157,14 @@ class _Examination:
                     Kind.LEDGER_ORPHAN, str(path), problem, _remedy(self.stage), drop=drop
                 )
 
-    def shard(self, shard: ShardInfo) -> Iterator[Finding]:
+    def shard(self, seen: _Seen) -> Iterator[Finding]:
         """At most one finding about a shard's record, or else those about its objects."""
-        path = self.record_path(shard)
-        try:
-            record = read_json(path)
-        except FileNotFoundError:
-            yield from self._unrecorded(shard)
+        shard, path = seen.shard, _record_path(self.store, seen.shard)
+        if seen.record is None:
+            yield from self._unrecorded(seen)
             return
+        try:
+            record = json.loads(seen.record.decode())
         except ValueError as error:
             yield self._finding(Kind.LEDGER_UNREADABLE, path, f"cannot be read: {error}", shard)
             return
@@ -130,11 +173,7 @@ class _Examination:
             yield self._finding(kind, path, problem, shard)
             return
         for output in self.store.provenance.outputs:
-            yield from self._object(shard, output, record["objects"][output])
-
-    def record_path(self, shard: ShardInfo) -> AnyPath:
-        """Where the shard's commit record lies."""
-        return self.store.path / LEDGER / shard.split / f"{shard.name}.json"
+            yield from self._object(seen, output, record["objects"][output])
 
     def _record_problem(self, record: Any, shard: ShardInfo) -> tuple[Kind | None, str]:
         problem = _malformed(record)
@@ -155,28 +194,24 @@ class _Examination:
             )
         return None, ""
 
-    def _unrecorded(self, shard: ShardInfo) -> Iterator[Finding]:
-        arrays = [self.store.array(shard.split, name) for name in self.store.provenance.outputs]
-        paths = [array.object_path(shard.index) for array in arrays]
-        there = [path for path in paths if path.exists()]
+    def _unrecorded(self, seen: _Seen) -> Iterator[Finding]:
+        there = [output for output, size in seen.sizes.items() if size is not None]
         if there:
             problem = (
-                f"expected {self.record_path(shard)}, which vouches for them; found no file: it was "
-                "deleted, or a killed run left the numbers"
+                f"expected {_record_path(self.store, seen.shard)}, which vouches for them; found no "
+                "file: it was deleted, or a killed run left the numbers"
             )
-            yield self._finding(Kind.LEDGER_MISSING, there[0], problem, shard)
+            path = self.store.array(seen.shard.split, there[0]).object_path(seen.shard.index)
+            yield self._finding(Kind.LEDGER_MISSING, path, problem, seen.shard)
 
-    def _object(self, shard: ShardInfo, output: str, digest: str) -> Iterator[Finding]:
-        array = self.store.array(shard.split, output)
-        path = array.object_path(shard.index)
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
+    def _object(self, seen: _Seen, output: str, digest: str) -> Iterator[Finding]:
+        shard, size = seen.shard, seen.sizes[output]
+        path = self.store.array(shard.split, output).object_path(shard.index)
+        wanted = self.lengths[shard.split, output]
+        if size is None:
             problem = "expected the object that its record names, found no file"
             yield self._finding(Kind.OBJECT_MISSING, path, problem, shard)
-            return
-        wanted = object_bytes(array)
-        if wanted is not None and size != wanted:
+        elif wanted is not None and size != wanted:
             problem = f"expected {wanted} bytes, found {size}"
             yield self._finding(Kind.OBJECT_SIZE, path, problem, shard)
         elif self.deep:
@@ -211,7 +246,7 @@ class _Examination:
 
     def _finding(self, kind: Kind, place: AnyPath, problem: str, shard: ShardInfo) -> Finding:
         """A finding about a shard's numbers; its record is dropped first, so that nothing vouches."""
-        drop = (self.record_path(shard),) if self.stage else ()
+        drop = (_record_path(self.store, shard),) if self.stage else ()
         name = self.store.provenance.modality
         remedy = _remedy(self.stage)
         return Finding(kind, str(place), problem, remedy, shard.name, name, self.stage, drop)

@@ -65,9 +65,11 @@ class Made:
         stages = makers(self.config, self.workspace)
         return repair(self.config, self.workspace, stages, dry_run=dry_run, progress=False)
 
-    def inodes(self) -> dict[str, int]:
+    def inodes(self) -> dict[str, tuple[int, int]]:
+        """Inode of every file, and its time of change: a freed inode's number is given away again."""
         root = Path(str(self.workspace.root))
-        return {name: (root / name).stat().st_ino for name in self.files()}
+        stats = {name: (root / name).stat() for name in self.files()}
+        return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
 def files_of(root: Path) -> Files:
