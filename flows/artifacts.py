@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -135,12 +134,16 @@ def summary(title: str, evaluations: Mapping[str, Mapping[str, Any]], page: str)
 
 
 def show_pictures(config: Config, workspace: Workspace) -> None:
-    """An image: of some samples the first sensor, the label, and what the student says."""
+    """Markdown with one picture: of some samples the first sensor, the label, what the student says.
+
+    Not an image artifact: Prefect writes its whole data URL out below the picture.
+    """
     sheet = prediction_sheet(config, workspace)
     if sheet is not None:
         text = base64.b64encode(sheet).decode("ascii")
-        create_image_artifact(
-            image_url=f"data:image/png;base64,{text}",
+        first = next(iter(config.modalities))
+        create_markdown_artifact(
+            markdown=f"![{first}, label, prediction](data:image/png;base64,{text})",
             key=artifact_key(config, "predictions"),
-            description=f"{next(iter(config.modalities))}, label, prediction from all modalities",
+            description=f"{first}, label, prediction from all modalities",
         )

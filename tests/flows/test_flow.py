@@ -16,12 +16,14 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.audit import audit
 from flows.evaluate import evaluate
 from flows.exclusive import only_writer
 from flows.flow import any2seg
 from flows.refresh_teacher import refresh_teacher
 from flows.retrain import retrain
 from pipeline.config import load_config
+from pipeline.prepare import prepare
 from pipeline.remote import RemotePath
 from pipeline.workspace import Workspace
 from teacher.loads import tower_loads
@@ -90,7 +92,9 @@ def test_an_operator_sees_progress_coverage_scores_and_pictures(
     scores = str(found["field-scores"][0])
     assert "| nir, red |" in scores
     assert "index.html" in scores
-    assert str(found["field-predictions"][0]).startswith("data:image/png;base64,")
+    assert str(found["field-predictions"][0]).startswith(
+        "![nir, label, prediction](data:image/png;"
+    )
     assert trained[1].name == "Completed"
 
 
@@ -106,12 +110,32 @@ def test_a_scheduled_run_with_nothing_new_says_so_and_changes_nothing(
     assert files_of(config, "datasets", "targets", "prompts", "runs") == before
 
 
+def run_that_failed_at_the_last_shard(field: Path, overrides: list[str]) -> None:
+    """A scheduled run that fails, and the next one, which makes what lacks and nothing else again."""
+    config = load_config(field, overrides)
+    prepare(config, Workspace.of(config), progress=False)
+    [tar] = (field.parent / "workspace/datasets").rglob("val-000000.tar")
+    whole = tar.read_bytes()
+    tar.chmod(0o644)
+    tar.write_bytes(whole[:700] + bytes([whole[700] ^ 1]) + whole[701:])
+    state: State = any2seg(str(field), overrides, when_due=True, return_state=True)
+    assert state.is_failed()
+    assert "precompute val-000000" in str(state.message)
+    before = {p: t for p, t in files_of(field, "targets").items() if "/c/" in str(p)}
+    assert len(before) == 4
+    tar.write_bytes(whole)
+    assert any2seg(str(field), overrides, when_due=True, return_state=True).is_completed()
+    after = files_of(field, "targets")
+    assert {p: after[p] for p in before} == before
+    assert len([p for p in after if "/val/" in str(p) and "/c/" in str(p)]) == 2
+
+
 @pytest.mark.usefixtures("prefect")
 def test_new_data_below_the_share_are_embedded_and_the_student_is_kept(field: Path) -> None:
     """A dataset of its own, since a copy of the tree would be another data set."""
     limit = ["schedule.retrain_growth_percent=50"]
     plain = ["student.lscd.inter=0", "student.lscd.intra=0"]
-    assert any2seg(str(field), [*limit, *plain], return_state=True).is_completed()
+    run_that_failed_at_the_last_shard(field, [*limit, *plain])
     runs = files_of(field, "runs")
     targets = files_of(field, "targets")
     write_samples(field.parent / "tiles", "train", range(8, 9))
@@ -123,6 +147,30 @@ def test_new_data_below_the_share_are_embedded_and_the_student_is_kept(field: Pa
     objects = [p for p in targets if "/c/" in str(p)]
     assert all(after[p] == targets[p] for p in objects)
     assert len([p for p in after if "/c/" in str(p)]) == len(objects) + 2
+
+
+@pytest.mark.usefixtures("prefect")
+def test_an_audit_shows_drift_and_findings_and_fails_at_damage(copy: Path) -> None:
+    before = files_of(copy, "datasets", "targets", "prompts", "runs")
+    state: State = audit(str(copy), share=1.0, deep=True, return_state=True)
+    assert state.is_completed(), state
+    found = artifacts()
+    drift = json.loads(str(found["field-drift"][-1]))
+    assert {(row["modality"], row["output"]) for row in drift} >= {("nir", "embedding")}
+    assert {row["rows"] for row in drift} == {12}
+    assert {row["alarms"] for row in drift} == {0}
+    assert json.loads(str(found["field-findings"][-1])) == []
+    assert files_of(copy, "datasets", "targets", "prompts", "runs") == before
+    [chunk] = (copy.parent / "workspace/targets").rglob("nir-*/targets.zarr/val/embedding/c/0/0")
+    data = chunk.read_bytes()
+    chunk.unlink()
+    chunk.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    state = audit(str(copy), deep=True, return_state=True)
+    assert state.is_failed()
+    assert str(chunk) in str(state.message)
+    [finding] = json.loads(str(artifacts()["field-findings"][-1]))
+    assert (finding["place"], finding["kind"]) == (str(chunk), "numbers altered")
+    assert "any2seg repair" in finding["remedy"]
 
 
 @pytest.mark.usefixtures("prefect")
@@ -141,8 +189,6 @@ def test_retraining_loads_the_text_tower_once_and_no_other(copy: Path) -> None:
 @pytest.mark.usefixtures("prefect")
 def test_retraining_without_targets_is_refused_with_the_command(field: Path) -> None:
     config = load_config(field)
-    from pipeline.prepare import prepare
-
     prepare(config, Workspace.of(config), progress=False)
     state: State = retrain(str(field), return_state=True)
     assert state.is_failed()
