@@ -128,13 +128,7 @@ class Config(Frozen):
             raise ValueError(
                 f"student.primary = {primary!r}; expected one of {', '.join(self.modalities)}"
             )
-        compares_pictures = self.student.lscd.inter or self.student.lscd.language
-        if self.train.crop_px and compares_pictures and not self.teacher.views:
-            raise ValueError(
-                "train.crop_px: student.lscd.inter and .language compare whole pictures with the "
-                "teacher's; set teacher.views (crops that the teacher saw too), leave train.crop_px "
-                "out, or set both to 0 (intra and dense follow a crop)"
-            )
+        self._check_geometry()
         for row, overrides in self.compare.items():
             allowed = ("student.", "train.", "seed=", "preset=")
             touched = [o for o in overrides if not o.startswith(allowed)]
@@ -144,6 +138,21 @@ class Config(Frozen):
                     "or preset"
                 )
         return self
+
+    def _check_geometry(self) -> None:
+        scales = self.train.scale != (1.0, 1.0)
+        if scales and self.teacher.views:
+            raise ValueError(
+                "train.scale: with teacher.views a view is the only geometry; leave it out"
+            )
+        moved = "train.crop_px" if self.train.crop_px else "train.scale" if scales else ""
+        compares_pictures = self.student.lscd.inter or self.student.lscd.language
+        if moved and compares_pictures and not self.teacher.views:
+            raise ValueError(
+                f"{moved}: student.lscd.inter and .language compare whole pictures with the "
+                "teacher's; set teacher.views (crops that the teacher saw too), leave it "
+                "out, or set both to 0 (intra and dense follow a crop)"
+            )
 
     def specs(self) -> dict[str, ModalitySpec]:
         """Resolved registry row of each modality, in the config's order."""

@@ -142,6 +142,13 @@ class TrainConfig(Frozen):
     flip: float = Field(default=0.5, ge=0.0, le=1.0)
     """Probability of a horizontal flip of all modalities and the label; with `teacher.views` the
     views have theirs."""
+    scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    """Smallest and largest factor that all modalities and the label are resized by before the crop;
+    depth keeps its metres. Not with `teacher.views`."""
+    jitter: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Colour pictures get brightness, contrast and saturation times a factor in 1 -+ this."""
+    blur: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Probability that colour pictures are blurred (standard deviation 0.1 to 1.5 px)."""
     missing_targets: Literal["error", "skip", "mask"] = "error"
     """A sample that lacks teacher outputs: stop and name it, leave it out of training, or train its
     segmentation alone."""
@@ -179,6 +186,12 @@ class TrainConfig(Frozen):
     threads: NonNegativeInt = 0
     """Threads of one training process; 0: PyTorch's default."""
     device: Device = "auto"
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> TrainConfig:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: expected [smallest, largest], found {list(self.scale)}")
+        return self
 
 
 class EvaluateConfig(Frozen):

@@ -71,7 +71,7 @@ class World:
         """Replace tensors by their means over the processes, in one exchange."""
         if self.size > 1:
             flat = self.mean(torch.cat([tensor.flatten() for tensor in tensors]))
-            parts = flat.split([tensor.numel() for tensor in tensors])
+            parts = torch.split(flat, [tensor.numel() for tensor in tensors])
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.copy_(part.view_as(tensor))
 

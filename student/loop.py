@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,6 +27,7 @@ from pipeline.prompts_store import resolve_prompts
 from pipeline.teacher_source import TeacherSource
 from pipeline.views import ViewSettings
 from pipeline.workspace import Workspace
+from student.augment import Augment
 from student.centre import mean_embeddings
 from student.checkpoint import (
     EMA,
@@ -48,7 +49,7 @@ from student.normalise import input_specs
 from student.objective import Objective, Reference
 from student.run import BEST, LAST, Run, reads_prompts, record_missing, steps_done
 from student.samples import list_samples
-from student.stream import Augment, Batch, TrainStream, loader
+from student.stream import Batch, TrainStream, loader
 from student.tracking import open_tracker
 from student.updates import Updates
 from student.validation import Validation
@@ -127,7 +128,7 @@ class Trainer:
         self.model = Student(student, input_specs(config, manifest), len(manifest.classes))
         if world.size > 1 and self.device.type == "cuda":
             # Statistics of the whole batch; on a CPU there is none such, each part has its own.
-            self.model = convert_sync_batchnorm(self.model)
+            self.model = convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
         self.lscd = _lscd(config, workspace, self.model, self.join)
         if self.lscd.centre_MD is not None and self.join and not run.checkpoint.exists():
             shards = manifest.shards(TRAIN_SPLIT)
@@ -181,7 +182,7 @@ class Trainer:
             seed=self.config.seed,
             start=first,
             stop=train.steps,
-            augment=Augment(train.crop_px, train.flip),
+            augment=Augment.of(train),
             join=self.join,
             views=ViewSettings.of(self.config),
             parts=world.size * train.accumulate,

@@ -29,6 +29,7 @@ from pipeline.files import AnyPath, sha256_file, write_bytes
 from pipeline.manifest import Manifest
 from pipeline.modalities import ModalitySpec
 from pipeline.progress import progress_bar
+from student.augment import Placement
 from student.checkpoint import EMA, load_checkpoint, load_module
 from student.device import pick_device, threads
 from student.metrics import class_iou, confusion, majority_miou, miou, miou_absent_zero
@@ -36,7 +37,7 @@ from student.model import Student
 from student.normalise import input_specs
 from student.run import BEST, LAST, Run
 from student.samples import SampleReader, SampleRef, list_samples, start_method
-from student.stream import Batch, Placement, assemble, common_size
+from student.stream import Batch, assemble, common_size
 
 PROTOCOL = "absent modalities are skipped"
 

@@ -7,9 +7,9 @@ times the batch of a step on, cut into `parts` equal batches; a training process
 them, and a loader process makes every W-th of those, whole. So the sequence of samples is the same
 for any number of processes, starting at step n costs nothing, and no process starves, however few
 shards there are. A process reads the targets of a window's shards once, and joins by key.
-Augmentation moves all modalities and the label alike, seeded per position: a square crop and a
-horizontal flip, or, where the teacher has stored views (`pipeline.views`), one of the sample's
-views, resized, with the teacher's outputs of that very view.
+Augmentation (`student.augment`) moves all modalities and the label alike, seeded per position: zoom,
+a square crop and a horizontal flip, or, where the teacher has stored views (`pipeline.views`), one of
+the sample's views, resized, with the teacher's outputs of that very view.
 
 Legend: B samples, M modalities, C channels, H W space, K views. Writes nothing;
 what can fail: `CorruptShard` (see `student.samples`), `MissingTarget` and what the teacher source
@@ -30,9 +30,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeline.datasets.base import IGNORE_ID
-from pipeline.datasets.resize import nearest, resize
 from pipeline.modalities import ModalitySpec, to_unit_range
 from pipeline.views import ViewSettings, cut, draw_boxes
+from student.augment import Augment, Placement, fit, recoloured, zoomed
 from student.join import WINDOW_SHARDS, TargetJoin, taught
 from student.samples import Decoded, SampleReader, SampleRef, start_method
 
@@ -76,23 +76,6 @@ class Batch:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Augment:
-    """Square crop and horizontal flip."""
-
-    crop_px: int | None = None
-    flip: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Which window of the source picture a sample shows: corner in pixels, and mirrored or not."""
-
-    top: int = 0
-    left: int = 0
-    mirrored: bool = False
-
-
 @dataclass(eq=False)
 class TrainStream(IterableDataset[Batch]):
     """The batches of steps `start` to `stop` - 1 of the endless shuffled sequence."""
@@ -106,7 +89,7 @@ class TrainStream(IterableDataset[Batch]):
     augment: Augment = Augment()
     join: TargetJoin | None = None
     views: ViewSettings | None = None
-    """Set: samples show one of their stored views; `augment.flip` is not used."""
+    """Set: samples show one of their stored views; of `augment`, only crop and colours are used."""
     parts: int = 1
     """Batches that all processes together make of a step."""
     mine: Sequence[int] = (0,)
@@ -129,16 +112,23 @@ class TrainStream(IterableDataset[Batch]):
         """Batch `index` of the sequence, whoever asks and whatever came before."""
         positions = range(index * self.batch_size, (index + 1) * self.batch_size)
         refs = [self._ref(position) for position in positions]
-        decoded = [self._reader.read(ref) for ref in refs]
+        decoded = [
+            recoloured(self._reader.read(ref), self.augment, self.specs, self.seed, position)
+            for position, ref in zip(positions, refs, strict=True)
+        ]
         if self.views is not None:
             return self._view_batch(index, refs, decoded, self.views)
         size = common_size(decoded, self.augment.crop_px)
-        places = [
-            self._place(position, sample, size)
+        shown = [
+            zoomed(sample, self.augment, self.specs, self.seed, position)
             for position, sample in zip(positions, decoded, strict=True)
         ]
+        places = [
+            self._place(position, ref, sample, size)
+            for position, ref, sample in zip(positions, refs, shown, strict=True)
+        ]
         targets = self.join.rows(refs) if self.join else {}
-        return assemble(index, refs, decoded, places, size, self.specs, targets)
+        return assemble(index, refs, shown, places, size, self.specs, targets)
 
     def _view_batch(
         self, index: int, refs: list[SampleRef], decoded: list[Decoded], views: ViewSettings
@@ -168,13 +158,17 @@ class TrainStream(IterableDataset[Batch]):
             self._epoch = epoch
         return self.refs[int(self._order[place])]
 
-    def _place(self, position: int, sample: Decoded, size: tuple[int, int]) -> Placement:
+    def _place(
+        self, position: int, ref: SampleRef, sample: Decoded, size: tuple[int, int]
+    ) -> Placement:
         rng = np.random.default_rng([self.seed, _AUGMENT, position])
         mirrored = bool(rng.random() < self.augment.flip)
         spare_y, spare_x = (
             max(0, have - want) for have, want in zip(sample.label.shape, size, strict=True)
         )
-        return Placement(int(rng.integers(spare_y + 1)), int(rng.integers(spare_x + 1)), mirrored)
+        zoom = sample.label.shape[0] / ref.height, sample.label.shape[1] / ref.width
+        top, left = int(rng.integers(spare_y + 1)), int(rng.integers(spare_x + 1))
+        return Placement(top, left, mirrored, zoom)
 
 
 def epoch_order(shard_of_N: Sequence[int], seed: int, epoch: int) -> NDArray[np.int64]:
@@ -198,18 +192,6 @@ def cut_sample(sample: Decoded, box: NDArray[np.float32]) -> Decoded:
     """The sample's stored pixels within a view: what its teacher was shown."""
     arrays = {name: cut(array, box) for name, array in sample.arrays.items()}
     return Decoded(arrays, cut(sample.label, box))
-
-
-def fit(sample: Decoded, size: tuple[int, int], specs: Mapping[str, ModalitySpec]) -> Decoded:
-    """The sample resized: pictures bilinearly; labels, metric depth and sparse pictures to the
-    nearest pixel, so that no class, hole or distance is made up."""
-    if sample.label.shape == size:
-        return sample
-    arrays = {
-        name: nearest(array, size) if specs[name].unit == "mm" else resize(array, size, specs[name])
-        for name, array in sample.arrays.items()
-    }
-    return Decoded(arrays, nearest(sample.label, size))
 
 
 def common_size(decoded: Sequence[Decoded], crop_px: int | None = None) -> tuple[int, int]:
@@ -268,9 +250,11 @@ def _view(ref: SampleRef, place: Placement, size: tuple[int, int]) -> tuple[floa
     """The placed window in shares of the side of the picture's centred square, which the teacher
     saw."""
     side = min(ref.height, ref.width)
-    top = (place.top - (ref.height - side) / 2) / side
-    left = (place.left - (ref.width - side) / 2) / side
-    return top, left, size[0] / side, size[1] / side, float(place.mirrored)
+    down, across = place.zoom
+    top = (place.top / down - (ref.height - side) / 2) / side
+    left = (place.left / across - (ref.width - side) / 2) / side
+    height, width = size[0] / down / side, size[1] / across / side
+    return top, left, height, width, float(place.mirrored)
 
 
 def loader(stream: TrainStream, workers: int) -> DataLoader[Batch]:

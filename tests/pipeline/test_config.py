@@ -132,7 +132,7 @@ def test_dotted_paths_are_relative_to_the_file_or_the_current_folder(
         ("traim.steps=3", ["traim: no such field; did you mean train?"]),
         (
             "train.xyzzy=3",
-            ["train.xyzzy: no such field; expected one of", "batch_size, checkpoint"],
+            ["train.xyzzy: no such field; expected one of", "batch_size, blur, checkpoint"],
         ),
         ("train.steps=0", ["train.steps", "greater than 0", "found 0"]),
         ("train.steps=many", ["train.steps", "valid integer", "found 'many'"]),
@@ -205,3 +205,9 @@ def test_pooled_distillation_of_crops_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"train\.crop_px.*lscd\.inter"):
         load(tmp_path, "train.crop_px=64", "student.lscd.inter=0.05")
     assert load(tmp_path, "train.crop_px=64", "student.lscd.inter=0").train.crop_px == 64
+    with pytest.raises(ConfigError, match=r"train\.scale.*lscd\.inter"):
+        load(tmp_path, "train.scale=[0.5, 2.0]", "student.lscd.inter=0.05")
+    with pytest.raises(ConfigError, match=r"train\.scale.*teacher\.views"):
+        load(tmp_path, "train.scale=[0.5, 2.0]", "teacher.views=2", "train.crop_px=64")
+    with pytest.raises(ConfigError, match=r"smallest, largest.*2\.0, 0\.5"):
+        load(tmp_path, "train.scale=[2.0, 0.5]", "student.lscd.inter=0")

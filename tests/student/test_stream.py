@@ -19,19 +19,10 @@ from pipeline.modalities import KINDS, to_unit_range
 from pipeline.teacher_source import CachedTeacher
 from pipeline.views import ViewSettings, cut, draw_boxes
 from pipeline.workspace import Workspace
+from student.augment import Augment, Placement, fit
 from student.join import WINDOW_SHARDS, TargetJoin
 from student.samples import Decoded, SampleReader, list_samples
-from student.stream import (
-    Augment,
-    Placement,
-    TrainStream,
-    assemble,
-    cut_sample,
-    drawn_view,
-    epoch_order,
-    fit,
-    loader,
-)
+from student.stream import TrainStream, assemble, cut_sample, drawn_view, epoch_order, loader
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +250,40 @@ def test_the_largest_view_sets_the_size_where_none_is_given(view_parts):
         sides.append(round(float(box[2]) * 64))
     assert batch.label.shape[1:] == (max(sides), max(sides))
     assert batch.label.ne(255).any()
+
+
+def test_parts_of_a_step_are_the_step_for_any_number_of_processes(parts):
+    whole = list(make_stream(parts, batch_size=4, start=2, stop=6))
+    for size in (1, 2, 4):
+        mine = 4 // size
+        own = make_stream(parts, batch_size=1, start=2, stop=6)
+        streams = [
+            replace(own, parts=4, mine=range(rank * mine, (rank + 1) * mine))
+            for rank in range(size)
+        ]
+        made = [list(stream) for stream in streams]
+        for n, batch in enumerate(whole):
+            pieces = [p for stream in made for p in stream[n * mine : (n + 1) * mine]]
+            assert [ref.key for p in pieces for ref in p.refs] == [r.key for r in batch.refs]
+            for name, value in batch.inputs.items():
+                assert torch.equal(torch.cat([p.inputs[name] for p in pieces]), value)
+
+
+def test_a_zoomed_batch_keeps_its_size_and_says_what_it_shows(parts):
+    refs, specs, _ = parts
+    stream = make_stream(parts, batch_size=4, augment=Augment(48, 0.5, scale=(0.5, 2.0)))
+    for batch in stream:
+        assert batch.label.shape == (4, 48, 48)
+        for b, (top, left, height, width, mirrored) in enumerate(batch.view.tolist()):
+            # The window, in pixels of the source, holds what the label shows.
+            source = SampleReader(specs).read(batch.refs[b]).label
+            side = min(source.shape)
+            rows = (top + (np.arange(48) + 0.5) / 48 * height) * side
+            columns = (left + (np.arange(48) + 0.5) / 48 * width) * side
+            columns = columns[::-1] if mirrored else columns
+            there = [
+                where < have for where, have in zip((rows, columns), source.shape, strict=True)
+            ]
+            wanted = source[np.ix_(rows[there[0]].astype(int), columns[there[1]].astype(int))]
+            inside = np.ix_(*there)
+            assert (batch.label[b].numpy()[inside] == wanted).mean() > 0.93

@@ -91,7 +91,13 @@ def uninterrupted(scenes, make_config, tmp_path_factory):
 def long_config(make_config, folder, **fields):
     train = {
         "steps": 12,
-        "batch_size": 3,
+        "batch_size": 4,
+        "accumulate": 2,
+        "clip_norm": 1.0,
+        "ema": 0.9,
+        "subset_draw": "weak_first",
+        "consistency_weight": 0.5,
+        "jitter": 0.3,
         "warmup_steps": 2,
         "checkpoint_every": 2,
         "threads": 1,
