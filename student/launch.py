@@ -11,6 +11,7 @@ fail: what `train` raises, and `Any2SegError` for a process that ended without a
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +28,10 @@ from pipeline.stage import StageReport
 from pipeline.workspace import Workspace
 
 LOOK_EVERY_S = 1.0
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+TORCHRUN = (
+    *(sys.executable, "-m", "torch.distributed.run"),
+    *("--standalone", "--local-addr", "127.0.0.1"),
+)
 
 
 def is_launched() -> bool:
@@ -43,7 +47,9 @@ def launch(config: Config, *, progress: bool) -> StageReport:
         arguments = [str(path), str(answer), str(os.getpid()), str(int(progress))]
         number = f"--nproc-per-node={config.train.processes}"
         done = subprocess.run(
-            [*TORCHRUN, number, "-m", "student.launch", *arguments], check=False
+            [*TORCHRUN, number, "-m", "student.launch", *arguments],
+            env={**_loopback(), **os.environ},
+            check=False,
         ).returncode
         told = read_json(answer) if answer.exists() else {}
     if "error" in told:
@@ -55,6 +61,12 @@ def launch(config: Config, *, progress: bool) -> StageReport:
             "again: it goes on from the last checkpoint."
         )
     return StageReport("train", **told)
+
+
+def _loopback() -> dict[str, str]:
+    """Keep what the processes of one machine tell each other on its loopback interface."""
+    names = [name for _, name in socket.if_nameindex() if name in ("lo", "lo0")]
+    return {"GLOO_SOCKET_IFNAME": names[0]} if names else {}
 
 
 def main(path: str, answer: str, launcher: str, progress: str) -> int:
