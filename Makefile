@@ -17,7 +17,7 @@ server: $(DEMO_STAMP)  ## Run a Prefect server on 127.0.0.1, for `any2seg serve`
 	$(BIN)/any2seg server $(SERVER_ARGS)
 
 test: $(STAMP)  ## Run all tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 lint: $(STAMP)  ## Check style.
 	$(BIN)/ruff format --check .

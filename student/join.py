@@ -117,6 +117,10 @@ class TargetJoin:
         self.outputs = tuple(outputs)
         self._shards: dict[str, KeyedTargets] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What crosses to a loader process: open files stay here, it opens its own."""
+        return {**self.__dict__, "_shards": {}}
+
     def rows(
         self, refs: Sequence[SampleRef], views: Sequence[int] | None = None
     ) -> dict[str, Tensor]:

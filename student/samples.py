@@ -26,7 +26,6 @@ from pipeline.errors import CorruptShard, DatasetError
 from pipeline.files import AnyPath
 from pipeline.manifest import Manifest, ShardInfo, holds, strings
 from pipeline.modalities import ModalitySpec
-from pipeline.remote import RemotePath
 from pipeline.shards import LABEL, local_shard, stored_member
 
 TAR_BLOCK_BYTES = 512
@@ -109,11 +108,13 @@ def list_samples(manifest: Manifest, split: str, modalities: Sequence[str]) -> l
     return usable
 
 
-def start_method(refs: Sequence[SampleRef], workers: int) -> str | None:
-    """How loader processes start; None: as usual. Connections to an object store do not survive a
-    fork."""
-    remote = any(isinstance(ref.shard.path, RemotePath) for ref in refs[:1])
-    return "spawn" if workers and remote else None
+def start_method(workers: int) -> str | None:
+    """How loader processes start; None: there are none.
+
+    Not by a fork: neither connections to an object store nor the threads of a flow or a progress bar
+    survive one (a forked child of a process that ran a flow dies in the exit hooks that it inherits).
+    """
+    return "spawn" if workers else None
 
 
 def _spans(members: pa.ChunkedArray) -> Iterator[Spans]:

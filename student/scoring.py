@@ -189,7 +189,7 @@ def count_subsets(
         batches,
         batch_size=None,
         num_workers=workers,
-        multiprocessing_context=start_method(refs, workers),
+        multiprocessing_context=start_method(workers),
     )
     with progress_bar(f"evaluate {run.id}", len(refs), "sample", progress) as advance:
         for host_batch in loader:

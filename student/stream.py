@@ -266,5 +266,5 @@ def loader(stream: TrainStream, workers: int) -> DataLoader[Batch]:
         batch_size=None,
         num_workers=workers,
         generator=own,
-        multiprocessing_context=start_method(stream.refs, workers),
+        multiprocessing_context=start_method(workers),
     )
