@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import stages
+from flows.commands.arguments import ConfigPath, Overrides, out
 from flows.commands.export import export
 from flows.commands.integrity import audit, gc, repair, verify
 from flows.commands.plan import plan
@@ -43,11 +43,6 @@ app = typer.Typer(
 
     Start with `any2seg demo`; then copy a file from `configs/` and `any2seg run MY.toml`.""",
 )
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override, e.g. `--set train.steps=100`."),
-]
 Row = Annotated[
     str, typer.Option(help="Which row: `main`, or the name of one in the config's `[compare]`.")
 ]
@@ -58,8 +53,6 @@ Dataset = Annotated[
         help="`deliver`, `mcubes`, `muses` or `folder`; default: by the names of folders."
     ),
 ]
-# Of several training processes, the first one speaks.
-out = Console(quiet=os.environ.get("RANK", "0") != "0")
 
 
 def _load(path: Path, overrides: list[str] | None, row: str = stages.MAIN_ROW) -> Config:

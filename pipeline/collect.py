@@ -29,7 +29,7 @@ from pipeline.fingerprint import SHORT
 from pipeline.repair import lock_of
 from pipeline.store_index import INDEX, look_up
 from pipeline.targets import LOCK, target_request
-from pipeline.verify_runs import CONFIG, RUN, STATE
+from pipeline.verify_runs import CONFIG, LAST, RUN, STATE
 from pipeline.verify_stores import below, examine_partials, folders, own_prompts
 from pipeline.workspace import Workspace, dataset_slug
 
@@ -132,7 +132,7 @@ def unfinished_runs(workspace: Workspace) -> Iterator[Unfinished]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         try:
-            done = int(read_json(run / "checkpoints" / STATE)["step"])
+            done = int(read_json(run / "checkpoints" / f"{LAST}{STATE}")["step"])
         except (OSError, ValueError, KeyError, TypeError):
             done = 0
         if done < steps:

@@ -16,7 +16,9 @@ from pipeline.fingerprint import SHORT, fingerprint
 from pipeline.verify_finding import Finding, Kind
 
 RUN, CONFIG = "run.json", "config.toml"
-TENSORS, STATE = "last.safetensors", "last.json"
+LAST = "last"
+TENSORS, STATE = ".safetensors", ".json"
+"""Endings of a checkpoint's two files; its name is `last`, `best` or `step-N`."""
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100 << 20
 METADATA_KEY = "any2seg"
@@ -28,10 +30,13 @@ def examine_run(folder: AnyPath, *, deep: bool) -> Iterator[Finding]:
         if problem:
             yield _finding(Kind.RUN, folder / name, problem)
     checkpoints = folder / "checkpoints"
-    if (checkpoints / TENSORS).exists():
-        yield from _checkpoint(checkpoints, deep)
-    elif (checkpoints / STATE).exists():
-        yield _finding(Kind.CHECKPOINT, checkpoints / TENSORS, "expected a file, found none")
+    stems = {path.stem for end in (TENSORS, STATE) for path in checkpoints.glob(f"*{end}")}
+    for stem in sorted(stems):
+        if (checkpoints / f"{stem}{TENSORS}").exists():
+            yield from _checkpoint(checkpoints, stem, deep)
+        else:
+            missing = checkpoints / f"{stem}{TENSORS}"
+            yield _finding(Kind.CHECKPOINT, missing, "expected a file, found none")
 
 
 def _run_problem(folder: AnyPath) -> str:
@@ -53,31 +58,31 @@ def _config_problem(folder: AnyPath) -> str:
     return ""
 
 
-def _checkpoint(folder: AnyPath, deep: bool) -> Iterator[Finding]:
-    path = folder / TENSORS
+def _checkpoint(folder: AnyPath, stem: str, deep: bool) -> Iterator[Finding]:
+    path, state = folder / f"{stem}{TENSORS}", f"{stem}{STATE}"
     try:
         inside = read_state(path)
-        outside = read_json(folder / STATE)
+        outside = read_json(folder / state)
         steps = int(inside["step"]), int(outside["step"])
         same = outside["identity"] == inside["identity"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield _finding(Kind.CHECKPOINT, path, f"cannot be read: {error}")
         return
     if not same:
-        problem = f"expected the identity that {STATE} names, found another"
+        problem = f"expected the identity that {state} names, found another"
         yield _finding(Kind.CHECKPOINT, path, problem)
-    elif steps[0] > steps[1]:
+    elif steps[0] > steps[1] and stem == LAST:
         problem = (
-            f"step {steps[0]} against {steps[1]} in {STATE}: killed between the two; its digest cannot "
+            f"step {steps[0]} against {steps[1]} in {state}: killed between the two; its digest cannot "
             "be compared until the run goes on"
         )
         yield Finding(Kind.CHECKPOINT_NEWER, str(path), problem, "any2seg train CONFIG")
-    elif steps[0] < steps[1]:
+    elif steps[0] != steps[1]:
         yield _finding(Kind.CHECKPOINT, path, f"expected step {steps[1]}, found step {steps[0]}")
     elif deep and sha256_file(path) != outside.get("sha256"):
         found = sha256_file(path)[:SHORT]
         problem = (
-            f"expected sha256 {str(outside.get('sha256'))[:SHORT]} as in {STATE}, found {found}"
+            f"expected sha256 {str(outside.get('sha256'))[:SHORT]} as in {state}, found {found}"
         )
         yield _finding(Kind.CHECKPOINT, path, problem)
 
@@ -99,4 +104,9 @@ def read_state(path: AnyPath) -> dict[str, Any]:
 
 
 def _finding(kind: Kind, path: AnyPath, problem: str) -> Finding:
-    return Finding(kind, str(path), problem, f"delete {path.parent}, then any2seg train CONFIG")
+    # A copy beside the last checkpoint is not made again: without it the run is as good.
+    copied = kind == Kind.CHECKPOINT and path.stem != LAST
+    remedy = f"delete {path.parent}, then any2seg train CONFIG"
+    if copied:
+        remedy = f"delete {path.with_suffix(TENSORS)} and {path.with_suffix(STATE)}"
+    return Finding(kind, str(path), problem, remedy)

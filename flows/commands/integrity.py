@@ -12,25 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from flows.commands.arguments import ConfigPath, Overrides, out
 from flows.stages import rows
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError
 from pipeline.verify_finding import Finding
 from pipeline.workspace import Workspace
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override, e.g. `--set train.steps=100`."),
-]
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON, too.")
 ]
 BYTES_A_MB = 1e6
-out = Console()
 
 
 def verify(

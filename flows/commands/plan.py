@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from flows.commands.arguments import ConfigPath, Overrides, out
 from pipeline.config import load_config
 from pipeline.space import as_bytes, required_bytes
 from pipeline.workspace import Workspace
@@ -19,17 +18,10 @@ if TYPE_CHECKING:
     from flows.planning import RunPlan
     from teacher.estimate import Prediction, Probe
 
-out = Console()
-
 
 def plan(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Override, e.g. `--set teacher.views=4`."
-        ),
-    ] = None,
+    config: ConfigPath,
+    overrides: Overrides = None,
     probe: Annotated[
         bool,
         typer.Option(help="Measure: load the towers, encode two batches, write for a second."),

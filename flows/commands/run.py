@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-
+from flows.commands.arguments import ConfigPath, Overrides, out
 from flows.parameters import checked
 from pipeline.config import load_config
 from pipeline.errors import WorkspaceBusy
@@ -18,12 +16,6 @@ if TYPE_CHECKING:
     from prefect import Flow
 
 DEMO_CONFIG = Path(__file__).parents[1] / "demo.toml"
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override, e.g. `--set train.steps=100`."),
-]
-out = Console()
 
 
 def demo(overrides: Overrides = None) -> None:

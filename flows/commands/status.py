@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.commands.arguments import ConfigPath, Overrides, out
 from pipeline.config import Config, load_config
 from pipeline.coverage import CoverageMap, CoverageRow
 from pipeline.workspace import Workspace
 
 STATES = ("there", "missing", "stale", "damaged")
-out = Console()
 
 
 def status(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Override, e.g. `--set train.steps=100`."
-        ),
-    ] = None,
+    config: ConfigPath,
+    overrides: Overrides = None,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="Also count by split, modality and output.")
     ] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -56,6 +57,13 @@ def holder(path: AnyPath, ttl_s: float = TTL_S) -> Iterator[subprocess.Popen[str
             process.kill()
 
 
+def holder_pid(path: AnyPath) -> int | None:
+    """Who holds the lease, by what lies there."""
+    data = path.read_bytes()
+    pid: int | None = json.loads(data).get("pid") if data else None
+    return pid
+
+
 def test_a_living_holder_is_named(place: AnyPath) -> None:
     with (
         holder(place, ttl_s=5) as process,
@@ -70,13 +78,14 @@ def test_a_killed_holder_on_this_machine_is_followed_at_once(place: AnyPath) -> 
         process.kill()
         process.wait()
         with lease(place, wait=False):
-            pass
+            assert holder_pid(place) == os.getpid() != process.pid
 
 
 def test_a_lease_can_be_taken_again_and_again(place: AnyPath) -> None:
     for _ in range(3):
         with lease(place, ttl_s=TTL_S, wait=False):
-            pass
+            assert holder_pid(place) == os.getpid()
+        assert holder_pid(place) is None
 
 
 def test_an_error_in_the_body_frees_the_lease(place: AnyPath) -> None:

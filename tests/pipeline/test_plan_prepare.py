@@ -129,8 +129,10 @@ def test_room_is_asked_for_new_samples_only(
     make_source(train=10, val=3)
     config = make_config()
     make(config)
+    before = tar_bytes(config)
     monkeypatch.setattr("pipeline.space.free_bytes", lambda path: 0)
     make(config)
+    assert tar_bytes(config) == before > 0
 
 
 def test_sizes_are_measured_of_shards_that_are_there(

@@ -18,16 +18,16 @@ from pipeline.verify_runs import examine_run, read_state
 IDENTITY = {"train": {"steps": 4}}
 
 
-def checkpoint(folder: Path, step: int, *, inside: int | None = None) -> Path:
+def checkpoint(folder: Path, step: int, *, inside: int | None = None, name: str = "last") -> Path:
     """A checkpoint as `student.checkpoint` writes it; `inside`: the step in its metadata."""
     state = {"schema": 1, "step": inside or step, "identity": IDENTITY}
     tensors = {"model.weight": np.arange(600, dtype=np.float32)}
     data = save(tensors, metadata={"any2seg": json.dumps(state)})
-    path = folder / "checkpoints" / "last.safetensors"
+    path = folder / "checkpoints" / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
-    write_json(path.with_name("last.json"), {**state, "step": step, "sha256": digest})
+    write_json(path.with_name(f"{name}.json"), {**state, "step": step, "sha256": digest})
     return path
 
 
@@ -84,3 +84,14 @@ def test_a_kill_between_checkpoint_and_state_is_told_apart(run: Path) -> None:
     assert kinds(run) == [Kind.CHECKPOINT_NEWER]
     checkpoint(run, 4, inside=2)
     assert kinds(run) == [Kind.CHECKPOINT]
+
+
+def test_copies_beside_the_last_checkpoint_are_looked_at_too(run: Path) -> None:
+    path = checkpoint(run, 2, name="best")
+    checkpoint(run, 3, name="step-000003")
+    assert kinds(run) == []
+    path.write_bytes(path.read_bytes()[:-1])
+    (run / "checkpoints" / "step-000003.safetensors").unlink()
+    cut, gone = examine_run(run, deep=False)
+    assert (cut.place, gone.problem) == (str(path), "expected a file, found none")
+    assert cut.remedy == f"delete {path} and {path.with_suffix('.json')}"
