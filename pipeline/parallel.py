@@ -91,7 +91,9 @@ def _hand_out(handed: SimpleQueue[Any], work: Callable[[Any], Any], num_workers:
     ForkingPickler.dumps(work)  # what cannot cross must fail here and not in the thread
 
     def put() -> None:
-        with suppress(OSError):  # the queue was closed: fewer processes were started
+        # The queue was closed, because fewer processes were started; in the middle of a large piece
+        # that is a TypeError (its handle is None then).
+        with suppress(OSError, TypeError):
             for _ in range(num_workers):
                 handed.put(work)
 

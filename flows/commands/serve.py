@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.commands.arguments import ConfigPath, Overrides
 from flows.deploy_server import PORT, api_url, run_server
 
 
@@ -23,7 +23,7 @@ def server(
 
 
 def serve(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")],
+    config: ConfigPath,
     cron: Annotated[str, typer.Option(help='Five fields, e.g. `--cron "0 2 * * *"`.')] = "",
     interval: Annotated[int, typer.Option(min=0, help="Seconds between runs.")] = 0,
     timezone: Annotated[str, typer.Option(help="IANA time zone of `--cron`.")] = "UTC",
@@ -31,10 +31,7 @@ def serve(
         str, typer.Option(help="`any2seg`, `refresh-teacher`, `retrain`, `evaluate` or `audit`.")
     ] = "any2seg",
     name: Annotated[str, typer.Option(help="Name of the deployment; default: the config's.")] = "",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Override of the config."),
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Run a flow on a schedule from this machine, until stopped. Needs a server (`any2seg server`).
 

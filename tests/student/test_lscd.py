@@ -73,74 +73,90 @@ def run(lscd: Lscd, batch: TeacherBatch, weights=None) -> dict[str, torch.Tensor
 def expected(lscd: Lscd, term: str, batch: TeacherBatch, weights=None) -> float:
     """The term from its definition: features, projections, rows, distances."""
     form = lscd.forms[term]
-    fused = form.level == "fused"
-    embedding, patch = batch.embedding, batch.patch
-    if lscd.centre_MD is not None:
-        rows = [
-            [naive.normed(row - c) for row, c in zip(rows, lscd.centre_MD, strict=True)]
-            for rows in embedding
-        ]
-        embedding = torch.stack([torch.stack(row) for row in rows])
-    present = presence()
-    if fused:
-        there = [present[b].nonzero().flatten() for b in range(B)]
-        zero = torch.zeros(D, dtype=torch.float64)
-        embedding = torch.stack(
-            [naive.normed(embedding[b, t].mean(0)) if len(t) else zero for b, t in enumerate(there)]
-        )[:, None]
-        patch = torch.stack(
-            [patch[b, t].mean(0) if len(t) else patch[b, 0] for b, t in enumerate(there)]
-        )[:, None]
+    embedding = batch.embedding if lscd.centre_MD is None else centred(lscd, batch.embedding)
+    present, patch = presence(), batch.patch
+    if form.level == "fused":
+        embedding, patch = fused_rows(embedding, patch)
         present, weights = present.any(1, keepdim=True), None
+    value_of = {"inter": inter, "language": language, "intra": intra, "dense": dense}[term]
     values = []
     for stage in form.stages:
+        fused = form.level == "fused"
         maps = (fused_stages()[stage - 1][None] if fused else stages()[stage - 1]).double()
-        tau = form.tau or lscd.config.tau
-        arguments = (present, tau, form.distance, weights)
-        pooled = torch.stack(
-            [torch.stack([m.mean((1, 2)) for m in sample]) for sample in maps.transpose(0, 1)]
-        )
+        arguments = (present, form.tau or lscd.config.tau, form.distance, weights)
         place = f"{form.level}_{stage}"
-        if term == "inter":
-            student = functional.normalize(pooled, dim=-1)
-            if lscd.config.cross_scene:
-                values.append(naive.cross_scene(student, embedding, *arguments))
-                continue
-            scene = None
-            if lscd.config.scene_column:
-                projected = functional.normalize(lscd.project_picture[place](pooled), dim=-1)
-                scene = [
-                    torch.tensor(
-                        [
-                            [naive.dot(rows[b, m], batch.scene[b]) for m in range(M)]
-                            for b in range(B)
-                        ]
-                    )
-                    for rows in (projected, embedding)
-                ]
-            values.append(naive.inter(student, embedding, *arguments, scene))
-        elif term == "language":
-            student = functional.normalize(lscd.project_picture[place](pooled), dim=-1)
-            values.append(naive.language(student, embedding, lscd.prompts_KD, *arguments))
-        elif term == "intra":
-            size = maps.shape[-1]
-            areas = class_areas(labels(), K, size, size).double()
-            counts = (areas.sum(-1) > 0) & present.T[:, :, None]
-            shares = areas / areas.sum(-1, keepdim=True).clamp_min(1)
-            means = torch.einsum("bkl,mbcl->mbkc", shares, maps.flatten(3))
-            projected = functional.normalize(lscd.project_class[place](means), dim=-1)
-            values.append(
-                naive.intra(projected, counts, lscd.prompts_KD, tau, form.distance, weights)
-            )
-        else:
-            projected = lscd.project_picture[place](maps.permute(0, 1, 3, 4, 2))
-            size = maps.shape[-1]
-            wanted, inside = resampled_patches(patch, batch.view.double(), size, size)
-            counts = inside & present.T[:, :, None, None]
-            values.append(
-                naive.dense(projected, wanted, counts, form.distance, lscd.prompts_KD, tau, weights)
-            )
+        values.append(value_of(lscd, maps, place, (embedding, patch, batch), arguments))
     return sum(values) / len(values)
+
+
+def centred(lscd: Lscd, embedding: torch.Tensor) -> torch.Tensor:
+    rows = [
+        [naive.normed(row - c) for row, c in zip(rows, lscd.centre_MD, strict=True)]
+        for rows in embedding
+    ]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def fused_rows(embedding: torch.Tensor, patch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The teacher's answers of the present modalities as one."""
+    there = [presence()[b].nonzero().flatten() for b in range(B)]
+    zero = torch.zeros(D, dtype=torch.float64)
+    embedding = torch.stack(
+        [naive.normed(embedding[b, t].mean(0)) if len(t) else zero for b, t in enumerate(there)]
+    )[:, None]
+    patch = torch.stack(
+        [patch[b, t].mean(0) if len(t) else patch[b, 0] for b, t in enumerate(there)]
+    )[:, None]
+    return embedding, patch
+
+
+def pooled(maps: torch.Tensor) -> torch.Tensor:
+    return torch.stack(
+        [torch.stack([m.mean((1, 2)) for m in sample]) for sample in maps.transpose(0, 1)]
+    )
+
+
+def inter(lscd, maps, place, teacher, arguments):
+    embedding, _, batch = teacher
+    student = functional.normalize(pooled(maps), dim=-1)
+    if lscd.config.cross_scene:
+        return naive.cross_scene(student, embedding, *arguments)
+    scene = None
+    if lscd.config.scene_column:
+        projected = functional.normalize(lscd.project_picture[place](pooled(maps)), dim=-1)
+        scene = [
+            torch.tensor(
+                [[naive.dot(rows[b, m], batch.scene[b]) for m in range(M)] for b in range(B)]
+            )
+            for rows in (projected, embedding)
+        ]
+    return naive.inter(student, embedding, *arguments, scene)
+
+
+def language(lscd, maps, place, teacher, arguments):
+    student = functional.normalize(lscd.project_picture[place](pooled(maps)), dim=-1)
+    return naive.language(student, teacher[0], lscd.prompts_KD, *arguments)
+
+
+def intra(lscd, maps, place, teacher, arguments):
+    present, tau, distance, weights = arguments
+    size = maps.shape[-1]
+    areas = class_areas(labels(), K, size, size).double()
+    counts = (areas.sum(-1) > 0) & present.T[:, :, None]
+    shares = areas / areas.sum(-1, keepdim=True).clamp_min(1)
+    means = torch.einsum("bkl,mbcl->mbkc", shares, maps.flatten(3))
+    projected = functional.normalize(lscd.project_class[place](means), dim=-1)
+    return naive.intra(projected, counts, lscd.prompts_KD, tau, distance, weights)
+
+
+def dense(lscd, maps, place, teacher, arguments):
+    present, tau, distance, weights = arguments
+    _, patch, batch = teacher
+    projected = lscd.project_picture[place](maps.permute(0, 1, 3, 4, 2))
+    size = maps.shape[-1]
+    wanted, inside = resampled_patches(patch, batch.view.double(), size, size)
+    counts = inside & present.T[:, :, None, None]
+    return naive.dense(projected, wanted, counts, distance, lscd.prompts_KD, tau, weights)
 
 
 COMBINATIONS = [
