@@ -97,7 +97,7 @@ def _hand_out(handed: SimpleQueue[Any], work: Callable[[Any], Any], num_workers:
             for _ in range(num_workers):
                 handed.put(work)
 
-    threading.Thread(target=put, daemon=True).start()
+    threading.Thread(target=put, name="hand-out", daemon=True).start()
 
 
 def _windowed(pool: ProcessPoolExecutor, items: Iterable[Any], window: int) -> Iterator[Any]:

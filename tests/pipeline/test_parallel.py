@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import Any2SegError
-from pipeline.parallel import count_workers, map_in_order
+from pipeline.parallel import _hand_out, count_workers, map_in_order
 
 
 def square(number: int) -> int:
@@ -63,7 +66,7 @@ def test_a_dying_worker_is_an_error_with_a_way_out() -> None:
 UNGUARDED = """
 import operator
 from functools import partial
-from pipeline.parallel import map_in_order
+from pipeline.parallel import _hand_out, map_in_order
 print(sum(map(len, map_in_order(partial(operator.mul, b"x" * SIZE), [1] * 40, 2))))
 """
 
@@ -81,6 +84,23 @@ def test_a_script_without_a_guard_is_told_and_ends(tmp_path: Path, size: int) ->
     assert "Put the call under that line, or set prepare.workers to 1" in done.stderr
     assert done.stderr.rstrip().splitlines()[-1].startswith("pipeline.errors.WorkerLost: a process")
     assert done.stdout == ""
+
+
+def test_work_that_nobody_fetches_is_dropped_without_a_word() -> None:
+    """A process that cannot start leaves the thread in the middle of a piece: its end is no error."""
+    ended: list[object] = []
+    before, threading.excepthook = threading.excepthook, ended.append
+    try:
+        for _ in range(20):
+            queue = multiprocessing.get_context("spawn").SimpleQueue()
+            _hand_out(queue, b"x" * 1_000_000, 2)
+            time.sleep(0.002)
+            queue.close()
+        while any(thread.name == "hand-out" for thread in threading.enumerate()):
+            time.sleep(0.01)
+    finally:
+        threading.excepthook = before
+    assert ended == []
 
 
 def test_much_work_crosses_once(capfd: pytest.CaptureFixture[str]) -> None:
