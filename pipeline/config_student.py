@@ -61,6 +61,9 @@ class LscdConfig(Frozen):
     """Cosine to the teacher's patch embeddings; needs `patch` in `teacher.outputs`."""
     tau: PositiveFloat = 0.1
     """Temperature of all correlation rows whose term has none of its own."""
+    prompts: Literal["text", "one_hot"] = "text"
+    """What `intra` compares classes with: the teacher's prompts, or, as a control that knows no language,
+    classes that are all equally unlike each other."""
     inter_form: TermForm = TermForm()
     language_form: TermForm = TermForm()
     intra_form: IntraForm = IntraForm()
@@ -85,6 +88,10 @@ class LscdConfig(Frozen):
             raise ValueError(
                 "inter_form.level = 'fused' leaves one row a sample, with nothing to correlate; "
                 "set cross_scene = true"
+            )
+        if self.prompts == "one_hot" and (self.language or self.dense):
+            raise ValueError(
+                "prompts = 'one_hot' are not in the teacher's space; set language and dense to 0"
             )
         if self.scene_column and self.cross_scene:
             raise ValueError(

@@ -297,6 +297,8 @@ def _lscd(config: Config, workspace: Workspace, model: Student, join: TargetJoin
     prompts = None
     if reads_prompts(config):
         prompts = torch.from_numpy(resolve_prompts(config, workspace).class_embedding())
+    elif config.student.lscd.intra:
+        prompts = torch.eye(model.head.classify.out_channels)
     width = join.source.dim if join else None
     channels = model.backbone.channels
     return Lscd(config.student.lscd, channels, prompts, width, len(model.modalities))

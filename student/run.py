@@ -174,8 +174,10 @@ def reads_targets(config: Config) -> tuple[str, ...]:
 
 
 def reads_prompts(config: Config) -> bool:
-    """Whether a loss with weight reads the class prompts."""
+    """Whether a loss with weight reads the teacher's class prompts."""
     lscd = config.student.lscd
+    if lscd.prompts == "one_hot":
+        return False
     dense_rows = lscd.dense and lscd.dense_form.distance == "kl"
     return bool(lscd.language or lscd.intra or dense_rows)
 

@@ -145,6 +145,7 @@ def test_dotted_paths_are_relative_to_the_file_or_the_current_folder(
         ("modalities.rgb.tower=sonar", ["modalities.rgb.tower", "'image'", "'thermal'"]),
         ("modalities.label.kind=rgb", ["modalities.label", "other than label"]),
         ("student.lscd.dense=1.0", ["student.lscd.dense", "teacher.outputs"]),
+        ("student.lscd={prompts='one_hot', language=1}", ["student.lscd", "language", "to 0"]),
         ("compare.x=['teacher.name=a']", ["compare.x", "student.*, train.*, seed or preset"]),
         ("name=a b", ["name", "pattern"]),
         ("train.steps", ["--set train.steps: expected FIELD=VALUE"]),

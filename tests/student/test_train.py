@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,8 +176,6 @@ def test_two_at_once_are_refused(make_config, fresh):
 
 
 def test_without_lscd_no_target_is_read(make_config, fresh):
-    import shutil
-
     workspace = Workspace.of(make_config(fresh))
     shutil.rmtree(workspace.root / "targets")
     shutil.rmtree(workspace.prompts)
@@ -198,3 +197,13 @@ def test_without_lscd_no_target_is_read(make_config, fresh):
         "intra",
         "dense",
     ]
+
+
+def test_classes_without_language_need_no_prompts(make_config, fresh):
+    workspace = Workspace.of(make_config(fresh))
+    shutil.rmtree(workspace.prompts)
+    lscd = {"inter": 0, "intra": 0.1, "prompts": "one_hot"}
+    student = {"backbone": "test_efficientnet", "weights": "none", "lscd": lscd}
+    config = make_config(fresh, student=student)
+    assert train(config, workspace, progress=False).done == 6
+    assert losses(identify(config, workspace))[-1]["intra"] > 0
