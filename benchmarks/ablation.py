@@ -1,0 +1,250 @@
+"""What each part of the method adds, on rendered scenes.
+
+    python benchmarks/ablation.py FOLDER [--seeds 0 1 2] [--split val] [--rows mean mff ...]
+
+Prepares scenes with four sensors in FOLDER, encodes them once with the packaged teacher and once with the
+same teacher whose weights are shuffled, trains a student for each row and seed (one thread each, `--jobs` at
+a time), scores all subsets of the modalities on `--split`, and prints for each row the mIoU of all modalities
+together, the mean of all subsets, the mean of the single modalities and the worst subset, in per cent: mean
+and standard deviation over the seeds, and the difference to the first row, paired by seed. Absent modalities
+are skipped. All figures, subset by subset, go to `FOLDER/ablation-<split>.json`.
+
+What was trained stays: called again, only what is missing is done, so rows and seeds can be added and
+another split be scored. Rows that are tuned belong on `val`; look at `test` once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Config
+from pipeline.files import write_json
+from pipeline.prepare import prepare
+from pipeline.progress import progress_bar
+from pipeline.workspace import Workspace
+
+Fields = dict[str, Any]
+"""Dotted settings and their values."""
+
+PLAIN: Fields = {
+    "student.lscd.inter": 0.0,
+    "student.lscd.intra": 0.0,
+    "train.subset_weight": 0.0,
+}
+PAPER: Fields = {"preset": "any2seg-paper"}
+TWO_PASSES: Fields = PLAIN | {"train.subset_weight": 1.0}
+ROBUST: Fields = {"preset": "robust"}
+SHUFFLED = "shuffled-teacher"
+DENSE: Fields = {"student.lscd.dense": 0.1}
+NO_LSCD: Fields = {"student.lscd.inter": 0.0, "student.lscd.intra": 0.0}
+LSCD: Fields = {"student.lscd.inter": 0.05, "student.lscd.intra": 0.1}
+
+ROWS: dict[str, Fields] = {
+    # Fusions, every sample with all its modalities.
+    "mean": PLAIN | {"student.fusion": "mean"},
+    "concat": PLAIN | {"student.fusion": "concat"},
+    "rgb-only": PLAIN | {"student.fusion": "rgb_only"},
+    "cmnext": PLAIN | {"student.fusion": "cmnext"},
+    "mff": PLAIN,
+    # LSCD, term by term; inter and intra together are the published method as we read it.
+    "mff+inter": PLAIN | {"student.lscd.inter": 0.05},
+    "mff+intra": PLAIN | {"student.lscd.intra": 0.1},
+    "mff+language": PLAIN | {"student.lscd.language": 0.05},
+    "mff+dense": PLAIN | DENSE,
+    "paper": PAPER,
+    "paper+dense": PAPER | DENSE,
+    # Does it matter what the teacher knows?
+    "paper, shuffled teacher": PAPER | {"teacher.name": SHUFFLED},
+    "paper, one-hot prompts": PAPER | {"student.lscd.prompts": "one_hot"},
+    # A second pass on a random subset, without and with LSCD in its forms.
+    "two passes": TWO_PASSES,
+    "two passes, mean": TWO_PASSES | {"student.fusion": "mean"},
+    "two passes+lscd": TWO_PASSES | LSCD,
+    "two passes+lscd, centred": TWO_PASSES | LSCD | {"student.lscd.centre": True},
+    "two passes+lscd, cross-scene": TWO_PASSES | LSCD | {"student.lscd.cross_scene": True},
+    "two passes+lscd, weak first": TWO_PASSES | LSCD | {"student.lscd.weak_power": 1.0},
+    "two passes+dense": TWO_PASSES | DENSE,
+    # What else the robust recipe has.
+    "two passes, weak first": TWO_PASSES | {"train.subset_draw": "weak_first"},
+    "two passes+consistency": TWO_PASSES | {"train.consistency_weight": 0.5},
+    "two passes+auxiliary": TWO_PASSES | {"train.auxiliary_weight": 0.5},
+    "robust": ROBUST,
+    "robust, no lscd": ROBUST | NO_LSCD,
+    "robust+dense": ROBUST | DENSE,
+    "robust, mean": ROBUST | {"student.fusion": "mean"},
+}
+FIGURES = ("all", "mean", "singles_mean", "worst")
+
+
+def main(options: argparse.Namespace) -> None:
+    """Prepare, encode, train and score what is missing; print the table."""
+    folder = Path(options.folder).resolve()
+    teacher = folder / SHUFFLED
+    if not teacher.exists():
+        shuffle_teacher(teacher)
+    base = base_config(folder, options)
+    encode(base, teacher)
+    rows = options.rows or list(ROWS)
+    wanted = [(row, seed) for seed in options.seeds for row in rows]
+    found: dict[str, dict[int, Any]] = {row: {} for row in rows}
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(options.jobs, context) as pool,
+        progress_bar("ablation", len(wanted), "run", True) as advance,
+    ):
+        jobs = {
+            pool.submit(train_and_score, config_of(base, row, seed, teacher)): (row, seed)
+            for row, seed in wanted
+        }
+        for job in as_completed(jobs):
+            row, seed = jobs[job]
+            found[row][seed] = job.result()
+            write_json(folder / f"ablation-{options.split}.json", found)
+            advance(1, row)
+    print(f"\n{options}\n")
+    print(*table(found, options.seeds), sep="\n")
+
+
+def base_config(folder: Path, options: argparse.Namespace) -> Fields:
+    """What all rows share."""
+    return {
+        "name": "ablation",
+        "workspace": str(folder / "workspace"),
+        "dataset.adapter": "synthetic",
+        "dataset.num_train": options.train,
+        "dataset.num_val": options.val,
+        "dataset.num_test": options.test,
+        "dataset.size_px": options.size,
+        **{f"modalities.{name}": {} for name in ("rgb", "depth", "event", "lidar")},
+        "teacher.outputs": ["embedding", "patch"],
+        "student.backbone": "tf_efficientnet_lite0",
+        "student.weights": "package",
+        "train.steps": options.steps,
+        "train.batch_size": options.batch,
+        "train.threads": 1,
+        "train.tracker": "none",
+        "train.device": options.device,
+        "teacher.device": options.device,
+        "evaluate.split": options.split,
+        "evaluate.num_pictures": 0,
+    }
+
+
+def config_of(base: Fields, row: str, seed: int, shuffled: Path) -> Config:
+    """The config of one run."""
+    fields = base | ROWS[row] | {"seed": seed}
+    if fields.get("teacher.name") == SHUFFLED:
+        fields["teacher.name"] = str(shuffled)
+    return Config.model_validate(nested(fields))
+
+
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted settings as tables."""
+    found: dict[str, Any] = {}
+    for dotted, value in fields.items():
+        *parents, last = dotted.split(".")
+        table = found
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[last] = value
+    return found
+
+
+def shuffle_teacher(folder: Path) -> None:
+    """The packaged teacher with the elements of each weight in random order: it knows nothing, and its
+    weights are as large as before."""
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(str(files("teacher") / "assets" / "languagebind-tiny"), folder)
+    for number, path in enumerate(sorted(folder.rglob("model.safetensors"))):
+        rng = np.random.default_rng([20, number])
+        tensors = {
+            name: rng.permutation(value.ravel()).reshape(value.shape)
+            if value.dtype.kind == "f"
+            else value
+            for name, value in sorted(load_file(path).items())
+        }
+        save_file(tensors, path)
+
+
+def encode(base: Fields, shuffled: Path) -> None:
+    """Shards, and the answers of both teachers."""
+    from teacher.encode import precompute
+
+    for row in ("paper", "paper, shuffled teacher"):
+        config = config_of(base, row, 0, shuffled)
+        workspace = Workspace.of(config)
+        prepare(config, workspace, progress=True)
+        precompute(config, workspace, progress=True)
+
+
+def train_and_score(config: Config) -> dict[str, Any]:
+    """The scores of one student."""
+    from student.evaluate import current_scores, evaluate
+    from student.run import identify
+    from student.train import train
+
+    workspace = Workspace.of(config)
+    train(config, workspace, progress=False)
+    evaluate(config, workspace, progress=False)
+    scores = current_scores(identify(config, workspace), config)
+    assert scores is not None
+    subsets = {"+".join(row["modalities"]): row["miou"] for row in scores["subsets"]}
+    figures = {name: scores[name] for name in FIGURES[:3]} | {"worst": scores["worst"]["miou"]}
+    return figures | {"run": scores["run_id"], "subsets": subsets}
+
+
+def table(found: Mapping[str, Mapping[int, Any]], seeds: Sequence[int]) -> Iterable[str]:
+    """Lines of Markdown."""
+    first = next(iter(found))
+    titles = ("all four", "mean of 15", "mean of singles", "worst")
+    head = ["row", *titles, *(f"{title} - {first}" for title in titles)]
+    yield "| " + " | ".join(head) + " |"
+    yield "|---" * len(head) + "|"
+    for row, by_seed in found.items():
+        runs = [by_seed[seed] for seed in seeds]
+        others = [found[first][seed] for seed in seeds]
+        cells = [spread([run[name] for run in runs], "") for name in FIGURES]
+        pairs = list(zip(runs, others, strict=True))
+        cells += [spread([run[name] - other[name] for run, other in pairs]) for name in FIGURES]
+        yield "| " + " | ".join([row, *cells]) + " |"
+
+
+def spread(values: Sequence[float], sign: str = "+") -> str:
+    """Mean and standard deviation in per cent."""
+    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{100 * statistics.mean(values):{sign}.1f} ± {100 * deviation:.1f}"
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("folder")
+    parser.add_argument("--rows", nargs="*", choices=ROWS, help="default: all")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=6)
+    parser.add_argument("--size", type=int, default=64, help="side of the scenes, pixels")
+    parser.add_argument("--train", type=int, default=1000, help="number of training scenes")
+    parser.add_argument("--val", type=int, default=150)
+    parser.add_argument("--test", type=int, default=300)
+    parser.add_argument("--jobs", type=int, default=2, help="students trained at a time")
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main(parse())
