@@ -75,6 +75,7 @@ ROWS: dict[str, Fields] = {
     "two passes+lscd, cross-scene": TWO_PASSES | LSCD | {"student.lscd.cross_scene": True},
     "two passes+lscd, weak first": TWO_PASSES | LSCD | {"student.lscd.weak_power": 1.0},
     "two passes+dense": TWO_PASSES | DENSE,
+    "two passes+lscd+dense": TWO_PASSES | LSCD | DENSE,
     # What else the robust recipe has.
     "two passes, weak first": TWO_PASSES | {"train.subset_draw": "weak_first"},
     "two passes+consistency": TWO_PASSES | {"train.consistency_weight": 0.5},
@@ -82,6 +83,7 @@ ROWS: dict[str, Fields] = {
     "robust": ROBUST,
     "robust, no lscd": ROBUST | NO_LSCD,
     "robust+dense": ROBUST | DENSE,
+    "robust, averaged": ROBUST | {"train.ema": 0.99},
     "robust, mean": ROBUST | {"student.fusion": "mean"},
 }
 FIGURES = ("all", "mean", "singles_mean", "worst")
@@ -227,7 +229,7 @@ def spread(values: Sequence[float], sign: str = "+") -> str:
     return f"{100 * statistics.mean(values):{sign}.1f} ± {100 * deviation:.1f}"
 
 
-def parse() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("folder")
@@ -242,9 +244,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=2, help="students trained at a time")
     parser.add_argument("--device", default="cpu")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main(parse())
+    main(parser().parse_args())
