@@ -13,7 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.report_data import RunRow, Sources, input_files, read_sources, scored_rows
+from flows.report_data import (
+    RunRow,
+    Sources,
+    input_files,
+    is_scored,
+    read_sources,
+    scored_rows,
+)
 from pipeline import VERSION
 from pipeline.config import Config
 from pipeline.files import AnyPath, read_json, relative, sha256_file, write_bytes, write_json
@@ -59,7 +66,7 @@ def report_is_current(config: Config, workspace: Workspace) -> bool:
     Raises `DatasetError` or `MissingTarget` before the stages that a run starts from.
     """
     manifest = Manifest.load(workspace.dataset(config))
-    if not identify(config, workspace, manifest).evaluation.is_file():
+    if not is_scored(identify(config, workspace, manifest)):
         return False
     rows, _ = scored_rows(config, workspace, manifest)
     files = input_files(rows, config, workspace, manifest)

@@ -38,6 +38,7 @@ from pipeline.shards import LABEL, stored_member
 from pipeline.statistics import SplitStatistics
 from pipeline.targets import TargetStore, resolve
 from pipeline.workspace import Workspace
+from student.evaluate import EVALUATION_SCHEMA
 from student.run import Run, identify
 
 
@@ -91,8 +92,6 @@ class Sources:
     unfinished: Sequence[str]
     """Comparison rows that are not scored yet."""
     palette: Sequence[RGB]
-    condition_counts: Mapping[str, int]
-    """Samples of the scored split under each condition."""
     samples: Sequence[SampleInputs]
     passes: Sequence[PassCost]
     refused: Sequence[Mapping[str, Any]]
@@ -123,17 +122,23 @@ def scored_rows(
                 raise
             unfinished.append(name)
             continue
-        if run.evaluation.is_file():
+        if is_scored(run):
             overrides = config.compare.get(name, ()) if rows else ()
             rows.append(_read_row(name, row_config, run, overrides))
         elif not rows:
             raise Any2SegError(
-                f"{run.folder}: expected a scored run, found no {run.evaluation.name}. "
+                f"{run.folder}: expected a scored run, found no {run.evaluation.name} of schema "
+                f"{EVALUATION_SCHEMA}. "
                 "Run `any2seg train CONFIG`, then `any2seg evaluate CONFIG`."
             )
         else:
             unfinished.append(name)
     return rows, unfinished
+
+
+def is_scored(run: Run) -> bool:
+    """Whether the run has scores in the present form; older ones are made anew."""
+    return run.evaluation.is_file() and read_json(run.evaluation)["schema"] == EVALUATION_SCHEMA
 
 
 def input_files(
@@ -161,7 +166,6 @@ def read_sources(
         rows=rows,
         unfinished=unfinished,
         palette=[tuple(colour) for colour in manifest.description["palette"]],
-        condition_counts=condition_counts(manifest, rows[0].evaluation["split"]),
         samples=list(read_samples(rows[0], manifest)),
         passes=list(read_passes(config, workspace, manifest)),
         refused=read_refused(manifest.folder),
@@ -289,11 +293,3 @@ def read_predictions(
             with Image.open(io.BytesIO(path.read_bytes())) as image:
                 found[frozenset(subset)] = np.array(image)
     return found
-
-
-def condition_counts(manifest: Manifest, split: str) -> dict[str, int]:
-    """Samples of a split under each condition."""
-    counts: dict[str, int] = {}
-    for row in manifest.rows(split, ("condition",)):
-        counts[row["condition"]] = counts.get(row["condition"], 0) + 1
-    return counts

@@ -6,7 +6,7 @@ Pure: reads no file, writes none. Every number that the page shows is computed h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from flows.report_cost import RowStyle, cost_values
 from flows.report_data import RunRow, SampleInputs, Sources
 from flows.report_pictures import Picture, class_picture, modality_picture
 from flows.report_statistics import data_values
+from flows.report_tables import group_tables, robust_values
+from flows.score_lines import view
 from pipeline.config import Config
 from pipeline.datasets.base import IGNORE_ID, RGB
 
@@ -46,6 +48,7 @@ SECTIONS = (
     ("training", "Training"),
     ("classes", "Classes"),
     ("conditions", "Conditions"),
+    ("robustness", "Robustness"),
     ("predictions", "Predictions"),
     ("data", "Data"),
     ("cost", "Cost"),
@@ -75,7 +78,8 @@ def page_values(sources: Sources) -> dict[str, Any]:
         "subsets": _subset_lines(rows),
         "curves": _curves(rows),
         **_class_table(main, columns, sources.palette),
-        **_condition_table(main, columns, sources.condition_counts),
+        "group_tables": group_tables(main, {subset_name(c, main.config): c for c in columns}),
+        **robust_values(rows, styles),
         "samples": [sample_values(s, main.config, sources.palette) for s in sources.samples],
         **data_values(sources.statistics, sources.specs),
         **cost_values(sources, styles),
@@ -148,7 +152,7 @@ def _setting(main: RunRow) -> str:
     present = sum(1 for pixels in scores["support"] if pixels)
     return (
         f"{scores['num_samples']:,} samples of the {scores['split']} split of {config.dataset.adapter}, "
-        f"{present} of {len(scores['classes'])} classes occur; {scores['protocol']}; "
+        f"{present} of {len(scores['classes'])} classes occur; {scores['protocol']}; {view(scores)}; "
         f"{config.student.backbone} with {config.student.fusion} fusion after {scores['step']:,} steps "
         f"of {config.train.batch_size}, seed {config.seed}, teacher {config.teacher.name}."
     )
@@ -263,25 +267,6 @@ def share(fraction: float) -> str:
         return "< 0.01 %"
     digits = 0 if percent >= 10 else 1 if percent >= 1 else 2
     return f"{percent:.{digits}f} %"
-
-
-def _condition_table(
-    main: RunRow, columns: Sequence[tuple[str, ...]], counts: Mapping[str, int]
-) -> dict[str, Any]:
-    entries = {tuple(sorted(entry["modalities"])): entry for entry in main.evaluation["subsets"]}
-    chosen = [(subset, entries[tuple(sorted(subset))]) for subset in columns]
-    names = sorted({name for _, entry in chosen for name in entry["per_condition"] if name})
-    return {
-        "conditions": [{"name": name, "num": counts.get(name)} for name in names],
-        "condition_rows": [
-            {
-                "name": subset_name(subset, main.config),
-                "scores": [entry["per_condition"].get(name) for name in names],
-                "overall": entry["miou"],
-            }
-            for subset, entry in chosen
-        ],
-    }
 
 
 def sample_values(sample: SampleInputs, config: Config, palette: Sequence[RGB]) -> dict[str, Any]:

@@ -75,16 +75,18 @@ def train_live(config: Config, workspace: Workspace) -> StageReport:
 def evaluate(config: Config, workspace: Workspace) -> StageReport:
     """A student checkpoint to scores of every subset of the modalities.
 
-    Memory that does not suffice halves the batch, on which no score depends, down to one sample.
+    Memory that does not suffice halves the batch, on which no score depends, down to one sample; not
+    in one of several processes, where the others would wait for it.
     """
     from student.evaluate import evaluate as stage
+    from student.launch import is_launched
 
     while True:
         size = config.evaluate.batch_size
         try:
             return stage(config, workspace)
         except (MemoryError, RuntimeError) as error:
-            if size == 1 or not is_out_of_memory(error):
+            if size == 1 or is_launched() or not is_out_of_memory(error):
                 raise
         log.warning("evaluate: %d samples do not fit; going on with %d at a time", size, size // 2)
         halved = config.evaluate.model_copy(update={"batch_size": size // 2})

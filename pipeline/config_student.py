@@ -208,3 +208,11 @@ class EvaluateConfig(Frozen):
     batch_size: PositiveInt = 16
     num_pictures: NonNegativeInt = 5
     """Samples whose predictions are kept for the report."""
+    window_px: NonNegativeInt = 0
+    """Side of a square window that slides over the pictures; 0: whole pictures."""
+    window_overlap: float = Field(default=1 / 3, ge=0.0, lt=1.0)
+    """Share of the side that neighbouring windows have in common, at least."""
+    robustness: bool = False
+    """Also score damaged readings (EMM, RMM, NM: see docs/evaluation.md); about eight times the work."""
+    seed: NonNegativeInt = 0
+    """Of the damage; its own, so that students of several training seeds meet the very same."""

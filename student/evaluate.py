@@ -4,9 +4,11 @@ modalities.
 Writes `runs/<run-id>/evaluation.json` and, for some samples, `pictures/<key>/{label,
 <subset>}.png` with class ids (`<subset>`: modalities joined by `+`). Skipped, without importing
 torch, if that file is there for the same checkpoint and settings. Absent modalities are skipped,
-not filled with zeros; a sample that has none of a subset's modalities does not count for that
-subset. What can fail: `CheckpointError` (nothing trained yet), `DatasetError` (no such split, no
-labelled pixel), `CorruptShard`, `FingerprintMismatch`.
+not filled with zeros (`evaluate.robustness` adds that and more, see docs/evaluation.md); a sample
+that has none of a subset's modalities does not count for that subset. In several processes
+(`train.processes`, or started by `torchrun`) each predicts its part; the first one writes the same
+scores as one process would. What can fail: `CheckpointError` (nothing trained yet), `DatasetError`
+(no such split, no labelled pixel), `CorruptShard`, `FingerprintMismatch`.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from pipeline.files import read_json, write_json
 from pipeline.manifest import Manifest
 from pipeline.stage import StageReport
 from pipeline.workspace import Workspace
+from student.launch import is_launched, launch
 from student.run import Run, identify
 
-EVALUATION_SCHEMA = 1
+EVALUATION_SCHEMA = 2
+"""Schema 1 (no corner cases, no robustness) is not read: such a run is scored anew."""
 
 
 def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> StageReport:
@@ -37,12 +41,10 @@ def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> 
         )
     found = current_scores(run, config)
     num_subsets = 2 ** len(config.modalities) - 1
+    if found is None and config.train.processes > 1 and not is_launched():
+        return launch("evaluate", config, progress=progress)
     if found is None:
-        from student.scoring import score
-
-        found = {"schema": EVALUATION_SCHEMA, "settings": settings(config)}
-        found |= score(config, manifest, run, progress=progress)
-        write_json(run.evaluation, found)
+        found = _score(config, manifest, run, progress)
         done, skipped = num_subsets, 0
     else:
         done, skipped = 0, num_subsets
@@ -51,18 +53,37 @@ def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> 
     return StageReport("evaluate", done=done, skipped=skipped, seconds=seconds, details=details)
 
 
+def _score(config: Config, manifest: Manifest, run: Run, progress: bool) -> dict[str, Any]:
+    from student.device import pick_device
+    from student.distributed import world
+    from student.scoring import score
+
+    with world(pick_device(config.train.device).type) as processes:
+        found = {"schema": EVALUATION_SCHEMA, "settings": settings(config)}
+        found |= score(config, manifest, run, progress=progress, world=processes)
+        if processes.leads:
+            write_json(run.evaluation, found)
+        processes.wait()
+    return found
+
+
 def settings(config: Config) -> dict[str, Any]:
     """What the scores depend on, beside the checkpoint."""
-    return {"split": config.evaluate.split, "num_pictures": config.evaluate.num_pictures}
+    names = {"split", "num_pictures", "window_px"}
+    names |= {"window_overlap"} if config.evaluate.window_px else set()
+    names |= {"robustness", "seed"} if config.evaluate.robustness else set()
+    return config.evaluate.model_dump(mode="json", include=names)
 
 
 def current_scores(run: Run, config: Config) -> dict[str, Any] | None:
-    """The scores of this very checkpoint with these settings, if they are there."""
+    """The scores of this very checkpoint with these settings, if they are there.
+
+    Those with robustness serve a config without it.
+    """
     try:
         found: dict[str, Any] = read_json(run.evaluation)
         digest = read_json(run.checkpoint_state)["sha256"]
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    wanted = (EVALUATION_SCHEMA, settings(config), digest)
-    same = wanted == (found["schema"], found["settings"], found["checkpoint_sha256"])
-    return found if same else None
+    same = (found["schema"], found["checkpoint_sha256"]) == (EVALUATION_SCHEMA, digest)
+    return found if same and settings(config).items() <= found["settings"].items() else None

@@ -1,11 +1,12 @@
-"""Several training processes on this machine: `torchrun`, started by the command that trains.
+"""Several processes on this machine that train or score: `torchrun`, started by the command.
 
-    launch(config, progress=True) -> StageReport
+    launch("train", config, progress=True) -> StageReport
 
-Every process runs `python -m student.launch CONFIG ANSWER`, which is `student.train.train`; the first
-of them leaves its report or its error in a file for the command. They show their progress on standard
-error, and end when the command is gone. Writes nothing that lasts beside what `train` writes; what can
-fail: what `train` raises, and `Any2SegError` for a process that ended without a word.
+Every process runs `python -m student.launch STAGE CONFIG ANSWER ...`, which is `student.train.train` or
+`student.evaluate.evaluate`; the first of them leaves its report or its error in a file for the command.
+They show their progress on standard error, and end when the command is gone. Writes nothing that lasts
+beside what the stage writes; what can fail: what the stage raises, and `Any2SegError` for a process
+that ended without a word.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from pipeline import errors
 from pipeline.config import Config, dump_config, load_config
@@ -27,7 +28,12 @@ from pipeline.files import read_json, write_json
 from pipeline.stage import StageReport
 from pipeline.workspace import Workspace
 
+Stage = Literal["train", "evaluate"]
 LOOK_EVERY_S = 1.0
+_AGAIN = {
+    "train": "it goes on from the last checkpoint",
+    "evaluate": "with a smaller `evaluate.batch_size` if memory ran out",
+}
 TORCHRUN = (
     *(sys.executable, "-m", "torch.distributed.run"),
     *("--standalone", "--local-addr", "127.0.0.1"),
@@ -39,12 +45,12 @@ def is_launched() -> bool:
     return "WORLD_SIZE" in os.environ
 
 
-def launch(config: Config, *, progress: bool) -> StageReport:
-    """Train with `train.processes` processes on this machine."""
+def launch(stage: Stage, config: Config, *, progress: bool) -> StageReport:
+    """Run a stage in `train.processes` processes on this machine."""
     with TemporaryDirectory() as folder:
         path, answer = Path(folder) / "config.toml", Path(folder) / "answer.json"
         path.write_text(dump_config(config))
-        arguments = [str(path), str(answer), str(os.getpid()), str(int(progress))]
+        arguments = [stage, str(path), str(answer), str(os.getpid()), str(int(progress))]
         number = f"--nproc-per-node={config.train.processes}"
         done = subprocess.run(
             [*TORCHRUN, number, "-m", "student.launch", *arguments],
@@ -56,11 +62,11 @@ def launch(config: Config, *, progress: bool) -> StageReport:
         raise getattr(errors, told["kind"])(told["error"])
     if done or not told:
         raise Any2SegError(
-            f"train.processes: expected {config.train.processes} processes that train to the end, "
-            f"torchrun ended with {done}; the reason is printed above. Run `any2seg train CONFIG` "
-            "again: it goes on from the last checkpoint."
+            f"train.processes: expected {config.train.processes} processes that {stage} to the end, "
+            f"torchrun ended with {done}; the reason is printed above. Then run `any2seg {stage} "
+            f"CONFIG` again: {_AGAIN[stage]}."
         )
-    return StageReport("train", **told)
+    return StageReport(stage, **told)
 
 
 def _loopback() -> dict[str, str]:
@@ -69,15 +75,17 @@ def _loopback() -> dict[str, str]:
     return {"GLOO_SOCKET_IFNAME": names[0]} if names else {}
 
 
-def main(path: str, answer: str, launcher: str, progress: str) -> int:
-    """One process: train, and if it is the first, tell how it went."""
+def main(stage: Stage, path: str, answer: str, launcher: str, progress: str) -> int:
+    """One process: train or score, and if it is the first, tell how it went."""
+    from student.evaluate import evaluate
     from student.train import train
 
+    run = {"train": train, "evaluate": evaluate}[stage]
     threading.Thread(target=_end_with, args=(int(launcher),), daemon=True).start()
     config = load_config(Path(path))
     told: dict[str, Any]
     try:
-        report = train(config, Workspace.of(config), progress=bool(int(progress)))
+        report = run(config, Workspace.of(config), progress=bool(int(progress)))
         told = {"done": report.done, "skipped": report.skipped, "seconds": report.seconds}
         told["details"] = dict(report.details)
     except Any2SegError as error:
@@ -98,4 +106,4 @@ def _end_with(launcher: int) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(*sys.argv[1:]))
+    raise SystemExit(main(*sys.argv[1:]))  # type: ignore[arg-type]

@@ -1,24 +1,21 @@
 """Confusion matrices of every subset of the modalities, from one run of the backbone per batch.
 
 The backbone sees each picture once; fusion, head and upsampling run for each of the 2^M - 1
-subsets. Scores are at label resolution, in exact integers per condition. Writes prediction
-pictures of a few samples; what can fail: see `student.evaluate`.
+subsets. Scores are at label resolution, in exact integers per condition and corner case. Several
+processes take disjoint batches and add their counts up: the same integers as from one. Writes
+prediction pictures of a few samples; what can fail: see `student.evaluate`.
 
-Legend: B samples, M modalities, S subsets, G conditions, K classes, H W space.
+Legend: B samples, M modalities, S subsets, G conditions and corner cases, K classes, H W space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations, groupby
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.codecs import encode_png
@@ -32,40 +29,48 @@ from pipeline.progress import progress_bar
 from student.augment import Placement
 from student.checkpoint import EMA, load_checkpoint, load_module
 from student.device import pick_device, threads
-from student.metrics import class_iou, confusion, majority_miou, miou, miou_absent_zero
+from student.distributed import World
+from student.metrics import confusion
 from student.model import Student
 from student.normalise import input_specs
+from student.predictions import predict_subsets, run_backbone
+from student.robustness import DamageCounts
 from student.run import BEST, LAST, Run
 from student.samples import SampleReader, SampleRef, list_samples, start_method
+from student.score_tables import SKIPPED, Counts, Damage, Scores, Subset, all_subsets, summarise
 from student.stream import Batch, assemble, common_size
-
-PROTOCOL = "absent modalities are skipped"
+from student.tiling import Window, places
 
 _MADE_BY = {BEST: " with `train.validate_every`"}
 
-Subset = tuple[str, ...]
 
+def score(
+    config: Config,
+    manifest: Manifest,
+    run: Run,
+    *,
+    progress: bool,
+    world: World = World(),  # noqa: B008 immutable
+) -> dict[str, Any]:
+    """Evaluate the run's last checkpoint; the scores as JSON (see storage_layout.md).
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Counts over a split."""
-
-    subsets: tuple[Subset, ...]
-    conditions: tuple[str, ...]
-    confusion: NDArray[np.int64]
-    """(S, G, K, K) pixels, rows by label."""
-    num_samples: NDArray[np.int64]
-    """(S,) samples that have a modality of the subset."""
-
-
-def score(config: Config, manifest: Manifest, run: Run, *, progress: bool) -> dict[str, Any]:
-    """Evaluate the run's last checkpoint; the scores as JSON (see storage_layout.md)."""
+    All processes of `world` return the same.
+    """
     split = config.evaluate.split
     refs = list_samples(manifest, split, tuple(config.modalities))
     with threads(config.train.threads):
         model, step = load_student(config, manifest, run)
         chosen = pick_pictures(refs, config.evaluate.num_pictures)
-        scores = count_subsets(config, run, model, refs, chosen, progress)
+        scores = count_subsets(
+            config,
+            run,
+            model,
+            refs,
+            chosen,
+            world=world,
+            robustness=config.evaluate.robustness,
+            progress=progress,
+        )
     if not scores.confusion.any():
         raise DatasetError(f"{manifest.folder}: split {split!r} has no labelled pixel to score")
     pictures = [
@@ -75,8 +80,9 @@ def score(config: Config, manifest: Manifest, run: Run, *, progress: bool) -> di
     return {
         "run_id": run.id,
         "split": split,
-        "protocol": PROTOCOL,
+        "protocol": SKIPPED,
         "step": step,
+        "seed": config.seed,
         "checkpoint_sha256": sha256_file(run.checkpoint),
         "num_samples": len(refs),
         "classes": list(manifest.classes),
@@ -104,12 +110,6 @@ def load_student(
     return model.eval(), checkpoint.step
 
 
-def all_subsets(modalities: Sequence[str]) -> tuple[Subset, ...]:
-    """The 2^M - 1 non-empty subsets, small ones first, in the config's order."""
-    sizes = range(1, len(modalities) + 1)
-    return tuple(subset for size in sizes for subset in combinations(modalities, size))
-
-
 def pick_pictures(refs: Sequence[SampleRef], count: int) -> list[SampleRef]:
     """Samples spread over the conditions in turn, and evenly within each."""
     conditions = sorted({ref.condition for ref in refs})
@@ -125,19 +125,27 @@ def pick_pictures(refs: Sequence[SampleRef], count: int) -> list[SampleRef]:
 
 
 class EvaluationBatches(Dataset[Batch]):
-    """The split in manifest order, in batches of pictures of one size: nothing is padded."""
+    """The split in manifest order, in batches of pictures of one size: nothing is padded.
+
+    Of several processes each takes every `world.size`-th batch.
+    """
 
     def __init__(
-        self, refs: Sequence[SampleRef], specs: Mapping[str, ModalitySpec], batch_size: int
+        self,
+        refs: Sequence[SampleRef],
+        specs: Mapping[str, ModalitySpec],
+        batch_size: int,
+        world: World = World(),  # noqa: B008 immutable
     ) -> None:
         self.specs = specs
         self.reader = SampleReader(specs)
         runs = [list(group) for _, group in groupby(refs, lambda ref: (ref.height, ref.width))]
-        self.parts = [
+        parts = [
             same[first : first + batch_size]
             for same in runs
             for first in range(0, len(same), batch_size)
         ]
+        self.parts = parts[world.rank :: world.size]
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -149,60 +157,90 @@ class EvaluationBatches(Dataset[Batch]):
         return assemble(index, refs, decoded, [Placement()] * len(refs), size, self.specs)
 
 
+class SubsetCounts:
+    """Pixels and samples of everything that `add` was given."""
+
+    def __init__(
+        self, model: Student, subsets: Sequence[Subset], groups: Sequence[tuple[str, str]]
+    ) -> None:
+        self.groups = groups
+        self.num_classes = K = model.head.classify.out_channels
+        none = torch.zeros(K, K, dtype=torch.int64, device=model.statistics_M23.device)
+        self.confusion_SGKK = none.repeat(len(subsets), len(groups), 1, 1)
+        self.samples_SG = self.confusion_SGKK[..., 0, 0].clone()
+
+    def add(self, batch: Batch, predictions: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Count a batch's ids of every subset (see `predict_subsets`)."""
+        num_groups = len(self.groups)
+        places = [self.groups.index((ref.condition, ref.corner_case)) for ref in batch.refs]
+        group_B = torch.tensor(places, device=batch.label.device)
+        for s, (ids, there_B) in enumerate(predictions):
+            label = batch.label.masked_fill(~there_B[:, None, None], IGNORE_ID)
+            found = confusion(ids, label, group_B, num_groups, self.num_classes)
+            self.confusion_SGKK[s] += found
+            self.samples_SG[s] += torch.bincount(group_B[there_B], minlength=num_groups)
+
+
 @torch.inference_mode()
-def predict_subsets(
-    model: Student, batch: Batch, subsets: Sequence[Subset]
-) -> list[tuple[Tensor, Tensor]]:
-    """For each subset the predicted ids (B, H, W) and which samples have a modality of it (B,)."""
-    features = model.features(batch.inputs, batch.present)
-    size = batch.label.shape[1:]
-    found = []
-    for subset in subsets:
-        wanted = torch.tensor([name in subset for name in model.modalities])
-        there_BM = batch.present & wanted.to(batch.present.device)
-        logits = interpolate(model.logits(features, there_BM), size=size, mode="bilinear")
-        # max is several times faster than argmax on a CPU and gives the same ids.
-        found.append((logits.max(dim=1).indices, there_BM.any(dim=1)))
-    return found
-
-
 def count_subsets(
     config: Config,
     run: Run,
     model: Student,
     refs: Sequence[SampleRef],
-    chosen: Sequence[SampleRef],
-    progress: bool,
+    chosen: Sequence[SampleRef] = (),
+    *,
+    world: World = World(),  # noqa: B008 immutable
+    robustness: bool = False,
+    progress: bool = False,
 ) -> Scores:
-    """Predict every batch, count, and write the chosen samples' pictures."""
+    """Predict every batch, count, and write the chosen samples' pictures.
+
+    Every process of `world` has to call it; each predicts its batches, all return the sums.
+    """
     subsets = all_subsets(model.modalities)
-    conditions = tuple(sorted({ref.condition for ref in refs}))
-    num_classes = model.head.classify.out_channels
-    device = model.statistics_M23.device
-    shape = (len(subsets), len(conditions), num_classes, num_classes)
-    counts = torch.zeros(shape, dtype=torch.int64, device=device)
-    num_samples = torch.zeros(len(subsets), dtype=torch.int64, device=device)
-    shown = {ref.key for ref in chosen}
-    batches = EvaluationBatches(refs, config.specs(), config.evaluate.batch_size)
-    workers = config.train.workers
+    groups = tuple(sorted({(ref.condition, ref.corner_case) for ref in refs}))
+    seed, shown = config.evaluate.seed, {ref.key for ref in chosen}
+    counts = SubsetCounts(model, subsets, groups)
+    damage = DamageCounts(model, subsets, config.specs(), seed) if robustness else None
+    batches = EvaluationBatches(refs, config.specs(), config.evaluate.batch_size, world)
+    total = sum(map(len, batches.parts))
+    with progress_bar(f"evaluate {run.id}", total, "sample", progress and world.leads) as advance:
+        for batch in _loaded(batches, config.train.workers, model.statistics_M23.device):
+            height, width = batch.label.shape[1:]
+            windows = places(height, width, _window(config))
+            clean = run_backbone(model, model.normalise(batch.inputs), batch.present, windows)
+            predictions = predict_subsets(model, clean, batch.present, subsets, (height, width))
+            counts.add(batch, predictions)
+            _write_pictures(run.pictures, batch, shown, subsets, predictions)
+            if damage is not None:
+                damage.add(batch, clean)
+            advance(len(batch.refs))
+    pixels, samples = _sum(world, counts.confusion_SGKK), _sum(world, counts.samples_SG)
+    if damage is None:
+        return Scores(subsets, groups, pixels, samples)
+    damaged = Damage(_sum(world, damage.missing_TSKK), _sum(world, damage.noisy_LKK), seed)
+    return Scores(subsets, groups, pixels, samples, damaged)
+
+
+def _sum(world: World, counts: Tensor) -> Counts:
+    found: Counts = world.total(counts).cpu().numpy()
+    return found
+
+
+def _window(config: Config) -> Window | None:
+    side, overlap = config.evaluate.window_px, config.evaluate.window_overlap
+    return Window(side_px=side, overlap=overlap) if side else None
+
+
+def _loaded(batches: EvaluationBatches, workers: int, device: torch.device) -> Iterator[Batch]:
     loader = DataLoader(
         batches,
         batch_size=None,
         num_workers=workers,
         multiprocessing_context=start_method(workers),
     )
-    with progress_bar(f"evaluate {run.id}", len(refs), "sample", progress) as advance:
-        for host_batch in loader:
-            batch = host_batch.to(device)
-            group_B = torch.tensor([conditions.index(ref.condition) for ref in batch.refs])
-            predictions = predict_subsets(model, batch, subsets)
-            for s, (ids, there_B) in enumerate(predictions):
-                label = batch.label.masked_fill(~there_B[:, None, None], IGNORE_ID)
-                counts[s] += confusion(ids, label, group_B.to(device), len(conditions), num_classes)
-                num_samples[s] += there_B.sum()
-            _write_pictures(run.pictures, batch, shown, subsets, predictions)
-            advance(len(batch.refs))
-    return Scores(subsets, conditions, counts.cpu().numpy(), num_samples.cpu().numpy())
+    for batch in loader:
+        yield batch.to(device)
 
 
 def _write_pictures(
@@ -227,42 +265,3 @@ def _write_pictures(
 
 def _png(ids_HW: Tensor) -> bytes:
     return encode_png(ids_HW.to("cpu", torch.uint8).numpy())
-
-
-def summarise(scores: Scores) -> dict[str, Any]:
-    """mIoU of every subset, all together and per condition, and the figures that stand for them."""
-    rows = [_subset_row(scores, s) for s in range(len(scores.subsets))]
-    support = scores.confusion[-1].sum(axis=(0, 2))
-    figures = [row["miou"] for row in rows if row["miou"] is not None]
-    singles = [r["miou"] for r in rows if len(r["modalities"]) == 1 and r["miou"] is not None]
-    worst = min((row for row in rows if row["miou"] is not None), key=lambda row: row["miou"])
-    return {
-        "support": support.tolist(),
-        "subsets": rows,
-        "all": rows[-1]["miou"],
-        "mean": float(np.mean(figures)),
-        "singles_mean": float(np.mean(singles)),
-        "worst": {"modalities": worst["modalities"], "miou": worst["miou"]},
-        "majority_class_miou": majority_miou(support),
-    }
-
-
-def _subset_row(scores: Scores, s: int) -> dict[str, Any]:
-    iou_K = class_iou(scores.confusion[s].sum(axis=0))
-    by_condition = {
-        condition: _or_none(miou(class_iou(scores.confusion[s, g])))
-        for g, condition in enumerate(scores.conditions)
-        if condition
-    }
-    return {
-        "modalities": list(scores.subsets[s]),
-        "num_samples": int(scores.num_samples[s]),
-        "miou": _or_none(miou(iou_K)),
-        "miou_absent_zero": miou_absent_zero(iou_K),
-        "per_class": [_or_none(float(iou)) for iou in iou_K],
-        "per_condition": by_condition,
-    }
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -1,20 +1,25 @@
 """Prediction of pictures of any size: whole, or window by window with averaged overlaps.
 
+    tiled(model, inputs, present, window)                       # one set of modalities
+    merged(((place, logits_of(place)) for place in places(size, window)), size)
+
 Writes nothing; a window of less than one pixel cannot be asked for (`Window` checks).
 Legend: M modalities, K classes, H W space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 
-import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pipeline.frozen import Frozen
 from student.model import Student
+
+Place = tuple[slice, slice]
+"""Rows and columns of a window."""
 
 
 class Window(Frozen):
@@ -30,23 +35,41 @@ class Window(Frozen):
         stride = max(1, int(self.side_px * (1 - self.overlap)))
         return [*range(0, last, stride), last]
 
+    def spans(self, length: int) -> list[slice]:
+        """The windows along an axis, all of one length."""
+        side = min(self.side_px, length)
+        return [slice(first, first + side) for first in self.starts(length)]
+
+
+def places(height: int, width: int, window: Window | None) -> list[Place]:
+    """Where the windows lie, row by row; without a window the whole picture is the only one."""
+    if window is None:
+        return [(slice(0, height), slice(0, width))]
+    return list(product(window.spans(height), window.spans(width)))
+
+
+def merged(parts: Iterable[tuple[Place, Tensor]], height: int, width: int) -> Tensor:
+    """Logits (B, K, H, W) from those of windows, taken one after the other; overlaps are averaged."""
+    total: Tensor | None = None
+    for place, logits in parts:
+        if logits.shape[-2:] == (height, width):
+            return logits
+        if total is None:
+            total = logits.new_zeros((*logits.shape[:2], height, width))
+            count = logits.new_zeros((height, width))
+        total[..., place[0], place[1]] += logits
+        count[place] += 1
+    assert total is not None
+    return total / count
+
 
 def tiled(
     model: Student, inputs: Mapping[str, Tensor], present_BM: Tensor, window: Window | None
 ) -> Tensor:
     """Logits (B, K, H, W) at the size of the inputs (B, 1 or 3, H, W); overlaps are averaged."""
     height, width = next(iter(inputs.values())).shape[-2:]
-    if window is None or (height <= window.side_px and width <= window.side_px):
-        logits: Tensor = model(inputs, present_BM)
-        return logits
-    total: Tensor | None = None
-    count = present_BM.new_zeros((height, width), dtype=torch.float32)
-    for top, left in product(window.starts(height), window.starts(width)):
-        place = (..., slice(top, top + window.side_px), slice(left, left + window.side_px))
-        part = model({name: picture[place] for name, picture in inputs.items()}, present_BM)
-        if total is None:
-            total = part.new_zeros((*part.shape[:2], height, width))
-        total[place] += part
-        count[place] += 1
-    assert total is not None
-    return total / count
+    found = (
+        (place, model({n: picture[..., *place] for n, picture in inputs.items()}, present_BM))
+        for place in places(height, width, window)
+    )
+    return merged(found, height, width)

@@ -48,7 +48,7 @@ def train(
         seconds = time.perf_counter() - started
         return StageReport("train", skipped=steps, seconds=seconds, details=details)
     if config.train.processes > 1 and not is_launched():
-        return launch(config, progress=progress)
+        return launch("train", config, progress=progress)
     from student.device import pick_device
     from student.distributed import world
     from student.loop import run_loop

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 
-import torch
-
 from pipeline.config import Config
 from pipeline.files import read_json
 from pipeline.manifest import Manifest
@@ -19,7 +17,8 @@ from student.distributed import World
 from student.model import Student
 from student.run import BEST, Run
 from student.samples import list_samples
-from student.scoring import Scores, count_subsets, summarise
+from student.score_tables import summarise
+from student.scoring import count_subsets
 
 
 class Validation:
@@ -27,8 +26,7 @@ class Validation:
 
     def __init__(self, config: Config, manifest: Manifest, run: Run, world: World) -> None:
         self.config, self.run, self.world = config, run, world
-        refs = list_samples(manifest, config.evaluate.split, tuple(config.modalities))
-        self.refs = refs[world.rank :: world.size]
+        self.refs = list_samples(manifest, config.evaluate.split, tuple(config.modalities))
         self.best = _best(run)
 
     def due(self, step: int) -> bool:
@@ -38,13 +36,9 @@ class Validation:
     def score(self, model: Student) -> Row:
         """mIoU of all modalities, mean and worst of the subsets; `model` comes back as it was."""
         was_training = model.training
-        counts = count_subsets(self.config, self.run, model.eval(), self.refs, (), False)
+        counts = count_subsets(self.config, self.run, model.eval(), self.refs, world=self.world)
         model.train(was_training)
-        device = model.statistics_M23.device
-        confusion = torch.from_numpy(counts.confusion.sum(1, keepdims=True)).to(device)
-        samples = torch.from_numpy(counts.num_samples).to(device)
-        total, number = (self.world.total(count).cpu().numpy() for count in (confusion, samples))
-        found = summarise(Scores(counts.subsets, ("",), total, number))
+        found = summarise(counts)
         return {
             "val_all": found["all"],
             "val_mean": found["mean"],

@@ -1,6 +1,8 @@
 """A prepared dataset with made-up targets and a made-up run in the form that the stages write."""
 
 import itertools
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from flows.score_lines import AVERAGES
 from pipeline.codecs import decode_label
 from pipeline.config import Config, load_config
 from pipeline.files import write_json
@@ -17,6 +20,7 @@ from pipeline.prepare import prepare
 from pipeline.prompts_store import PromptStore, point_to_prompts
 from pipeline.targets import TargetProvenance, TargetStore, point_to_store
 from pipeline.workspace import Workspace
+from student.evaluate import EVALUATION_SCHEMA
 from student.run import open_run
 
 DIM = 8
@@ -122,7 +126,8 @@ def evaluation(config: Config, manifest: Manifest, base: float) -> dict[str, Any
     """evaluation.json with a score for every subset that grows with its size."""
     names = list(config.modalities)
     support = [int(n) for n in manifest.class_pixels("test")]
-    conditions = {row["condition"] for row in manifest.rows("test")}
+    conditions = Counter(r["condition"] for r in manifest.rows("test") if r["condition"])
+    corner_cases = Counter(r["corner_case"] for r in manifest.rows("test") if r["corner_case"])
     subsets = []
     for size in range(1, len(names) + 1):
         for subset in itertools.combinations(names, size):
@@ -133,12 +138,18 @@ def evaluation(config: Config, manifest: Manifest, base: float) -> dict[str, Any
                     "miou": miou,
                     "miou_absent_zero": miou / 2,
                     "per_class": [miou if pixels else None for pixels in support],
-                    "per_condition": {c: miou + 0.01 * i for i, c in enumerate(sorted(conditions))},
+                    "per_condition": _groups(conditions, miou),
+                    "per_corner_case": _groups(corner_cases, miou),
                 }
             )
     worst = min(subsets, key=lambda s: s["miou"])
     return {
-        "schema": 1,
+        "schema": EVALUATION_SCHEMA,
+        "conditions": {name: {"num_samples": num} for name, num in conditions.items()},
+        "corner_cases": {name: {"num_samples": num} for name, num in corner_cases.items()},
+        "seed": config.seed,
+        "absent_zero": {"all": subsets[-1]["miou_absent_zero"]},
+        "robustness": damage(subsets) if config.evaluate.robustness else None,
         "split": "test",
         "protocol": "absent modalities are skipped",
         "step": config.train.steps,
@@ -153,8 +164,33 @@ def evaluation(config: Config, manifest: Manifest, base: float) -> dict[str, Any
         "worst": {name: worst[name] for name in ("modalities", "miou")},
         "majority_class_miou": CHANCE,
         "pictures": [],
-        "settings": {},
+        "settings": {"window_px": config.evaluate.window_px},
     }
+
+
+def _groups(names: Iterable[str], miou: float) -> dict[str, dict[str, float]]:
+    return {n: {"miou": miou + 0.01 * i} for i, n in enumerate(sorted(names))}
+
+
+def damage(subsets: list[dict[str, Any]]) -> dict[str, Any]:
+    """Robustness whose tables lie 1, 2, 3, ... points below the undamaged figures."""
+    rows = [{n: row[n] for n in ("modalities", "miou", "miou_absent_zero")} for row in subsets]
+    labels = [("EMM", 1.0, "skipped"), ("EMM", 1.0, "zero-filled"), ("RMM", 0.25, "quarter")]
+    missing = []
+    for points, (benchmark, lost, protocol) in enumerate(labels):
+        lower = [row | {"miou": row["miou"] - points / 100} for row in rows]
+        figures = dict.fromkeys(AVERAGES, 0.1234 - points / 100)
+        missing.append(
+            {"benchmark": benchmark, "lost": lost, "protocol": protocol, **figures}
+            | {"worst": min(lower, key=lambda row: row["miou"]), "subsets": lower}
+            | {"absent_zero": figures}
+        )
+    noise = [
+        {"benchmark": "NM", "level": level, "protocol": f"{level} noise"}
+        | {"miou": 0.0567 - points / 100, "miou_absent_zero": 0.0432}
+        for points, level in enumerate(("low", "mid", "high"))
+    ]
+    return {"seed": 9, "missing": missing, "noise": noise}
 
 
 def _write_predictions(

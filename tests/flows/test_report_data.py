@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from flows.report_data import (
-    condition_counts,
     fingerprints,
     input_files,
     read_metrics,
@@ -13,6 +12,8 @@ from flows.report_data import (
 )
 from pipeline.config import Config, load_config
 from pipeline.datasets import open_dataset
+from pipeline.errors import Any2SegError
+from pipeline.files import read_json, write_json
 from pipeline.manifest import Manifest
 from pipeline.targets import resolve
 from pipeline.workspace import Workspace
@@ -84,12 +85,13 @@ def test_metrics_without_a_value_are_not_a_number(config: Config) -> None:
     np.testing.assert_allclose(metrics["ce"], 2 / np.arange(1, 41))
 
 
-def test_conditions_are_counted_over_the_split(config: Config, manifest: Manifest) -> None:
-    counts = condition_counts(manifest, "test")
-    assert sum(counts.values()) == 5
-    assert counts == {
-        name: sum(row["condition"] == name for row in manifest.rows("test")) for name in counts
-    }
+def test_scores_of_an_older_form_are_none(config: Config, manifest: Manifest) -> None:
+    evaluation = identify(config, Workspace.of(config)).evaluation
+    scores = read_json(evaluation)
+    write_json(evaluation, scores | {"schema": 1})
+    with pytest.raises(Any2SegError, match=r"of schema 2.*any2seg evaluate CONFIG"):
+        scored_rows(config, Workspace.of(config), manifest)
+    write_json(evaluation, scores)
 
 
 def test_inputs_cover_scores_curves_pictures_and_costs(config: Config, manifest: Manifest) -> None:

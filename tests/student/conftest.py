@@ -10,15 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.config import Config
+from pipeline.config_student import StudentConfig
 from pipeline.manifest import Manifest
+from pipeline.modalities import KINDS
 from pipeline.prepare import prepare
 from pipeline.prompts_store import PromptStore, point_to_prompts
 from pipeline.targets import TargetProvenance, TargetStore, point_to_store
 from pipeline.views import VIEW_BOX, ViewSettings, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
+from student.model import Student
+from student.stream import Batch
 
 DIM = 16
 PATCHES = 4
@@ -135,6 +140,48 @@ def fresh(scenes: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "workspace"
     shutil.copytree(scenes, folder)
     return folder
+
+
+TWO_SENSORS = {"rgb": KINDS["rgb"], "nir": KINDS["nir"]}
+
+
+class NamedSample:
+    """All that scoring asks of a sample that is decoded already."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.condition, self.corner_case = key, "", ""
+
+
+@pytest.fixture(scope="session")
+def two_sensor_batch() -> Batch:
+    """Three samples `a`, `b`, `c` of 64 x 32 px; `b` has no nir, `c` no rgb."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = {
+        n: torch.rand(3, s.channels, 64, 32, generator=generator) for n, s in TWO_SENSORS.items()
+    }
+    return Batch(
+        index=0,
+        refs=tuple(NamedSample(key) for key in "abc"),
+        inputs=inputs,
+        present=torch.tensor([[True, True], [True, False], [False, True]]),
+        label=torch.randint(0, 4, (3, 64, 32), generator=generator),
+        view=torch.zeros(3, 5),
+        targets={},
+        taught=torch.zeros(3, 2, dtype=torch.bool),
+    )
+
+
+def two_sensor_model(**student: Any) -> Student:
+    """A student of rgb and nir with random weights and four classes."""
+    torch.manual_seed(0)
+    fields = {"backbone": "test_efficientnet", "weights": "none", "head_channels": 8}
+    return Student(StudentConfig.model_validate(fields | student), TWO_SENSORS, 4).eval()
+
+
+@pytest.fixture(scope="session")
+def two_sensor_student() -> Student:
+    """That student with MFF."""
+    return two_sensor_model()
 
 
 FIELD_CLASSES = ("ground", "crop", "weed", "stone")
