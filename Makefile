@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed-dev
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 DEMO_ARGS ?=
 SERVER_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: demo server test lint types format setup clean
+.PHONY: demo server test proofs lint types format setup clean
 
 demo: $(DEMO_STAMP)  ## Run the main job end to end on rendered scenes and print where the report is.
 	$(BIN)/any2seg demo $(DEMO_ARGS)
@@ -16,8 +17,11 @@ demo: $(DEMO_STAMP)  ## Run the main job end to end on rendered scenes and print
 server: $(DEMO_STAMP)  ## Run a Prefect server on 127.0.0.1, for `any2seg serve`; Ctrl-C stops it.
 	$(BIN)/any2seg server $(SERVER_ARGS)
 
-test: $(STAMP)  ## Run all tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
+test: $(STAMP)  ## Run all tests but the proofs.
+	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not proof" $(TEST_ARGS)
+
+proofs: $(STAMP)  ## Run the tests that take minutes each: kills of whole runs, teams' servers, full-size towers.
+	$(PYTEST) -n 2 --dist load -m proof $(TEST_ARGS)
 
 lint: $(STAMP)  ## Check style.
 	$(BIN)/ruff format --check .

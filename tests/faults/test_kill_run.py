@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.conftest import CONFIG, command, environment, files_of, finished, prefect_home
 
 __all__ = ["finished", "prefect_home"]
-pytestmark = [pytest.mark.slow, pytest.mark.server, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.proof, pytest.mark.server, pytest.mark.timeout(1800)]
 
 STAGE_TIMEOUT_S = 500
 """For a busy machine; a stage takes about twenty seconds."""

@@ -126,7 +126,7 @@ def flow_runs(states: Sequence[str]) -> list[FlowRun]:
         return [FlowRun.model_validate(run) for run in answer.json()]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.server
 @pytest.mark.timeout(900)
 def test_runs_and_schedules_on_postgresql_outlive_the_server(

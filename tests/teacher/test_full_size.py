@@ -33,13 +33,13 @@ def measure(folder: Path, *dtypes: str) -> dict[str, tuple[float, float]]:
     return {dtype: (float(peak), float(cosine)) for dtype, peak, cosine in ROW.findall(done.stdout)}
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_full_size_tower_loads_and_encodes(tmp_path: Path) -> None:
     rows = measure(tmp_path, "float32")
     assert rows["float32"][0] < 5.0
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.skipif(
     not HAS_BF16(),
     reason="this processor emulates bfloat16: minutes a picture",
