@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,15 +13,16 @@ from PIL import Image
 from pipeline.errors import CheckpointError, DatasetError
 from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace
-from student.evaluate import evaluate
+from student.distributed import World
+from student.evaluate import EVALUATION_SCHEMA, evaluate
 from student.run import identify
+from student.samples import list_samples
+from student.scoring import count_subsets, load_student
 from student.train import train
 
 
 @pytest.fixture(scope="module")
 def trained(scenes, make_config, tmp_path_factory):
-    import shutil
-
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(scenes, folder, dirs_exist_ok=True)
     config = make_config(folder)
@@ -37,7 +40,10 @@ def test_every_subset_is_scored(trained):
     config, workspace, run, report = trained
     found = scores(run)
     rows = Manifest.load(workspace.dataset(config)).rows("val")
-    conditions = {row["condition"] for row in rows}
+    conditions = {row["condition"] for row in rows} - {""}
+    corner_cases = {row["corner_case"] for row in rows} - {""}
+    assert conditions
+    assert corner_cases
     assert report.done == len(found["subsets"]) == 15
     assert found["step"] == 6
     assert found["num_samples"] == 6
@@ -47,7 +53,9 @@ def test_every_subset_is_scored(trained):
         assert row["num_samples"] == 6
         present = [k for k, pixels in enumerate(found["support"]) if pixels]
         assert [k for k, iou in enumerate(row["per_class"]) if iou is not None] == present
-        assert set(row["per_condition"]) == conditions
+        assert set(row["per_condition"]) == set(found["conditions"]) == conditions
+        assert set(row["per_corner_case"]) == set(found["corner_cases"]) == corner_cases
+        assert row["support"] == found["support"]
     assert found["all"] == found["subsets"][-1]["miou"]
     assert found["worst"]["miou"] == min(row["miou"] for row in found["subsets"])
 
@@ -100,6 +108,95 @@ def test_the_batch_size_changes_nothing(trained):
     # Rounding may flip single pixels between two equally likely classes.
     for ours, theirs in zip(after["subsets"], before["subsets"], strict=True):
         assert ours["miou"] == pytest.approx(theirs["miou"], abs=1e-3)
+
+
+def asking(config, **fields):
+    """The config with other settings of the evaluation."""
+    changed = config.evaluate.model_copy(update=fields)
+    return config.model_copy(update={"evaluate": changed})
+
+
+def test_robust_scores_stand_beside_and_serve_who_does_not_ask(trained):
+    config, workspace, run, _ = trained
+    evaluate(config, workspace, progress=False)
+    before = scores(run)
+    assert before["robustness"] is None
+    robust = asking(config, robustness=True)
+    assert evaluate(robust, workspace, progress=False).done == 15
+    after = scores(run)
+    assert after["subsets"] == before["subsets"]
+    skipped, filled, *lossy = after["robustness"]["missing"]
+    assert skipped["average"] == pytest.approx(before["mean"])
+    assert skipped["protocol"] == before["protocol"] != filled["protocol"]
+    assert [table["lost"] for table in lossy] == [0.25, 0.5, 0.75]
+    # Nothing is missing from all four: no benchmark may differ there.
+    for table in after["robustness"]["missing"]:
+        assert table["subsets"][-1]["miou"] == pytest.approx(before["all"], abs=1e-3)
+    assert evaluate(config, workspace, progress=False).skipped == 15
+    assert evaluate(asking(robust, seed=1), workspace, progress=False).done == 15
+    assert scores(run)["robustness"]["noise"] != after["robustness"]["noise"]
+
+
+def test_scores_of_an_older_form_are_made_anew(trained):
+    config, workspace, run, _ = trained
+    evaluate(config, workspace, progress=False)
+    run.evaluation.write_text(json.dumps(scores(run) | {"schema": EVALUATION_SCHEMA - 1}))
+    assert evaluate(config, workspace, progress=False).done == 15
+
+
+def test_windows_are_a_setting(trained):
+    config, workspace, run, _ = trained
+    evaluate(config, workspace, progress=False)
+    whole = scores(run)
+    assert evaluate(asking(config, window_overlap=0.5), workspace, progress=False).skipped == 15
+    assert evaluate(asking(config, window_px=32), workspace, progress=False).done == 15
+    assert scores(run)["support"] == whole["support"]
+    assert scores(run)["subsets"] != whole["subsets"]
+    half = asking(config, window_px=32, window_overlap=0.5)
+    assert evaluate(half, workspace, progress=False).done == 15
+
+
+@pytest.mark.parametrize("batch_size", [2, 6])
+def test_shares_of_the_split_add_up_exactly(trained, batch_size):
+    """Six samples in three batches and in one, over four processes that take what is theirs."""
+    config, workspace, run, _ = trained
+    config = asking(config, batch_size=batch_size)
+    manifest = Manifest.load(workspace.dataset(config))
+    refs = list_samples(manifest, "val", tuple(config.modalities))
+    model, _ = load_student(config, manifest, run)
+
+    @dataclass(frozen=True)
+    class Alone(World):
+        def total(self, count):
+            return count
+
+    def counts(world):
+        found = count_subsets(config, run, model, refs, world=world, robustness=True)
+        return found.confusion, found.num_samples, found.damage.missing, found.damage.noisy
+
+    whole = counts(World())
+    parts = zip(*(counts(Alone(rank, 4)) for rank in range(4)), strict=True)
+    for array, part in zip(whole, parts, strict=True):
+        assert array.dtype == np.int64
+        np.testing.assert_array_equal(sum(part), array)
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(trained):
+    config, workspace, run, _ = trained
+    config = asking(config, batch_size=2, robustness=True, window_px=48)
+    shutil.rmtree(run.pictures)
+    evaluate(config, workspace, progress=False)
+    wanted = scores(run)
+    pictures = {path: path.read_bytes() for path in run.pictures.rglob("*.png")}
+    shutil.rmtree(run.pictures)
+    run.evaluation.unlink()
+    train_two = config.train.model_copy(update={"processes": 2})
+    report = evaluate(config.model_copy(update={"train": train_two}), workspace, progress=False)
+    assert (report.stage, report.done) == ("evaluate", 15)
+    assert report.details["worst"] == wanted["worst"]
+    assert scores(run) == wanted
+    assert {path: path.read_bytes() for path in run.pictures.rglob("*.png")} == pictures
 
 
 def test_nothing_trained_and_no_such_split(fresh, make_config, trained):
