@@ -21,6 +21,7 @@ from prefect.artifacts import (
 
 from flows.prediction_sheet import prediction_sheet
 from flows.redact import redacted
+from flows.score_lines import joined, missing_lines, noise_lines, percent, setting
 from flows.stages import rows
 from flows.status import report_path
 from pipeline.config import Config
@@ -116,12 +117,15 @@ def show_scores(config: Config, workspace: Workspace) -> None:
 
 
 def summary(title: str, evaluations: Mapping[str, Mapping[str, Any]], page: str) -> str:
-    """The summary's markdown; scores in per cent, the rows of the config side by side."""
+    """The summary's markdown; scores in per cent, the rows of the config side by side.
+
+    Ends with all, mean and worst; with EMM, RMM and NM for the rows that were scored with damage.
+    """
     names = list(evaluations)
     link = page if "://" in page else f"file://{page}"
     lines = [f"# {title}", "", f"Report: [{page}]({link})", ""]
     first = evaluations[names[0]]
-    lines += [f"Split `{first['split']}`, step {first['step']}, mIoU in %.", ""]
+    lines += [f"mIoU in %: {setting(first)}.", ""]
     lines += ["| modalities | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     scores = [
         {tuple(s["modalities"]): s["miou"] for s in e["subsets"]} for e in evaluations.values()
@@ -129,8 +133,34 @@ def summary(title: str, evaluations: Mapping[str, Mapping[str, Any]], page: str)
     for subset in scores[0]:
         cells = [f"{100 * row[subset]:.1f}" if subset in row else "-" for row in scores]
         lines.append(f"| {', '.join(subset)} | " + " | ".join(cells) + " |")
-    means = [f"**{100 * found['mean']:.1f}**" for found in evaluations.values()]
-    return "\n".join([*lines, "| **mean** | " + " | ".join(means) + " |"])
+    found = list(evaluations.values())
+    for name, figures in {
+        "all": [percent(scores["all"]) for scores in found],
+        "mean": [percent(scores["mean"]) for scores in found],
+        "worst": [_worst(scores) for scores in found],
+    }.items():
+        lines.append(f"| **{name}** | " + " | ".join(f"**{figure}**" for figure in figures) + " |")
+    return "\n".join([*lines, *_robust_lines(evaluations)])
+
+
+def _worst(scores: Mapping[str, Any]) -> str:
+    return f"{percent(scores['worst']['miou'])} ({joined(scores['worst']['modalities'])})"
+
+
+def _robust_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A table of averages over the subsets (EMM, RMM) and of scores under noise (NM), if any."""
+    rows = {name: scores for name, scores in evaluations.items() if scores["robustness"]}
+    if not rows:
+        return
+    yield from ("", "| damage | " + " | ".join(rows) + " |", "|---" * (len(rows) + 1) + "|")
+    missing = zip(*map(missing_lines, rows.values()), strict=True)
+    noise = zip(*map(noise_lines, rows.values()), strict=True)
+    for lines in missing:
+        cells = [percent(line.averages[0]) for line in lines]
+        yield f"| {lines[0].name}: {lines[0].protocol} | " + " | ".join(cells) + " |"
+    for lines in noise:
+        cells = [percent(line.miou) for line in lines]
+        yield f"| {lines[0].name}: {lines[0].protocol} | " + " | ".join(cells) + " |"
 
 
 def show_pictures(config: Config, workspace: Workspace) -> None:

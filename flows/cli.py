@@ -21,6 +21,7 @@ from flows.commands.integrity import audit, gc, repair, verify
 from flows.commands.plan import plan
 from flows.commands.predict import EXTRA, predict
 from flows.commands.run import demo, refresh_teacher, retrain, run
+from flows.commands.scores import print_scores
 from flows.commands.serve import serve, server
 from flows.commands.status import status
 from flows.failure import TRY_AGAIN, worth_retrying
@@ -143,8 +144,12 @@ def train(
 
 @app.command()
 def evaluate(config: ConfigPath, overrides: Overrides = None, row: Row = stages.MAIN_ROW) -> None:
-    """Score every non-empty subset of the modalities, per condition."""
+    """Score every non-empty subset of the modalities, per condition and corner case; print the tables.
+
+    With `--set evaluate.robustness=true` also with damaged readings (docs/evaluation.md).
+    """
     _run_stage("evaluate", config, overrides, row)
+    print_scores(_load(config, overrides, row))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.report_data import RunRow
-from flows.score_lines import group_lines, joined, missing_lines, missing_name, noise_lines
+from flows.score_lines import group_lines, joined, missing_lines, noise_lines
 
 KINDS = {
     "condition": ("Conditions", "under the condition"),
@@ -64,9 +64,7 @@ def robust_values(rows: Sequence[RunRow], styles: Sequence[Any]) -> dict[str, An
     found = {
         "runs": measured,
         "seeds": ", ".join(map(str, sorted(seeds))),
-        "heads": [(missing_name(table), table["protocol"]) for table in main["missing"]]
-        if main
-        else [],
+        "heads": [(table["name"], table["protocol"]) for table in main["missing"]] if main else [],
         "subsets": _subset_lines(main) if main else [],
     }
     return {"robust": found if measured else None}

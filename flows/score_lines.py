@@ -106,7 +106,7 @@ def missing_lines(scores: Mapping[str, Any]) -> list[MissingLine]:
     """EMM in both protocols and RMM by share lost; none without `evaluate.robustness`."""
     return [
         MissingLine(
-            name=missing_name(table),
+            name=table["name"],
             protocol=table["protocol"],
             averages=[table[name] for name in AVERAGES],
             absent_zero=table["absent_zero"]["average"],
@@ -117,17 +117,11 @@ def missing_lines(scores: Mapping[str, Any]) -> list[MissingLine]:
     ]
 
 
-def missing_name(table: Mapping[str, Any]) -> str:
-    """`EMM`, or `RMM 25 %`."""
-    share = "" if table["lost"] == 1 else f" {100 * table['lost']:.0f} %"
-    return f"{table['benchmark']}{share}"
-
-
 def noise_lines(scores: Mapping[str, Any]) -> list[NoiseLine]:
     """NM by level; none without `evaluate.robustness`."""
     return [
         NoiseLine(
-            name=f"{found['benchmark']} {found['level']}",
+            name=found["name"],
             protocol=found["protocol"],
             miou=found["miou"],
             absent_zero=found["miou_absent_zero"],

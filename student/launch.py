@@ -3,10 +3,10 @@
     launch("train", config, progress=True) -> StageReport
 
 Every process runs `python -m student.launch STAGE CONFIG ANSWER ...`, which is `student.train.train` or
-`student.evaluate.evaluate`; the first of them leaves its report or its error in a file for the command.
-They show their progress on standard error, and end when the command is gone. Writes nothing that lasts
-beside what the stage writes; what can fail: what the stage raises, and `Any2SegError` for a process
-that ended without a word.
+`student.evaluate.evaluate`; the first of them leaves its report in a file for the command, one that
+fails its error. They show their progress on standard error, and end when the command is gone. Writes
+nothing that lasts beside what the stage writes; what can fail: what the stage raises, and
+`Any2SegError` for a process that ended without a word.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _loopback() -> dict[str, str]:
 
 
 def main(stage: Stage, path: str, answer: str, launcher: str, progress: str) -> int:
-    """One process: train or score, and if it is the first, tell how it went."""
+    """One process: train or score. The first tells how it went, and whoever meets an error tells it."""
     from student.evaluate import evaluate
     from student.train import train
 
@@ -90,7 +90,7 @@ def main(stage: Stage, path: str, answer: str, launcher: str, progress: str) -> 
         told["details"] = dict(report.details)
     except Any2SegError as error:
         told = {"error": str(error), "kind": type(error).__name__}
-    if os.environ["RANK"] == "0":
+    if os.environ["RANK"] == "0" or "error" in told:
         write_json(Path(answer), told)
     return 1 if "error" in told else 0
 

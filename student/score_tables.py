@@ -24,8 +24,8 @@ from student.robust_scores import summary
 
 SKIPPED = "absent modalities are skipped"
 ZERO_FILLED = "absent modalities are 0 after normalisation"
-LOST = "of absent modalities {:.0%} of the elements are 0 after normalisation"
-NOISY = "salt and pepper on {:.0%} of the elements, Gaussian noise of sigma {:g} (not on events)"
+LOST = "of absent modalities {:g} % of the elements are 0 after normalisation"
+NOISY = "salt and pepper on {:g} % of the elements, Gaussian noise of sigma {:g} (not on events)"
 
 Subset = tuple[str, ...]
 Counts = NDArray[np.int64]
@@ -146,13 +146,12 @@ def _robustness(scores: Scores, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
     for counts_SKK in scores.damage.missing:
         pairs = zip(scores.subsets, counts_SKK, strict=True)
         tables.append([{"modalities": list(subset), **_mious(own)} for subset, own in pairs])
-    labels = [("EMM", 1.0, SKIPPED), ("EMM", 1.0, ZERO_FILLED)]
-    labels += [("RMM", share, LOST.format(share)) for share in LOST_SHARES]
+    labels = [("EMM skipped", 1.0, SKIPPED), ("EMM zero-filled", 1.0, ZERO_FILLED)]
+    labels += [(f"RMM {100 * share:g} %", share, LOST.format(100 * share)) for share in LOST_SHARES]
     noise = [
         {
-            "benchmark": "NM",
-            "level": level.name,
-            "protocol": NOISY.format(level.density, level.sigma),
+            "name": f"NM {level.name}",
+            "protocol": NOISY.format(100 * level.density, level.sigma),
         }
         | _mious(counts_KK)
         for level, counts_KK in zip(NOISE_LEVELS, scores.damage.noisy, strict=True)
@@ -162,10 +161,10 @@ def _robustness(scores: Scores, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
 
 
 def _missing_table(
-    benchmark: str, lost: float, protocol: str, rows: list[dict[str, Any]]
+    name: str, lost: float, protocol: str, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
     return {
-        "benchmark": benchmark,
+        "name": name,
         "lost": lost,
         "protocol": protocol,
         **_averages(rows, "miou"),

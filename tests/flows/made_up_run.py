@@ -135,6 +135,7 @@ def evaluation(config: Config, manifest: Manifest, base: float) -> dict[str, Any
             subsets.append(
                 {
                     "modalities": list(subset),
+                    "num_samples": len(manifest.rows("test")),
                     "miou": miou,
                     "miou_absent_zero": miou / 2,
                     "per_class": [miou if pixels else None for pixels in support],
@@ -148,7 +149,11 @@ def evaluation(config: Config, manifest: Manifest, base: float) -> dict[str, Any
         "conditions": {name: {"num_samples": num} for name, num in conditions.items()},
         "corner_cases": {name: {"num_samples": num} for name, num in corner_cases.items()},
         "seed": config.seed,
-        "absent_zero": {"all": subsets[-1]["miou_absent_zero"]},
+        "absent_zero": {
+            "all": subsets[-1]["miou_absent_zero"],
+            "mean": CHANCE,
+            "worst": {"modalities": ["rgb"], "miou": CHANCE},
+        },
         "robustness": damage(subsets) if config.evaluate.robustness else None,
         "split": "test",
         "protocol": "absent modalities are skipped",
@@ -175,18 +180,22 @@ def _groups(names: Iterable[str], miou: float) -> dict[str, dict[str, float]]:
 def damage(subsets: list[dict[str, Any]]) -> dict[str, Any]:
     """Robustness whose tables lie 1, 2, 3, ... points below the undamaged figures."""
     rows = [{n: row[n] for n in ("modalities", "miou", "miou_absent_zero")} for row in subsets]
-    labels = [("EMM", 1.0, "skipped"), ("EMM", 1.0, "zero-filled"), ("RMM", 0.25, "quarter")]
+    labels = [
+        ("EMM skipped", 1.0, "skips"),
+        ("EMM zero-filled", 1.0, "fills"),
+        ("RMM 25 %", 0.25, "quarter"),
+    ]
     missing = []
-    for points, (benchmark, lost, protocol) in enumerate(labels):
+    for points, (name, lost, protocol) in enumerate(labels):
         lower = [row | {"miou": row["miou"] - points / 100} for row in rows]
         figures = dict.fromkeys(AVERAGES, 0.1234 - points / 100)
         missing.append(
-            {"benchmark": benchmark, "lost": lost, "protocol": protocol, **figures}
+            {"name": name, "lost": lost, "protocol": protocol, **figures}
             | {"worst": min(lower, key=lambda row: row["miou"]), "subsets": lower}
             | {"absent_zero": figures}
         )
     noise = [
-        {"benchmark": "NM", "level": level, "protocol": f"{level} noise"}
+        {"name": f"NM {level}", "protocol": f"{level} noise"}
         | {"miou": 0.0567 - points / 100, "miou_absent_zero": 0.0432}
         for points, level in enumerate(("low", "mid", "high"))
     ]

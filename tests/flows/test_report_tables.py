@@ -44,8 +44,8 @@ def test_both_protocols_and_every_subset_are_there(rows: list[RunRow]) -> None:
     found = robust_values(rows, [style_of(0, "main")])["robust"]
     (run,) = found["runs"]
     assert [(line.name, line.protocol) for line in run["missing"]] == [
-        ("EMM", "skipped"),
-        ("EMM", "zero-filled"),
+        ("EMM skipped", "skips"),
+        ("EMM zero-filled", "fills"),
         ("RMM 25 %", "quarter"),
     ]
     assert [line.name for line in run["noise"]] == ["NM low", "NM mid", "NM high"]

@@ -89,12 +89,12 @@ def test_figures_of_damage(counts):
     found = summarise(scores(counts, Damage(missing, whole, 5)))["robustness"]
     assert found["seed"] == 5
     tables = found["missing"]
-    assert [(t["benchmark"], t["lost"]) for t in tables] == [
-        ("EMM", 1.0),
-        ("EMM", 1.0),
-        ("RMM", 0.25),
-        ("RMM", 0.5),
-        ("RMM", 0.75),
+    assert [(t["name"], t["lost"]) for t in tables] == [
+        ("EMM skipped", 1.0),
+        ("EMM zero-filled", 1.0),
+        ("RMM 25 %", 0.25),
+        ("RMM 50 %", 0.5),
+        ("RMM 75 %", 0.75),
     ]
     assert len({t["protocol"] for t in tables}) == 5
     single = miou(class_iou(whole[0]))
@@ -106,7 +106,7 @@ def test_figures_of_damage(counts):
         assert own["worst"] == {"modalities": ["r"], "miou": pytest.approx(single)}
     assert tables[2]["average"] == tables[2]["worst"]["miou"] == 1.0
     noise = found["noise"]
-    assert [own["level"] for own in noise] == ["low", "mid", "high"]
+    assert [own["name"] for own in noise] == ["NM low", "NM mid", "NM high"]
     assert noise[2]["miou"] == 1.0
     assert noise[2]["miou_absent_zero"] == pytest.approx(miou_absent_zero(class_iou(whole[2])))
 
