@@ -1,11 +1,15 @@
 """Tables of conditions, corner cases and damaged readings: every line from the scores."""
 
+from dataclasses import replace
+
 import pytest
 
-from flows.report_data import RunRow, scored_rows
+from flows.report import render
+from flows.report_data import RunRow, read_sources, scored_rows
 from flows.report_page import style_of
 from flows.report_tables import group_tables, robust_values
 from pipeline.config import load_config
+from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace
 
 from .made_up_run import prepare_all, write_run
@@ -58,15 +62,29 @@ def test_both_protocols_and_every_subset_are_there(rows: list[RunRow]) -> None:
 
 def test_without_such_scores_there_is_no_table(rows: list[RunRow]) -> None:
     main = rows[0]
-    plain = RunRow(
-        main.name,
-        main.config,
-        main.run,
-        main.overrides,
-        {**main.evaluation, "robustness": None},
-        main.metrics,
-    )
+    plain = replace(main, evaluation={**main.evaluation, "robustness": None})
     assert robust_values([plain], [style_of(0, "main")]) == {"robust": None}
     half = robust_values([plain, main], [style_of(0, "main"), style_of(1, "other")])["robust"]
     assert [run["row"].name for run in half["runs"]] == ["other"]
     assert half["subsets"] == []
+
+
+def test_the_page_shows_damage_or_says_how_to_measure_it(rows: list[RunRow]) -> None:
+    main = rows[0]
+    workspace = Workspace.of(main.config)
+    manifest = Manifest.load(workspace.dataset(main.config))
+    sources = read_sources(rows, [], main.config, workspace, manifest)
+    page = render(sources)
+    for words in (
+        "EMM zero-filled",
+        "fills",
+        "RMM 25 %",
+        "quarter",
+        "NM high",
+        "seed of the damage 9",
+    ):
+        assert words in page
+    without = {**main.evaluation, "robustness": None}
+    plain = render(replace(sources, rows=[replace(main, evaluation=without)]))
+    assert "EMM zero-filled" not in plain
+    assert "evaluate.robustness=true" in plain
