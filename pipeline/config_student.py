@@ -213,6 +213,6 @@ class EvaluateConfig(Frozen):
     window_overlap: float = Field(default=1 / 3, ge=0.0, lt=1.0)
     """Share of the side that neighbouring windows have in common, at least."""
     robustness: bool = False
-    """Also score damaged readings (EMM, RMM, NM: see docs/evaluation.md); about eight times the work."""
+    """Also score damaged readings (EMM, RMM, NM: see docs/evaluation.md); six to seven times the work."""
     seed: NonNegativeInt = 0
     """Of the damage; its own, so that students of several training seeds meet the very same."""
