@@ -64,7 +64,7 @@ def robust_values(rows: Sequence[RunRow], styles: Sequence[Any]) -> dict[str, An
     found = {
         "runs": measured,
         "seeds": ", ".join(map(str, sorted(seeds))),
-        "heads": [(table["name"], table["protocol"]) for table in main["missing"]] if main else [],
+        "heads": [table["name"] for table in main["missing"]] if main else [],
         "subsets": _subset_lines(main) if main else [],
     }
     return {"robust": found if measured else None}
