@@ -140,3 +140,13 @@ def test_processes_that_end_without_a_word_are_an_error(fresh, make_config, monk
     monkeypatch.setattr(launcher, "TORCHRUN", (sys.executable, "-c", "raise SystemExit(7)"))
     with pytest.raises(Any2SegError, match=r"ended with 7.*again"):
         train(config, Workspace.of(config), progress=False)
+
+
+def test_a_process_that_is_not_the_first_tells_its_error_too(make_config, tmp_path, monkeypatch):
+    config = make_config(tmp_path / "empty")
+    (tmp_path / "config.toml").write_text(dump_config(config))
+    monkeypatch.setenv("RANK", "1")
+    answer = tmp_path / "answer.json"
+    paths = (str(tmp_path / "config.toml"), str(answer))
+    assert launcher.main("evaluate", *paths, str(os.getpid()), "0") == 1
+    assert json.loads(answer.read_text())["kind"] == "DatasetError"

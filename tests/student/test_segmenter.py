@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from pipeline.config import Config
@@ -114,13 +113,3 @@ def test_damaged_or_foreign_folders_are_refused(
     (folder / WEIGHTS).write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match="saved student"):
         Segmenter.from_pretrained(folder)
-
-
-def test_windows_cover_every_pixel() -> None:
-    window = Window(side_px=32, overlap=0.25)
-    for length in (1, 31, 32, 33, 100):
-        covered = torch.zeros(length, dtype=torch.bool)
-        for start in window.starts(length):
-            covered[start : start + 32] = True
-        assert covered.all()
-    assert window.starts(100) == [0, 24, 48, 68]
