@@ -41,6 +41,10 @@ PLAIN: Fields = {
     "student.lscd.inter": 0.0,
     "student.lscd.intra": 0.0,
     "train.subset_weight": 0.0,
+    "train.subset_draw": "uniform",
+    "train.auxiliary_weight": 0.0,
+    "student.fusion": "mff",
+    "student.lscd.weak_power": 0.0,
 }
 PAPER: Fields = {"preset": "any2seg-paper"}
 TWO_PASSES: Fields = PLAIN | {"train.subset_weight": 1.0}
@@ -49,11 +53,12 @@ SHUFFLED = "shuffled-teacher"
 DENSE: Fields = {"student.lscd.dense": 0.1}
 NO_LSCD: Fields = {"student.lscd.inter": 0.0, "student.lscd.intra": 0.0}
 LSCD: Fields = {"student.lscd.inter": 0.05, "student.lscd.intra": 0.1}
+CONCAT: Fields = {"student.fusion": "concat"}
 
 ROWS: dict[str, Fields] = {
     # Fusions, every sample with all its modalities.
     "mean": PLAIN | {"student.fusion": "mean"},
-    "concat": PLAIN | {"student.fusion": "concat"},
+    "concat": PLAIN | CONCAT,
     "rgb-only": PLAIN | {"student.fusion": "rgb_only"},
     "cmnext": PLAIN | {"student.fusion": "cmnext"},
     "mff": PLAIN,
@@ -69,22 +74,23 @@ ROWS: dict[str, Fields] = {
     "paper, one-hot prompts": PAPER | {"student.lscd.prompts": "one_hot"},
     # A second pass on a random subset, without and with LSCD in its forms.
     "two passes": TWO_PASSES,
-    "two passes, mean": TWO_PASSES | {"student.fusion": "mean"},
+    "two passes, concat": TWO_PASSES | CONCAT,
     "two passes+lscd": TWO_PASSES | LSCD,
     "two passes+lscd, centred": TWO_PASSES | LSCD | {"student.lscd.centre": True},
     "two passes+lscd, cross-scene": TWO_PASSES | LSCD | {"student.lscd.cross_scene": True},
-    "two passes+lscd, weak first": TWO_PASSES | LSCD | {"student.lscd.weak_power": 1.0},
+    "two passes+lscd, weak rows": TWO_PASSES | LSCD | {"student.lscd.weak_power": 1.0},
     "two passes+dense": TWO_PASSES | DENSE,
     "two passes+lscd+dense": TWO_PASSES | LSCD | DENSE,
-    # What else the robust recipe has.
-    "two passes, weak first": TWO_PASSES | {"train.subset_draw": "weak_first"},
-    "two passes+consistency": TWO_PASSES | {"train.consistency_weight": 0.5},
-    "two passes+auxiliary": TWO_PASSES | {"train.auxiliary_weight": 0.5},
+    # The robust recipe and its parts.
+    "two passes, concat, weak first": TWO_PASSES | CONCAT | {"train.subset_draw": "weak_first"},
+    "two passes, concat, auxiliary": TWO_PASSES | CONCAT | {"train.auxiliary_weight": 0.5},
+    "two passes, concat, dense": TWO_PASSES | CONCAT | DENSE,
     "robust": ROBUST,
+    "robust, consistency": ROBUST | {"train.consistency_weight": 0.5},
     "robust, no lscd": ROBUST | NO_LSCD,
     "robust+dense": ROBUST | DENSE,
+    "robust, mff": ROBUST | {"student.fusion": "mff"},
     "robust, averaged": ROBUST | {"train.ema": 0.99},
-    "robust, mean": ROBUST | {"student.fusion": "mean"},
 }
 FIGURES = ("all", "mean", "singles_mean", "worst")
 

@@ -74,7 +74,7 @@ class LscdConfig(Frozen):
     """`inter` correlates every (sample, modality) of a batch with every other, not those of one sample."""
     scene_column: bool = False
     """`inter` gets a column more: the cosine to the scene description; needs `[descriptions]`."""
-    weak_power: NonNegativeFloat = 0.0
+    weak_power: NonNegativeFloat = 1.0
     """Rows of a modality weigh (1 - its running IoU) ** power; 0: all alike."""
 
     @property
@@ -110,8 +110,8 @@ class StudentConfig(Frozen):
     mit_b* a hub repository `ORG/REPO`."""
     stems: Literal["shared", "per_modality"] = "shared"
     """The backbone's first convolution: one for all, or one a modality (each starts pretrained)."""
-    fusion: Literal["mff", "mean", "concat", "rgb_only", "cmnext"] = "mff"
-    """How the features of the modalities become one map (see `student.fusion`)."""
+    fusion: Literal["mff", "mean", "concat", "rgb_only", "cmnext"] = "concat"
+    """How the features of the modalities become one map (see `student.fusion`); the paper's: `mff`."""
     primary: str | None = None
     """The modality that `rgb_only` and `cmnext` are built around; default: the config's first."""
     mff_carry: bool = False
@@ -161,13 +161,13 @@ class TrainConfig(Frozen):
     segmentation alone."""
     subset_weight: NonNegativeFloat = 1.0
     """Weight of the second pass on a random subset of the modalities; 0 switches it off."""
-    subset_draw: Literal["uniform", "weak_first"] = "uniform"
+    subset_draw: Literal["uniform", "weak_first"] = "weak_first"
     """How that subset is drawn: all alike, or weak sensors oftener, by their running IoU."""
     consistency_weight: NonNegativeFloat = 0.0
     """Weight of the subset's distance to the logits of all modalities."""
     consistency_tau: PositiveFloat = 1.0
     """Temperature of both logits there."""
-    auxiliary_weight: NonNegativeFloat = 0.0
+    auxiliary_weight: NonNegativeFloat = 0.5
     """Weight of the cross-entropy of each modality alone, through the shared head at stride 4."""
     ohem_threshold: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Set, cross-entropy counts only pixels whose class gets less probability (DELIVER: 0.7)."""

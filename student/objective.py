@@ -76,11 +76,11 @@ class Objective(nn.Module):
     @property
     def watches_modalities(self) -> bool:
         """Whether anything depends on the running IoU of single modalities."""
-        return self._draws_weak_first or self.weights.weak_power > 0
+        return self._draws_weak_first or (self.weights.active and self.weights.weak_power > 0)
 
     @property
     def _draws_weak_first(self) -> bool:
-        return self.settings.subset_draw == "weak_first"
+        return self.two_passes and self.settings.subset_draw == "weak_first"
 
     def weight(self, term: str) -> float:
         """What a term counts in the sum."""
@@ -213,7 +213,7 @@ class Objective(nn.Module):
             batch.taught,
             targets.get("scene"),
         )
-        power = self.weights.weak_power
+        power = self.weights.weak_power if self.weights.active else 0.0
         weights_M = self.running.weights(power) if power else None
         maps = [found.float() for found in features.maps]
         fused = [found.float() for found in fused]

@@ -43,18 +43,17 @@ def test_a_preset_fills_in_what_is_not_written_and_shows(tmp_path: Path, name: s
 
 
 def test_what_is_written_wins_wherever_it_is_written(tmp_path: Path) -> None:
-    text = BASE + 'preset = "robust"\n[train]\nauxiliary_weight = 0.25\n'
+    text = BASE + 'preset = "any2seg-paper"\n[train]\nauxiliary_weight = 0.25\n'
     config = load(tmp_path, text, "student.lscd.intra=0.5")
     assert config.train.auxiliary_weight == 0.25
     assert config.student.lscd.intra == 0.5
-    assert config.train.subset_draw == "weak_first"
+    assert config.train.subset_draw == "uniform"
 
 
-def test_without_a_preset_the_defaults_stay(tmp_path: Path) -> None:
+def test_the_defaults_are_the_robust_preset(tmp_path: Path) -> None:
     config = load(tmp_path, BASE)
     assert config.preset is None
-    assert config.train.auxiliary_weight == config.train.consistency_weight == 0
-    assert config.train.subset_draw == "uniform"
+    assert {field: value(config, field) for field in PRESETS["robust"]} == PRESETS["robust"]
 
 
 def test_a_row_with_a_preset_takes_all_of_it_and_its_own_settings(tmp_path: Path) -> None:

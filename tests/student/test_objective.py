@@ -24,7 +24,14 @@ D = 6
 
 def build(num_modalities=3, num_classes=5, lscd=None, reference=None, **fields):
     torch.manual_seed(0)
-    train, student = {}, {"backbone": "test_efficientnet", "weights": "none", "head_channels": 8}
+    # Plain, so that a test switches on what it is about.
+    train = {"subset_draw": "uniform", "auxiliary_weight": 0.0}
+    student = {
+        "fusion": "mff",
+        "backbone": "test_efficientnet",
+        "weights": "none",
+        "head_channels": 8,
+    }
     for name, value in fields.items():
         (train if name in TrainConfig.model_fields else student)[name] = value
     terms = LscdConfig.model_validate({"inter": 0, "intra": 0} | (lscd or {}))
@@ -173,8 +180,17 @@ def test_the_running_iou_follows_training_and_touches_no_norm(auxiliary):
     assert torch.equal(other.running.iou(), objective.running.iou())
 
 
-def test_nothing_watches_modalities_unless_asked():
-    objective = build(subset_weight=1.0, auxiliary_weight=1.0)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"subset_draw": "uniform"},
+        {"subset_weight": 0.0, "subset_draw": "weak_first"},
+        {"subset_draw": "uniform", "lscd": {"weak_power": 1.0}},
+        {"subset_draw": "uniform", "lscd": {"inter": 1.0, "weak_power": 0.0}},
+    ],
+)
+def test_nothing_watches_modalities_unless_it_is_of_use(fields):
+    objective = build(**fields)
     objective.terms(batch())
     assert not objective.watches_modalities
     assert objective.running.union_MK.sum() == 0

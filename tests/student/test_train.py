@@ -191,7 +191,6 @@ def test_without_lscd_no_target_is_read(make_config, fresh):
     row = losses(identify(config, workspace))[-1]
     assert [name for name in TERMS if row[name] is None] == [
         "consistency",
-        "auxiliary",
         "inter",
         "language",
         "intra",
