@@ -17,8 +17,7 @@ each process killed; time from the last commit (or the run's first file) to the 
 time, median and largest; files compared and different.
 
 Runs are forked from a process that has imported the package: what is tested is the work, not the import.
-Needs `tests` beside it (for small random towers). About five minutes on two idle cores. Exit code 1 if a
-file differs or a commit was made again.
+Needs `tests` beside it (small random towers). Exit code 1 if a file differs or a commit was made again.
 """
 
 from __future__ import annotations
