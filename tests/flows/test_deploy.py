@@ -79,6 +79,7 @@ def client(server: Server) -> Iterator[SyncPrefectClient]:
         yield found
 
 
+@pytest.mark.proof
 def test_an_interval_really_runs_the_flow(
     server: Server, client: SyncPrefectClient, field: Path
 ) -> None:
