@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pipeline.errors import Any2SegError
 from pipeline.processes import die_with_parent
 
-STARTUP_TIMEOUT_S = 120.0
+STARTUP_TIMEOUT_S = 300.0
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
