@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed-dev
+# Of torch's thousands of files few are ever imported, and those are compiled then.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 DEMO_ARGS ?=
 SERVER_ARGS ?=
@@ -20,7 +22,7 @@ server: $(DEMO_STAMP)  ## Run a Prefect server on 127.0.0.1, for `any2seg serve`
 test: $(STAMP)  ## Run all tests but the proofs.
 	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder -m "not proof" $(TEST_ARGS)
 
-proofs: $(STAMP)  ## Run the tests that take minutes each: kills of whole runs, teams' servers, full-size towers.
+proofs: $(STAMP)  ## Run the tests that take minutes each: kills of runs, teams' servers, several processes, full-size towers.
 	$(PYTEST) -n 2 --dist load -m proof $(TEST_ARGS)
 
 lint: $(STAMP)  ## Check style.
@@ -36,14 +38,16 @@ format: $(STAMP)  ## Rewrite the sources in the project's style.
 
 setup: $(STAMP)  ## Make the virtual environment and install the package with its development tools.
 
-$(DEMO_STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[demo]"
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(DEMO_STAMP): pyproject.toml | $(BIN)/python
+	$(INSTALL) -e ".[demo]"
 	touch $(DEMO_STAMP)
 
-$(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+$(STAMP): pyproject.toml | $(BIN)/python
+	$(INSTALL) -e ".[dev]"
 	touch $(STAMP) $(DEMO_STAMP)
 
 clean:  ## Remove the virtual environment and the default workspace.

@@ -235,11 +235,11 @@ def spread(values: Sequence[float], sign: str = "+") -> str:
     return f"{100 * statistics.mean(values):{sign}.1f} ± {100 * deviation:.1f}"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+def parser(rows: Iterable[str] = ROWS, text: str | None = __doc__) -> argparse.ArgumentParser:
+    """The command line, of rows to choose from and a module's text."""
+    parser = argparse.ArgumentParser(description=(text or "").split("\n", 1)[0])
     parser.add_argument("folder")
-    parser.add_argument("--rows", nargs="*", choices=ROWS, help="default: all")
+    parser.add_argument("--rows", nargs="*", choices=list(rows), help="default: all")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--split", default="val")
     parser.add_argument("--steps", type=int, default=400)

@@ -116,6 +116,7 @@ def test_the_same_as_on_disk(
         assert sum(object_server.requests[kind] for kind in ("500", "503", "cut", "lost")) > 10
 
 
+@pytest.mark.proof
 def test_loader_processes_read_from_the_store(prefix: RemotePath, tmp_path: Path) -> None:
     _, config = configured(tmp_path, prefix)
     config = config.model_copy(update={"train": config.train.model_copy(update={"workers": 1})})
@@ -123,6 +124,7 @@ def test_loader_processes_read_from_the_store(prefix: RemotePath, tmp_path: Path
     assert [STAGES[name](config, workspace).done > 0 for name in RUN[:4]] == [True] * 4
 
 
+@pytest.mark.proof
 def test_a_killed_pass_goes_on_with_the_same_bytes(
     prefix: RemotePath, tmp_path: Path, on_disk: dict[str, bytes]
 ) -> None:

@@ -62,6 +62,7 @@ def empty(original: tuple[Config, Path], tmp_path: Path) -> tuple[Made, Path]:
     return Made(config, files_of(original[1] / "workspace")), path
 
 
+@pytest.mark.proof
 def test_two_teachers_make_one_store(empty: tuple[Made, Path]) -> None:
     made, path = empty
     prepare(made.config, made.workspace, progress=False)

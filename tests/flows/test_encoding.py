@@ -31,6 +31,7 @@ def config(field: Path) -> Config:
     return config
 
 
+@pytest.mark.proof
 def test_ranges_go_through_one_process_that_is_replaced_when_killed(config: Config) -> None:
     units = missing(config)
     assert len(units) == 3

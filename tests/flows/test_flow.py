@@ -130,6 +130,7 @@ def run_that_failed_at_the_last_shard(field: Path, overrides: list[str]) -> None
     assert len([p for p in after if "/val/" in str(p) and "/c/" in str(p)]) == 2
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("prefect")
 def test_new_data_below_the_share_are_embedded_and_the_student_is_kept(field: Path) -> None:
     """A dataset of its own, since a copy of the tree would be another data set."""
@@ -289,6 +290,7 @@ def test_prefects_own_retry_goes_on_at_the_first_missing_unit(field: Path, serve
     assert any((field.parent / "workspace/targets").rglob("ledger/train/*.json"))
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("prefect")
 def test_a_flow_works_on_an_object_store(
     field: Path, prefix: RemotePath, monkeypatch: pytest.MonkeyPatch

@@ -89,6 +89,7 @@ def wait_until(happened: Any, seconds: float = 400) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.proof
 def test_a_killed_worker_leaves_its_range_to_another(
     config: Config, root: Path, single: dict[str, bytes]
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_killed_worker_leaves_its_range_to_another(
     assert not worker_processes()
 
 
+@pytest.mark.proof
 def test_workers_end_with_a_parent_that_was_killed(config: Config, root: Path) -> None:
     file = root / "spread.toml"
     file.write_text(dump_config(config))
@@ -148,6 +150,7 @@ def cluster(tmp_path: Path) -> Any:
         process.wait(timeout=60)
 
 
+@pytest.mark.proof
 def test_a_range_that_fails_leaves_the_others_their_work(
     config: Config, root: Path, single: dict[str, bytes], cluster: str
 ) -> None:

@@ -45,6 +45,7 @@ def url_of(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+@pytest.mark.proof
 def test_a_killed_run_leaves_no_server(tmp_path: Path) -> None:
     process = start(tmp_path, "hold")
     url = url_of(process)

@@ -9,6 +9,7 @@ from flows.zombies import FLOW_NAMES, NAME, SILENCE_S, ensure_zombie_automation
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("prefect")
 def test_there_is_one_automation_however_often_it_is_asked_for() -> None:
     CustomWebhookNotificationBlock(

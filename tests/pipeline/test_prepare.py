@@ -270,7 +270,7 @@ def wait_until_gone(processes: list[Path]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_kill_minus_nine_at_random_moments_then_byte_identical(
     make_source: MakeSource, make_config: MakeConfig, tree: Tree, tmp_path: Path
 ) -> None:

@@ -181,7 +181,7 @@ def test_shares_of_the_split_add_up_exactly(trained, batch_size):
         np.testing.assert_array_equal(sum(part), array)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_two_processes_write_what_one_writes(trained):
     config, workspace, run, _ = trained
     config = asking(config, batch_size=2, robustness=True, window_px=48)

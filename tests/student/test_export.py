@@ -40,7 +40,10 @@ def build(fusion: str, stems: str = "shared") -> Segmenter:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fusion", "stems"), [("mff", "shared"), ("concat", "per_modality")])
+@pytest.mark.parametrize(
+    ("fusion", "stems"),
+    [("mff", "shared"), pytest.param("concat", "per_modality", marks=pytest.mark.proof)],
+)
 def test_a_program_serves_any_subset_and_size(fusion: str, stems: str, tmp_path: Path) -> None:
     segmenter = build(fusion, stems)
     export_program(segmenter, tmp_path / "student.pt2")
@@ -52,7 +55,7 @@ def test_a_program_serves_any_subset_and_size(fusion: str, stems: str, tmp_path:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_onnx_serves_any_subset_and_size(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     segmenter = build("mff")

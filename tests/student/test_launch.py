@@ -95,7 +95,7 @@ def one_process(config, steps: int) -> tuple[Trainer, list[list[str]]]:
     return trainer, keys
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_one_process_two_and_one_again_see_the_same_samples_and_stay_close(
     fresh, make_config, tmp_path
 ):

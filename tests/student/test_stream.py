@@ -92,7 +92,9 @@ def test_epochs_and_seeds_differ_and_every_epoch_has_every_sample(parts):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+@pytest.mark.parametrize(
+    "workers", [0, 5, *(pytest.param(number, marks=pytest.mark.proof) for number in (1, 2))]
+)
 def test_starting_anywhere_with_any_number_of_processes_gives_the_suffix(parts, workers):
     # Five processes are more than the three shards: none may starve or change the order.
     whole = list(make_stream(parts))
@@ -234,6 +236,7 @@ def test_views_without_a_teacher_are_the_same_crops(view_parts):
         assert other.targets == {}
 
 
+@pytest.mark.proof
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_view_batches_do_not_depend_on_processes_or_start(view_parts):
     whole = list(view_stream(view_parts))

@@ -117,7 +117,7 @@ def test_metrics_have_a_row_a_step_and_a_column_a_term(uninterrupted):
     assert sum(value > 0 for value in inter) >= 8
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_killed_twice_it_ends_with_the_same_bits_without_transformers(
     uninterrupted, make_config, fresh
 ):
