@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed-dev
-# Of torch's thousands of files few are ever imported, and those are compiled then.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile
+# What pip does file by file, on all cores; some packages carry templates that are no Python.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 DEMO_ARGS ?=
 SERVER_ARGS ?=
@@ -44,10 +45,12 @@ $(BIN)/python:
 
 $(DEMO_STAMP): pyproject.toml | $(BIN)/python
 	$(INSTALL) -e ".[demo]"
+	$(COMPILE)
 	touch $(DEMO_STAMP)
 
 $(STAMP): pyproject.toml | $(BIN)/python
 	$(INSTALL) -e ".[dev]"
+	$(COMPILE)
 	touch $(STAMP) $(DEMO_STAMP)
 
 clean:  ## Remove the virtual environment and the default workspace.
