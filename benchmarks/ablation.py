@@ -104,24 +104,31 @@ def main(options: argparse.Namespace) -> None:
     base = base_config(folder, options)
     encode(base, teacher)
     rows = options.rows or list(ROWS)
-    wanted = [(row, seed) for seed in options.seeds for row in rows]
-    found: dict[str, dict[int, Any]] = {row: {} for row in rows}
+    configs = {
+        (row, seed): config_of(base, row, seed, teacher) for seed in options.seeds for row in rows
+    }
+    found = run_all(configs, options.jobs, folder / f"ablation-{options.split}.json")
+    print(f"\n{options}\n")
+    print(*table(found, options.seeds), sep="\n")
+
+
+def run_all(
+    configs: Mapping[tuple[str, int], Config], num_jobs: int, path: Path
+) -> dict[str, dict[int, Any]]:
+    """The scores by row and seed, written to `path` as they come."""
+    found: dict[str, dict[int, Any]] = {row: {} for row, _ in configs}
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(options.jobs, context) as pool,
-        progress_bar("ablation", len(wanted), "run", True) as advance,
+        ProcessPoolExecutor(num_jobs, context) as pool,
+        progress_bar("students", len(configs), "run", True) as advance,
     ):
-        jobs = {
-            pool.submit(train_and_score, config_of(base, row, seed, teacher)): (row, seed)
-            for row, seed in wanted
-        }
+        jobs = {pool.submit(train_and_score, config): key for key, config in configs.items()}
         for job in as_completed(jobs):
             row, seed = jobs[job]
             found[row][seed] = job.result()
-            write_json(folder / f"ablation-{options.split}.json", found)
+            write_json(path, found)
             advance(1, row)
-    print(f"\n{options}\n")
-    print(*table(found, options.seeds), sep="\n")
+    return found
 
 
 def base_config(folder: Path, options: argparse.Namespace) -> Fields:

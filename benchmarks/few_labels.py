@@ -17,32 +17,26 @@ Val and test are the ablation's. Prints the table of `ablation.py`; figures, sub
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from ablation import Fields, base_config, nested, parser, table, train_and_score
+from ablation import NO_LSCD, Fields, base_config, nested, parser, run_all, table
 
 from pipeline.codecs import decode_label, encode_array
 from pipeline.config import Config
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES
-from pipeline.files import write_json
 from pipeline.manifest import Manifest
 from pipeline.prepare import prepare
-from pipeline.progress import progress_bar
-from pipeline.shards import read_shard, shard_name, write_shard
+from pipeline.shards import picture_member, read_shard, shard_name, write_shard
 from pipeline.workspace import Workspace
 
 REPEATS = 10
 SHARD_SIZE = 256
-LABEL = "label.npy.zst"
+LABEL = picture_member("label")
 Scene = tuple[str, dict[str, bytes]]
 
-NO_LSCD: Fields = {"student.lscd.inter": 0.0, "student.lscd.intra": 0.0}
 DENSE: Fields = {"student.lscd.dense": 0.5}
 BY_PROMPTS: Fields = {"student.lscd.dense_form.distance": "kl"}
 ROWS: dict[str, tuple[str, Fields]] = {
@@ -65,25 +59,14 @@ def main(options: argparse.Namespace) -> None:
     cut(folder, base_config(folder, options), options.labelled)
     rows = options.rows or list(ROWS)
     configs = {
-        (row, seed): config_of(folder, options, row, seed) for row in rows for seed in options.seeds
+        (row, seed): config_of(folder, options, row, seed) for seed in options.seeds for row in rows
     }
     for row in ("labels only", "no distillation"):
         config = config_of(folder, options, row, 0)
         workspace = Workspace.of(config)
         prepare(config, workspace, progress=True)
         precompute(config, workspace, progress=True)
-    found: dict[str, dict[int, Any]] = {row: {} for row in rows}
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(options.jobs, context) as pool,
-        progress_bar("few labels", len(configs), "run", True) as advance,
-    ):
-        jobs = {pool.submit(train_and_score, config): key for key, config in configs.items()}
-        for job in as_completed(jobs):
-            row, seed = jobs[job]
-            found[row][seed] = job.result()
-            write_json(folder / f"few-labels-{options.split}.json", found)
-            advance(1, row)
+    found = run_all(configs, options.jobs, folder / f"few-labels-{options.split}.json")
     print(f"\n{options}\n")
     print(*table(found, options.seeds), sep="\n")
 
