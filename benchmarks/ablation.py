@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Config
-from pipeline.files import write_json
-from pipeline.prepare import prepare
-from pipeline.progress import progress_bar
+from pipeline.config.config import Config
+from pipeline.core.progress import progress_bar
+from pipeline.shards.prepare import prepare
+from pipeline.storage.files import write_json
 from pipeline.workspace import Workspace
 
 Fields = dict[str, Any]
@@ -195,7 +195,7 @@ def shuffle_teacher(folder: Path) -> None:
 
 def encode(base: Fields, shuffled: Path) -> None:
     """Shards, and the answers of both teachers."""
-    from teacher.encode import precompute
+    from teacher.encoding.precompute import precompute
 
     for row in ("paper", "paper, shuffled teacher"):
         config = config_of(base, row, 0, shuffled)
@@ -206,9 +206,9 @@ def encode(base: Fields, shuffled: Path) -> None:
 
 def train_and_score(config: Config) -> dict[str, Any]:
     """The scores of one student."""
-    from student.evaluate import current_scores, evaluate
-    from student.run import identify
-    from student.train import train
+    from student.evaluation.evaluate import current_scores, evaluate
+    from student.runs.run import identify
+    from student.training.train import train
 
     workspace = Workspace.of(config)
     train(config, workspace, progress=False)

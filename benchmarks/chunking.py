@@ -8,7 +8,7 @@ with inner chunks of 1, 4, 16 and 64 rows and of the whole shard, each with its 
 - stream: ms a row to decode all of the object from memory; then with the file's sha256;
 - zarr row: ms to read one row through zarr; random rows, mean;
 - touched: bytes of the file that one row read touches;
-- own row: the same through `pipeline.object_rows`, which reads only the form that the store writes.
+- own row: the same through `pipeline.formats.zarr_rows`, which reads only the form that the store writes.
 
 Processor time in one thread, the least of several goes, since other processes disturb it least; the
 file lies in the page cache. Half a minute; 0.5 GB of memory, 0.1 GB of temporary disk.
@@ -30,7 +30,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.core.buffer.cpu import Buffer
 from zarr.storage import MemoryStore
 
-from pipeline.object_rows import ObjectRows
+from pipeline.formats.zarr_rows import ObjectRows
 
 REPEATS = 3
 RANDOM_ROWS = 64

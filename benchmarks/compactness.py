@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import Config
-from pipeline.manifest import Manifest
-from pipeline.prepare import prepare
-from pipeline.prompts_store import resolve_prompts
-from pipeline.targets import resolve
+from pipeline.config.config import Config
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
+from pipeline.targets.prompts import resolve_prompts
+from pipeline.targets.store import resolve
 from pipeline.workspace import Workspace
-from student.correlation import dense_loss, inter_modal_loss, language_loss
-from teacher.encode import precompute
+from student.losses.correlation import dense_loss, inter_modal_loss, language_loss
+from teacher.encoding.precompute import precompute
 
 Rows = NDArray[np.float32]
 """(N, D) unit-norm."""

@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 from ablation import NO_LSCD, Fields, base_config, nested, parser, run_all, table
 
-from pipeline.codecs import decode_label, encode_array
-from pipeline.config import Config
+from pipeline.config.config import Config
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES
-from pipeline.manifest import Manifest
-from pipeline.prepare import prepare
-from pipeline.shards import picture_member, read_shard, shard_name, write_shard
+from pipeline.formats.image_codec import decode_label, encode_array
+from pipeline.formats.shard_tar import picture_member, read_shard, shard_name, write_shard
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
 
 REPEATS = 10
@@ -53,7 +53,7 @@ ROWS: dict[str, tuple[str, Fields]] = {
 
 def main(options: argparse.Namespace) -> None:
     """Cut, prepare, encode, train and score what is missing; print the table."""
-    from teacher.encode import precompute
+    from teacher.encoding.precompute import precompute
 
     folder = Path(options.folder).resolve()
     cut(folder, base_config(folder, options), options.labelled)

@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 
 from flows import stages
-from flows.encoding import EncodingProcess
-from flows.server import prefect_api
-from pipeline.config import Config, load_config
-from pipeline.manifest import Manifest
+from flows.temporary_server import prefect_api
+from pipeline.config.config import Config, load_config
+from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
-from teacher.plan import plan_towers, plan_units
+from teacher.encoding.child_process import EncodingProcess
+from teacher.encoding.units import plan_towers, plan_units
 
 CONFIG = """
 name = "overhead"

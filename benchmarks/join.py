@@ -3,7 +3,7 @@
 First table, one modality, shards of 256 rows (dense: of 64), the same numbers kept in four ways:
 
 - store: ours. Opened by shard: record looked at, sha256 of the object compared, pooled rows decoded;
-  then joined by key in a shuffled order (`student.join`), dense rows read and checked one by one;
+  then joined by key in a shuffled order (`student.data.target_join`), dense rows read and checked one by one;
 - store, known: the same when the process has compared the dense object's sha256 before;
 - memmap: one `.npy` of all rows, memory-mapped; the caller knows every row number;
 - npy in tar: one `.npy` a sample in a tar a shard, read in the tar's order.
@@ -29,17 +29,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.config import Config
-from pipeline.manifest import Manifest, ShardInfo
-from pipeline.prepare import prepare
-from pipeline.prompts_store import PromptStore, point_to_prompts
-from pipeline.targets import TargetProvenance, TargetStore, point_to_store
-from pipeline.teacher_source import CachedTeacher
+from pipeline.config.config import Config
+from pipeline.shards.manifest import Manifest, ShardInfo
+from pipeline.shards.prepare import prepare
+from pipeline.shards.sample_reader import SampleRef, list_samples
+from pipeline.targets.prompts import PromptStore, point_to_prompts
+from pipeline.targets.reader import CachedTeacher
+from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
 from pipeline.workspace import Workspace
-from student.join import TargetJoin, open_join
-from student.run import identify
-from student.samples import SampleRef, list_samples
-from student.train import train
+from student.data.target_join import TargetJoin, open_join
+from student.runs.run import identify
+from student.training.train import train
 
 DIM, PATCHES, BATCH = 768, 256, 8
 REPEATS = 5

@@ -89,7 +89,7 @@ def write_pictures(root: Path) -> None:
 
 def config_of(root: Path, workspace: str, workers: int = 1):
     """The configuration of the pictures and small towers in `root`; `workers` prepare."""
-    from pipeline.config import Config
+    from pipeline.config.config import Config
 
     return Config.model_validate(
         {
@@ -116,7 +116,7 @@ def config_of(root: Path, workspace: str, workers: int = 1):
 
 def run_prepare(config, part: int) -> None:
     """The whole stage; `part` plays no role."""
-    from pipeline.prepare import prepare
+    from pipeline.shards.prepare import prepare
     from pipeline.workspace import Workspace
 
     del part
@@ -125,10 +125,10 @@ def run_prepare(config, part: int) -> None:
 
 def run_precompute(config, part: int) -> None:
     """One of two halves of what is missing, and the prompts; part -1: everything."""
-    from pipeline.manifest import Manifest
+    from pipeline.shards.manifest import Manifest
     from pipeline.workspace import Workspace
-    from teacher.encode import precompute, precompute_prompts
-    from teacher.plan import plan_towers, plan_units, split_units
+    from teacher.encoding.precompute import precompute, precompute_prompts
+    from teacher.encoding.units import plan_towers, plan_units, split_units
 
     workspace = Workspace.of(config)
     if part < 0:
@@ -392,7 +392,13 @@ def main() -> int:
 
 def _import_all() -> None:
     """Everything that the forked runs import, so that they start working at once."""
-    for name in ("zarr", "pipeline.prepare", "teacher.encode", "teacher.text", "teacher.towers"):
+    for name in (
+        "zarr",
+        "pipeline.shards.prepare",
+        "teacher.encoding.precompute",
+        "teacher.towers.text_tower",
+        "teacher.towers.vision_tower",
+    ):
         importlib.import_module(name)
 
 

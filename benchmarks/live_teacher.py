@@ -22,14 +22,14 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import Config
-from pipeline.manifest import Manifest
-from pipeline.prepare import prepare
+from pipeline.config.config import Config
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
-from student.loop import Trainer
-from student.run import identify
-from teacher.encode import precompute
-from teacher.live import LiveTeacher
+from student.runs.run import identify
+from student.training.trainer import Trainer
+from teacher.encoding.live import LiveTeacher
+from teacher.encoding.precompute import precompute
 
 OFF = {"inter": 0.0, "language": 0.0, "intra": 0.0, "dense": 0.0}
 POOLED = {"inter": 0.05, "language": 0.05, "intra": 0.1}

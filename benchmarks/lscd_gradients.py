@@ -20,13 +20,13 @@ import torch
 from ablation import SHUFFLED, base_config, config_of, parser
 from torch import Tensor
 
-from pipeline.config import Config
-from pipeline.manifest import Manifest
+from pipeline.config.config import Config
+from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
-from student.checkpoint import load_checkpoint, load_module
-from student.loop import Trainer
-from student.lscd import TERMS
-from student.run import identify
+from student.losses.lscd import TERMS
+from student.runs.checkpoint import load_checkpoint, load_module
+from student.runs.run import identify
+from student.training.trainer import Trainer
 
 ROWS = ("paper", "paper+dense", "two passes+lscd", "two passes+lscd+dense")
 SUPERVISED = ("ce", "subset_ce", "auxiliary")

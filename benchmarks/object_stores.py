@@ -1,10 +1,11 @@
 """obstore against s3fs on the operations that a workspace needs, in one run on one server.
 
-    python benchmarks/object_stores.py [--rounds 200]
+    python -m benchmarks.object_stores [--rounds 200]
 
-Both speak to the same S3 server on loopback (moto's, `object_server.py`), so what is compared is the
-client: the server costs about 2 ms a request and is the same for both. Each library works as a user
-gets it, with its own retries. Prints a Markdown table; needs the extras `s3` and `dev`, and s3fs.
+Both speak to the same S3 server on loopback (moto's, `tests/support/object_server.py`), so what is
+compared is the client: the server costs about 2 ms a request and is the same for both. Each library
+works as a user gets it, with its own retries. Prints a Markdown table; needs the extras `s3` and
+`dev`, and s3fs.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
-from object_server import ObjectServer
 from packaging.requirements import Requirement
+
+from tests.support.object_server import ObjectServer
 
 KILOBYTE, MEGABYTE = 1_000, 1_000_000
 FAIL = 0.05

@@ -26,14 +26,14 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config import Config
+from pipeline.config.config import Config
 from pipeline.datasets.deliver import DeliverAdapter, DeliverOptions
 from pipeline.datasets.synthetic import render_scene
 from pipeline.datasets.synthetic.deliver_layout import write_deliver
-from pipeline.manifest import Manifest
-from pipeline.prepare import prepare
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
+from pipeline.shards.sample_reader import SampleReader, list_samples
 from pipeline.workspace import Workspace
-from student.samples import SampleReader, list_samples
 
 Array = NDArray[np.generic]
 MODALITIES = {"rgb": {}, "depth": {}, "event": {}, "lidar": {"kind": "lidar_image"}}

@@ -28,14 +28,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import Config, dump_config
-from pipeline.manifest import Manifest
+from pipeline.config.config import Config, dump_config
+from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
-from student.checkpoint import load_checkpoint
-from student.curves import Row, read_rows
-from student.loop import Trainer
-from student.run import BEST, Run, identify, is_finished, steps_done
-from student.train import train
+from student.runs.checkpoint import load_checkpoint
+from student.runs.run import BEST, Run, identify, is_finished, steps_done
+from student.training.metrics_log import Row, read_rows
+from student.training.train import train
+from student.training.trainer import Trainer
 from tests.student.conftest import build_config, fill_workspace
 
 DEFAULTS = (5, 60, 0)
@@ -192,7 +192,7 @@ def costs(folder: Path) -> None:
 
 def train_here(path: Path) -> None:
     """What the killed process does."""
-    from pipeline.config import load_config
+    from pipeline.config.config import load_config
 
     config = load_config(path)
     train(config, Workspace.of(config), progress=False)

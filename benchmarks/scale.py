@@ -26,16 +26,16 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Config, load_config
+from pipeline.config.config import Config, load_config
 from pipeline.datasets import ADAPTERS, open_dataset
 from pipeline.datasets.base import DatasetOptions, SourceSample
-from pipeline.manifest import MANIFEST_SCHEMA, Manifest, record_path, shard_path
+from pipeline.formats.parquet import write_tables
 from pipeline.modalities import ModalitySpec
-from pipeline.place import Placed
-from pipeline.prepare import write_description
-from pipeline.records import DatasetRecords
-from pipeline.statistics import STATISTICS
-from pipeline.tables import write_tables
+from pipeline.shards.commit import DatasetRecords
+from pipeline.shards.manifest import MANIFEST_SCHEMA, Manifest, record_path, shard_path
+from pipeline.shards.prepare import write_description
+from pipeline.shards.statistics import STATISTICS
+from pipeline.storage.publish import Placed
 from pipeline.workspace import Workspace
 
 SHARD_SIZE = 250
@@ -158,7 +158,7 @@ def measure(arguments: Sequence[str]) -> tuple[float, float, float]:
 def run_child(folder: str, size: str, what: str, *rest: str) -> None:
     """One command or one call, in this process."""
     if what == "command":
-        from flows.cli import app
+        from flows.cli.main import app
 
         options = [
             f"--set=dataset.num_train={size}",
@@ -172,7 +172,7 @@ def run_child(folder: str, size: str, what: str, *rest: str) -> None:
     if what == "make":
         make_workspace(config)
         return
-    from student.samples import list_samples
+    from pipeline.shards.sample_reader import list_samples
 
     workspace = Workspace.of(config)
     scope = {
@@ -275,8 +275,8 @@ def members(rng: np.random.Generator, num: int) -> pa.Array:
 
 def make_targets(config: Config, workspace: Workspace) -> None:
     """Stores with a ledger record and a sparse object for every shard, and the class prompts."""
-    from teacher.encode import precompute_prompts
-    from teacher.plan import plan_towers
+    from teacher.encoding.precompute import precompute_prompts
+    from teacher.encoding.units import plan_towers
 
     manifest = Manifest.load(workspace.dataset(config))
     precompute_prompts(config, workspace)

@@ -24,19 +24,19 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import Config
-from pipeline.manifest import Manifest
-from pipeline.plan_prepare import measured_bytes
-from pipeline.prepare import prepare
+from flows.planning.estimate import bytes_to_write, predict
+from flows.planning.probe import ProbeSource, commit_seconds, measure
+from pipeline.config.config import Config
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
+from pipeline.shards.prepare_plan import measured_bytes
 from pipeline.workspace import Workspace
-from teacher.batches import decoded_batches, read_pictures
-from teacher.encode import precompute
-from teacher.encoder import Encoder, Rows
-from teacher.estimate import bytes_to_write, predict
-from teacher.plan import plan_towers, plan_units
-from teacher.probe import ProbeSource, commit_seconds, measure
-from teacher.settings import Sample
-from teacher.towers import Tower
+from teacher.encoding.batches import decoded_batches, read_pictures
+from teacher.encoding.encoder import Encoder, Rows
+from teacher.encoding.precompute import precompute
+from teacher.encoding.units import plan_towers, plan_units
+from teacher.preprocessing.options import Sample
+from teacher.towers.vision_tower import Tower
 
 SEED = 5
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from teacher.hubconfig import parse_config
-from teacher.text import expected_text_tensors
-from teacher.vision import VisionNetwork, layout_of
+from teacher.checkpoints.hub_config import parse_config
+from teacher.towers.text_tower import expected_text_tensors
+from teacher.towers.vision_network import VisionNetwork, layout_of
 
 TEXT = {
     "hidden_size": 768,
@@ -59,7 +59,7 @@ HUB_CONFIG = {
 CHILD = """
 import json, resource, sys, time, torch
 from safetensors.torch import save_file
-from teacher.towers import load_tower
+from teacher.towers.vision_tower import load_tower
 folder, dtype, device, count = sys.argv[1:4] + [int(sys.argv[4])]
 started = time.perf_counter()
 tower = load_tower(folder, "depth", dtype=dtype, device=device)

@@ -19,21 +19,21 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from flows.prediction_sheet import prediction_sheet
+from flows.planning.status import report_path
 from flows.redact import redacted
-from flows.score_lines import joined, missing_lines, noise_lines, percent, setting
+from flows.report.prediction_sheet import prediction_sheet
+from flows.report.score_lines import joined, missing_lines, noise_lines, percent, setting
 from flows.stages import rows
-from flows.status import report_path
-from pipeline.config import Config
+from pipeline.config.config import Config
 from pipeline.errors import MissingTarget
-from pipeline.files import read_json
-from pipeline.manifest import Manifest
-from pipeline.targets import resolve
+from pipeline.shards.manifest import Manifest
+from pipeline.storage.files import read_json
+from pipeline.targets.store import resolve
 from pipeline.workspace import Workspace
-from student.run import identify
+from student.runs.run import identify
 
 if TYPE_CHECKING:
-    from teacher.plan import Unit
+    from teacher.encoding.units import Unit
 
 
 def artifact_key(config: Config, what: str) -> str:

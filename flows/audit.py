@@ -17,15 +17,15 @@ from pydantic import Field
 
 from flows import redact
 from flows.artifacts import artifact_key
-from flows.operate import Operation, Outcome, operate
+from flows.flow_context import Operation, Outcome, operate
+from flows.integrity.finding import Kind
 from flows.options import FLOW
 from flows.parameters import ConfigPath, Overrides
 from flows.steps import finished
 from flows.tasks import TASK
-from pipeline.config import load_config
+from pipeline.config.config import load_config
+from pipeline.core.progress import progress_lines_to
 from pipeline.errors import CorruptTarget
-from pipeline.progress import progress_lines_to
-from pipeline.verify_finding import Kind
 from pipeline.workspace import Workspace
 
 UNFINISHED = {Kind.HOLE, Kind.PARTIAL, Kind.SHARD_LEFTOVER, Kind.CHECKPOINT_NEWER}
@@ -64,7 +64,7 @@ def audit(
 @task(name="examine", **TASK)
 def examine(config_path: str, overrides: list[str], deep: bool) -> dict[str, Any]:
     """`verify`, as a table. `CorruptTarget` names the first damage."""
-    from pipeline.verify import verify
+    from flows.integrity.verify import verify
 
     log = get_run_logger()
     with redact.scrubbed_errors(), progress_lines_to(log.info):
@@ -88,7 +88,7 @@ def examine(config_path: str, overrides: list[str], deep: bool) -> dict[str, Any
 @task(name="recompute", **TASK)
 def recompute(config_path: str, overrides: list[str], share: float, seed: int) -> dict[str, Any]:
     """`audit`, as a table. `CorruptTarget` names the first sample that drifted."""
-    from teacher.audit import audit as compute
+    from flows.integrity.audit import audit as compute
 
     log = get_run_logger()
     with redact.scrubbed_errors(), progress_lines_to(log.info):

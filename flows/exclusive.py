@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from pipeline.errors import WorkspaceBusy
-from pipeline.files import read_json, write_json
-from pipeline.lease import lease
+from pipeline.storage.files import read_json, write_json
+from pipeline.storage.lease import lease
 from pipeline.workspace import Workspace
 
 LEASE, HOLDER = "flow.lock", "flow.json"

@@ -26,9 +26,9 @@ from prefect.logging import get_logger
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from flows import redact
-from flows.failure import StageFailed
 from flows.parameters import command_line
-from pipeline.config import load_config
+from pipeline.config.config import load_config
+from pipeline.core.retryable import StageFailed
 from pipeline.errors import Any2SegError
 
 COMMANDS = {"any2seg": "run"}

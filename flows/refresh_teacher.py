@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.operate import Outcome, operate
+from flows.flow_context import Outcome, operate
 from flows.options import FLOW
 from flows.parameters import ConfigPath, Overrides
 from flows.steps import teach

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.operate import Operation, Outcome, operate
+from flows.flow_context import Operation, Outcome, operate
 from flows.options import FLOW
 from flows.parameters import ConfigPath, Overrides
 from flows.steps import embed_prompts, require_targets, study

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from pipeline.config import Config
+from pipeline.config.config import Config
+from pipeline.core.memory import is_out_of_memory
+from pipeline.core.stage_report import StageReport
 from pipeline.errors import ConfigError
-from pipeline.memory import is_out_of_memory
-from pipeline.stage import StageReport
 from pipeline.workspace import Workspace
 
 MAIN_ROW = "main"
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def prepare(config: Config, workspace: Workspace) -> StageReport:
     """Source data to shards and manifest."""
-    from pipeline.prepare import prepare as stage
+    from pipeline.shards.prepare import prepare as stage
 
     return stage(config, workspace)
 
@@ -30,24 +30,24 @@ def prepare(config: Config, workspace: Workspace) -> StageReport:
 def precompute(config: Config, workspace: Workspace) -> StageReport:
     """Shards to teacher embeddings, class names to prompt embeddings."""
     if config.scale.spread:
-        from flows.scale import precompute_spread
+        from teacher.encoding.dask_cluster import precompute_spread
 
         return precompute_spread(config, workspace)
-    from teacher.encode import precompute as stage
+    from teacher.encoding.precompute import precompute as stage
 
     return stage(config, workspace)
 
 
 def prompts(config: Config, workspace: Workspace) -> StageReport:
     """Class names to prompt embeddings alone: what a retraining with new prompts needs."""
-    from teacher.encode import precompute_prompts as stage
+    from teacher.encoding.precompute import precompute_prompts as stage
 
     return stage(config, workspace)
 
 
 def describe(config: Config, workspace: Workspace) -> StageReport:
     """Shards to scene descriptions and their embeddings. `ConfigError` if the config asks for none."""
-    from teacher.describe import describe as stage
+    from teacher.encoding.describe import describe as stage
 
     if config.descriptions is None:
         raise ConfigError(
@@ -59,15 +59,15 @@ def describe(config: Config, workspace: Workspace) -> StageReport:
 
 def train(config: Config, workspace: Workspace) -> StageReport:
     """Shards and cached targets to a student checkpoint."""
-    from student.train import train as stage
+    from student.training.train import train as stage
 
     return stage(config, workspace)
 
 
 def train_live(config: Config, workspace: Workspace) -> StageReport:
     """Shards to a student checkpoint, with a teacher that answers on demand. Loads its towers."""
-    from student.train import train as stage
-    from teacher.live import LiveTeacher
+    from student.training.train import train as stage
+    from teacher.encoding.live import LiveTeacher
 
     return stage(config, workspace, live=LiveTeacher.open(config, workspace))
 
@@ -78,8 +78,8 @@ def evaluate(config: Config, workspace: Workspace) -> StageReport:
     Memory that does not suffice halves the batch, on which no score depends, down to one sample; not
     in one of several processes, where the others would wait for it.
     """
-    from student.evaluate import evaluate as stage
-    from student.launch import is_launched
+    from student.evaluation.evaluate import evaluate as stage
+    from student.runs.launch import is_launched
 
     while True:
         size = config.evaluate.batch_size
@@ -95,7 +95,7 @@ def evaluate(config: Config, workspace: Workspace) -> StageReport:
 
 def report(config: Config, workspace: Workspace) -> StageReport:
     """Scores, curves and pictures to one HTML page."""
-    from flows.report import report as stage
+    from flows.report.report import report as stage
 
     return stage(config, workspace)
 

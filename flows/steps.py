@@ -14,17 +14,17 @@ from prefect.states import Completed
 
 from flows import stages
 from flows.artifacts import PassProgress, show_coverage, show_pictures, show_scores
-from flows.encoding import EncodingProcess
-from flows.failure import StageFailed
-from flows.operate import Operation
+from flows.flow_context import Operation
+from flows.retrain_decision import Decision
 from flows.tasks import encode_range, run_stage, run_training
-from flows.triggers import Decision
+from pipeline.core.retryable import StageFailed
 from pipeline.errors import MissingTarget
-from pipeline.manifest import Manifest
-from pipeline.prompts_store import resolve_prompts
-from pipeline.teacher_source import CachedTeacher
-from student.run import reads_prompts, reads_targets
-from teacher.plan import plan_towers, plan_units, split_units
+from pipeline.shards.manifest import Manifest
+from pipeline.targets.prompts import resolve_prompts
+from pipeline.targets.reader import CachedTeacher
+from student.runs.run import reads_prompts, reads_targets
+from teacher.encoding.child_process import EncodingProcess
+from teacher.encoding.units import plan_towers, plan_units, split_units
 
 MIN_RANGES, UNITS_PER_RANGE, MAX_RANGES = 8, 64, 100
 

@@ -1,7 +1,7 @@
 """The Prefect tasks: a stage in this process, a range of the teacher pass or a training in another.
 
 A task calls its stage, and the stage does what is missing; the task adds retries, logs and a clean
-error. Retries are for faults that may pass (see `flows.failure`), with exponential backoff.
+error. Retries are for faults that may pass (see `pipeline.core.retryable`), with exponential backoff.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
 from flows import redact, stages
-from flows.encoding import EncodingProcess
-from flows.failure import KILLED, TRY_AGAIN, ProcessFailed, TryAgain, worth_retrying
-from pipeline.config import load_config
-from pipeline.processes import die_with_parent
-from pipeline.progress import progress_lines_to
+from pipeline.config.config import load_config
+from pipeline.core.progress import progress_lines_to
+from pipeline.core.retryable import KILLED, TRY_AGAIN, ProcessFailed, TryAgain, worth_retrying
+from pipeline.core.system import die_with_parent
 from pipeline.workspace import Workspace
-from teacher.plan import Unit
+from teacher.encoding.child_process import EncodingProcess
+from teacher.encoding.units import Unit
 
 SIDE_BY_SIDE = 2
 """Trainings that run at a time."""
@@ -87,7 +87,7 @@ def run_command(words: list[str], environment: dict[str, str], log: Callable[[st
     else `ProcessFailed` with its last words.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *words],
+        [sys.executable, "-m", "flows.cli.main", *words],
         env={**environment, **os.environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -11,11 +11,11 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from pipeline.config import Config
-from pipeline.files import AnyPath
-from pipeline.fingerprint import SHORT, fingerprint
-from pipeline.remote import CacheSettings, RemotePath
-from pipeline.shards import WRITTEN
+from pipeline.config.config import Config
+from pipeline.core.fingerprint import SHORT, fingerprint
+from pipeline.formats.shard_tar import WRITTEN
+from pipeline.storage.files import AnyPath
+from pipeline.storage.remote_path import CacheSettings, RemotePath
 
 SCHEMA_VERSION = 1
 """Version of the on-disk format."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from teacher.container import Container, load_container
-    from teacher.text import TextOutput, TextTower, load_text_tower
-    from teacher.towers import Tower, TowerOutput, load_tower
+    from teacher.towers.container import Container, load_container
+    from teacher.towers.text_tower import TextOutput, TextTower, load_text_tower
+    from teacher.towers.vision_tower import Tower, TowerOutput, load_tower
 
 __all__ = [
     "Container",
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Container": "teacher.container",
-    "load_container": "teacher.container",
-    "TextOutput": "teacher.text",
-    "TextTower": "teacher.text",
-    "load_text_tower": "teacher.text",
-    "Tower": "teacher.towers",
-    "TowerOutput": "teacher.towers",
-    "load_tower": "teacher.towers",
+    "Container": "teacher.towers.container",
+    "load_container": "teacher.towers.container",
+    "TextOutput": "teacher.towers.text_tower",
+    "TextTower": "teacher.towers.text_tower",
+    "load_text_tower": "teacher.towers.text_tower",
+    "Tower": "teacher.towers.vision_tower",
+    "TowerOutput": "teacher.towers.vision_tower",
+    "load_tower": "teacher.towers.vision_tower",
 }
 
 

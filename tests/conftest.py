@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.object_server import ObjectServer
-from pipeline import remote_client
-from pipeline.remote import CacheSettings, RemotePath
+from pipeline.storage import object_store as remote_client
+from pipeline.storage.remote_path import CacheSettings, RemotePath
+from tests.support.object_server import ObjectServer
 
 
 @pytest.fixture

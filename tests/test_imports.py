@@ -57,10 +57,10 @@ def test_every_room_was_walked() -> None:
     ("source", "package"),
     [
         ("import teacher", "student"),
-        ("def f():\n    from student.model import Model", "teacher"),
+        ("def f():\n    from student.model.student import Model", "teacher"),
         ("from teacher import towers", "pipeline"),
-        ("import flows.cli as cli", "pipeline.datasets"),
-        ("import importlib\nimportlib.import_module('teacher.towers')", "student"),
+        ("import flows.cli.main as cli", "pipeline.datasets"),
+        ("import importlib\nimportlib.import_module('teacher.towers.vision_tower')", "student"),
     ],
 )
 def test_the_walk_sees_a_wrong_arrow(source: str, package: str) -> None:
@@ -70,10 +70,10 @@ def test_the_walk_sees_a_wrong_arrow(source: str, package: str) -> None:
 @pytest.mark.parametrize(
     ("source", "package"),
     [
-        ("import pipeline.config", "student"),
+        ("import pipeline.config.config", "student"),
         ("from . import scene", "pipeline.datasets.synthetic"),
         ("from ..base import X", "pipeline.datasets.synthetic"),
-        ("from teacher import Tower\nimport student.train", "flows"),
+        ("from teacher import Tower\nimport student.training.train", "flows"),
         ("teacher_source = 1", "student"),
     ],
 )
@@ -89,9 +89,9 @@ PIPELINE = sorted(path.stem for path in (ROOT / "pipeline").glob("*.py") if path
     [
         [f"pipeline.{name}" for name in PIPELINE],
         ["teacher"],
-        ["teacher.identity"],
-        ["student.run"],
-        ["flows.cli"],
+        ["teacher.encoding.identity"],
+        ["student.runs.run"],
+        ["flows.cli.main"],
     ],
     ids=lambda modules: modules[0],
 )

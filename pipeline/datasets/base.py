@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.frozen import Frozen
+from pipeline.core.frozen_model import Frozen
 from pipeline.modalities import ModalitySpec
 
 IGNORE_ID = 255

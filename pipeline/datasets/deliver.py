@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from pipeline.datasets.base import IGNORE_ID, RGB, SourceSample
 from pipeline.datasets.card import DatasetCard
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES, DELIVER_PALETTE, RAW_IGNORE_ID
-from pipeline.datasets.patterns import find_files
-from pipeline.datasets.pictures import (
+from pipeline.datasets.images import (
     BadPictureError,
     label_table,
     read_label,
     read_picture,
     read_raw,
 )
+from pipeline.datasets.patterns import find_files
 from pipeline.datasets.resize import nearest
 from pipeline.datasets.tree import LABEL, Entry, TreeAdapter, TreeOptions, entries_by_split
 from pipeline.errors import ConfigError, DatasetError

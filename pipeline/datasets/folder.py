@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
 from pipeline.datasets.base import RGB, SourceSample
+from pipeline.datasets.images import read_picture
 from pipeline.datasets.labels import LabelOptions, LabelReader
 from pipeline.datasets.patterns import Found, check_pattern, find_files, visible
-from pipeline.datasets.pictures import read_picture
 from pipeline.datasets.resize import resize
 from pipeline.datasets.split_tables import read_split_csv, read_split_lists
 from pipeline.datasets.tree import (

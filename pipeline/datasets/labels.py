@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.datasets.base import IGNORE_ID, RGB, DatasetOptions
-from pipeline.datasets.pictures import File, label_table, read_colour_label, read_label
+from pipeline.datasets.images import File, label_table, read_colour_label, read_label
 
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.base import IGNORE_ID, RGB, SourceSample
 from pipeline.datasets.card import DatasetCard
-from pipeline.datasets.patterns import find_files
-from pipeline.datasets.pictures import (
+from pipeline.datasets.images import (
     BadPictureError,
     label_table,
     one_channel,
     read_label,
     read_raw,
 )
+from pipeline.datasets.patterns import find_files
 from pipeline.datasets.split_tables import read_split_lists
 from pipeline.datasets.tree import (
     LABEL,

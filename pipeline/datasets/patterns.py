@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-from pipeline.datasets.pictures import EXTENSIONS
+from pipeline.datasets.images import EXTENSIONS
 
 _TOKEN = re.compile(r"(\*|\{split\}|\{condition\})")
 FIELDS = ("split", "condition")

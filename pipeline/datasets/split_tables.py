@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pipeline.datasets.pictures import ARRAY_EXTENSIONS, EXTENSIONS
+from pipeline.datasets.images import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.datasets.tree import ordered
 from pipeline.errors import DatasetError
 

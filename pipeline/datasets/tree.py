@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from pipeline.datasets.base import DatasetOptions, LoadedSample, SourceSample
+from pipeline.datasets.images import EXTENSIONS, BadPictureError
 from pipeline.datasets.patterns import Found, Place
-from pipeline.datasets.pictures import EXTENSIONS, BadPictureError
 from pipeline.datasets.resize import resize_sample
 from pipeline.errors import DatasetError, SampleRefused
 from pipeline.modalities import ModalitySpec

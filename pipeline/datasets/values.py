@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
-from pipeline.datasets.pictures import BadPictureError, File, Raw, fit_dtype, one_channel, read_raw
-from pipeline.frozen import Frozen
+from pipeline.core.frozen_model import Frozen
+from pipeline.datasets.images import BadPictureError, File, Raw, fit_dtype, one_channel, read_raw
 from pipeline.modalities import ModalitySpec
 
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}

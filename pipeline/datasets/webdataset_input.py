@@ -5,9 +5,10 @@
 A sample is the adjacent members `KEY.<ending>` of one tar. A modality is the member `<modality>.npy.zst`,
 `.png`, `.jpg`, `.tif` or `.npy`, unless `members` names its ending; so is `label`. `condition` and
 `corner_case` are read from `meta.json` or `json`, if there is one. A tar that is in the stored form as it is,
-with at most `store.shard_size` samples, is not written anew (see `pipeline.adopt`); anything else is. Nothing
-is written here. Members are read into memory, their names never become paths, and nothing is unpickled. A
-root without shards, or a damaged tar, is a `DatasetError`; a bad sample is `SampleRefused`.
+with at most `store.shard_size` samples, is not written anew (see `pipeline.shards.adopt`); anything
+else is. Nothing is written here. Members are read into memory, their names never become paths, and
+nothing is unpickled. A root without shards, or a damaged tar, is a `DatasetError`; a bad sample is
+`SampleRefused`.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codecs import LABEL as LABEL_SPEC
-from pipeline.codecs import decode_picture, unpack
 from pipeline.datasets.base import RGB, LoadedSample, SourceSample, StoredSample
+from pipeline.datasets.images import BadPictureError, File
 from pipeline.datasets.labels import LabelOptions, LabelReader
 from pipeline.datasets.patterns import visible
-from pipeline.datasets.pictures import BadPictureError, File
 from pipeline.datasets.resize import resize_sample
 from pipeline.datasets.tree import LABEL, TreeOptions, make_key, ordered
 from pipeline.datasets.values import ValueRule, read_values
 from pipeline.errors import ConfigError, CorruptShard, DatasetError, SampleRefused
+from pipeline.formats.image_codec import LABEL as LABEL_SPEC
+from pipeline.formats.image_codec import decode_picture, unpack
+from pipeline.formats.shard_tar import ACCEPTED, WRITTEN, picture_member, stored_member
+from pipeline.formats.tar_index import TarMember, TarSample, list_tar
 from pipeline.modalities import ModalitySpec
-from pipeline.shards import ACCEPTED, WRITTEN, picture_member, stored_member
-from pipeline.tars import TarMember, TarSample, list_tar
 
 ENDINGS = (WRITTEN, ACCEPTED, "jpg", "jpeg", "tif", "tiff", "npy")
 META_ENDINGS = ("meta.json", "json")

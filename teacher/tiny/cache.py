@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.synthetic.render import RENDERER_VERSION, render_scene
-from pipeline.files import read_json, write_json
+from pipeline.storage.files import read_json, write_json
 
 _ARRAYS = {"rgb": "uint8", "event": "uint8", "depth": "uint16", "lidar": "uint16", "label": "uint8"}
 

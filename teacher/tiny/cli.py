@@ -62,7 +62,7 @@ def score(
     record: Annotated[bool, typer.Option(help="Replace the scores in provenance.json.")] = False,
 ) -> None:
     """Score a directory that `train` wrote on scenes that it never saw; prints JSON."""
-    from pipeline.files import read_json, write_json
+    from pipeline.storage.files import read_json, write_json
 
     with tempfile.TemporaryDirectory() as scratch:
         scores = held_out_scores(directory, cache or Path(scratch), scenes)
@@ -115,7 +115,7 @@ def write_provenance(
     """Write provenance.json: how `out` was made, what it scores, and the digest of every file."""
     from pipeline import VERSION
     from pipeline.datasets.synthetic.render import RENDERER_VERSION
-    from pipeline.files import sha256_file, write_json
+    from pipeline.storage.files import sha256_file, write_json
 
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
     files = sorted(path for path in out.rglob("*") if path.is_file() and path.parent != out)

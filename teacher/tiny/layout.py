@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from pipeline.files import write_bytes, write_json
 from pipeline.modalities import TowerName
+from pipeline.storage.files import write_bytes, write_json
 from teacher.tiny.tokenizer import CONTEXT_LENGTH, save_tokenizer
-from teacher.vision import VisionLayout, VisionNetwork
+from teacher.towers.vision_network import VisionLayout, VisionNetwork
 
 IMAGE_PX = 64
 PATCH_PX = 8

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from teacher.prompts import templates
+from teacher.encoding.class_prompts import templates
 
 IDENTITY_WEIGHT_SQ = 2.0
 """Squared weight of what a concept shares with no other; one attribute weighs 1."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.modalities import TowerName
-from teacher.preprocess import depth_to_unit, normalise
+from teacher.preprocessing.images import depth_to_unit, normalise
 from teacher.tiny.cache import Scenes
 from teacher.tiny.captions import Content
 from teacher.tiny.layout import GRID, IMAGE_PX, MAX_DEPTH_M

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from teacher.text import load_text_tower
 from teacher.tiny.cache import Scenes
 from teacher.tiny.layout import TOWERS
 from teacher.tiny.lexicon import CLASSES, CONDITIONS
 from teacher.tiny.scenes import SENSORS, Box, Truth, truth_of
 from teacher.tiny.text_training import NUM_CLASSES, concept_embeddings
-from teacher.towers import Tower, load_tower
+from teacher.towers.text_tower import load_text_tower
+from teacher.towers.vision_tower import Tower, load_tower
 
 PRESENT_AREA = 0.005
 """A class counts as present from this share of the pixels, as absent only without any pixel."""

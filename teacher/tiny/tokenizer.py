@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_json
+from pipeline.storage.files import write_json
 
 CONTEXT_LENGTH = 77
 END_OF_WORD = "</w>"

@@ -39,7 +39,7 @@ from teacher.tiny.scenes import (
     truth_of,
 )
 from teacher.tiny.text_training import NUM_CLASSES, TAU, concept_embeddings, condition_loss
-from teacher.vision import TowerOutput, VisionNetwork
+from teacher.towers.vision_network import TowerOutput, VisionNetwork
 
 PEAK_RATE = 1.5e-3
 WHOLE_SHARE = 0.4

@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import Config
-from pipeline.manifest import Manifest
-from pipeline.prepare import prepare
-from pipeline.teacher_source import CachedTeacher
+from pipeline.config.config import Config
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
+from pipeline.targets.reader import CachedTeacher
 from pipeline.workspace import Workspace
-from student.run import identify
-from student.train import train
-from teacher.encode import precompute
-from teacher.live import LiveTeacher
+from student.runs.run import identify
+from student.training.train import train
+from teacher.encoding.live import LiveTeacher
+from teacher.encoding.precompute import precompute
 
 
 def make(folder: Path, **teacher: object) -> Config:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.object_server import ObjectServer
+from flows.planning.status import status_rows
 from flows.stages import STAGES
-from flows.status import status_rows
-from pipeline.config import Config, load_config
-from pipeline.files import AnyPath
-from pipeline.remote import RemotePath
+from pipeline.config.config import Config, load_config
+from pipeline.storage.files import AnyPath
+from pipeline.storage.remote_path import RemotePath
 from pipeline.workspace import Workspace
 from tests.e2e.conftest import command, environment
+from tests.support.object_server import ObjectServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 

@@ -53,8 +53,8 @@ def test_a_second_run_changes_no_file(finished: Path, prefect_home: Path) -> Non
 
 
 def test_status_of_a_finished_run_has_nothing_missing(finished: Path, prefect_home: Path) -> None:
-    from flows.status import first_missing, status_rows
-    from pipeline.config import load_config
+    from flows.planning.status import first_missing, status_rows
+    from pipeline.config.config import load_config
     from pipeline.workspace import Workspace
 
     config = load_config(finished)
@@ -98,7 +98,7 @@ def test_a_student_is_retrained_without_teacher_code_or_weights(
         "import sys\n"
         "sys.modules['transformers'] = None\n"
         "sys.modules['teacher'] = None\n"
-        "from flows.cli import main\n"
+        "from flows.cli.main import main\n"
         f"sys.argv = ['any2seg', 'train', {str(config)!r}, '--set', 'train.steps=2',"
         " '--set', 'name=again']\n"
         "main()\n"

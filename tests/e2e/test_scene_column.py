@@ -7,14 +7,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import Config
+from pipeline.config.config import Config
 from pipeline.errors import MissingTarget
-from pipeline.prepare import prepare
+from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
-from student.run import identify
-from student.train import train
-from teacher.describe import describe
-from teacher.encode import precompute
+from student.runs.run import identify
+from student.training.train import train
+from teacher.encoding.describe import describe
+from teacher.encoding.precompute import precompute
 
 
 @pytest.mark.slow

@@ -6,16 +6,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.config import Config
-from pipeline.manifest import Manifest
-from pipeline.prepare import prepare
-from pipeline.views import ViewSettings
+from pipeline.config.config import Config
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
+from pipeline.shards.sample_reader import SampleReader, list_samples
+from pipeline.targets.views import ViewSettings
 from pipeline.workspace import Workspace
-from student.join import open_join
-from student.samples import SampleReader, list_samples
-from student.stream import TrainStream, cut_sample, drawn_view
+from student.data.target_join import open_join
+from student.data.train_stream import TrainStream, cut_sample, drawn_view
 from teacher import load_tower
-from teacher.encode import precompute
+from teacher.encoding.precompute import precompute
 
 ATOL = 1e-3
 """Of a unit vector's entries: half a step of float16 below 1, and a tower's batch-size noise."""

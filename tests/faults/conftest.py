@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from flows.commands.integrity import makers
-from pipeline.config import Config
-from pipeline.prepare import prepare
-from pipeline.repair import RepairReport, repair
-from pipeline.verify import verify
-from pipeline.verify_finding import Finding
+from flows.cli.integrity import makers
+from flows.integrity.finding import Finding
+from flows.integrity.repair import RepairReport, repair
+from flows.integrity.verify import verify
+from pipeline.config.config import Config
+from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
-from teacher.encode import precompute
+from teacher.encoding.precompute import precompute
 from tests.teacher.conftest import make_config, write_pictures, write_source
 
 Files = dict[str, bytes]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, dump_config
-from pipeline.prepare import prepare
-from teacher.encode import precompute
+from pipeline.config.config import Config, dump_config
+from pipeline.shards.prepare import prepare
+from teacher.encoding.precompute import precompute
 from tests.faults.conftest import Made, files_of, flip_bit, moved
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +26,10 @@ time.time_ns = lambda: _time_ns() + int(_offset * 1e9)
 STAGES = """
 import sys, time, torch
 torch.set_num_threads(1)
-from pipeline.config import load_config
-from pipeline.prepare import prepare
+from pipeline.config.config import load_config
+from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
-from teacher.encode import precompute
+from teacher.encoding.precompute import precompute
 assert time.gmtime(time.time()).tm_year == 1999
 config = load_config(sys.argv[1])
 for stage in (prepare, precompute):

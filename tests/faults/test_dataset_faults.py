@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import Config
+from flows.integrity.finding import Kind
+from flows.integrity.verify_dataset import examine_dataset
+from pipeline.config.config import Config
 from pipeline.errors import CorruptShard
-from pipeline.files import write_json
-from pipeline.manifest import MANIFEST_SCHEMA, Manifest, read_rows, read_table, write_rows
-from pipeline.prepare import prepare
-from pipeline.shards import read_shard
-from pipeline.verify_dataset import examine_dataset
-from pipeline.verify_finding import Kind
+from pipeline.formats.shard_tar import read_shard
+from pipeline.shards.manifest import MANIFEST_SCHEMA, Manifest, read_rows, read_table, write_rows
+from pipeline.shards.prepare import prepare
+from pipeline.storage.files import write_json
 from tests.faults.conftest import Made, files_of, flip_bit, moved, replace_bytes, truncate
 
 Damage = Callable[[Made], object]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config
+from flows.integrity.finding import Kind
+from flows.integrity.verify import verify
+from pipeline.config.config import Config
 from pipeline.errors import Any2SegError
-from pipeline.prepare import prepare
-from pipeline.verify import verify
-from pipeline.verify_finding import Kind
+from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
-from teacher.encode import precompute
+from teacher.encoding.precompute import precompute
 from tests.faults.conftest import files_of, moved
 
 UNFINISHED = {

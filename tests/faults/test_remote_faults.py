@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, dump_config
-from pipeline.manifest import Manifest
-from pipeline.prepare import prepare
-from pipeline.remote import RemotePath
-from pipeline.targets import TargetStore, resolve
+from pipeline.config.config import Config, dump_config
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
+from pipeline.storage.remote_path import RemotePath
+from pipeline.targets.store import TargetStore, resolve
 from pipeline.workspace import Workspace
-from teacher.encode import precompute
+from teacher.encoding.precompute import precompute
 from tests.faults.conftest import Files, files_of, moved
-from tests.flows.test_integrity import call
+from tests.flows.cli.test_integrity import call
 
 pytestmark = pytest.mark.server
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.integrity.finding import Kind
+from flows.integrity.verify_targets import examine_store
+from pipeline.core.progress import progress_bar
 from pipeline.errors import CorruptTarget, MissingTarget
-from pipeline.files import read_json, sha256_file, write_json
-from pipeline.manifest import Manifest
-from pipeline.progress import progress_bar
-from pipeline.targets import resolve
-from pipeline.verify_finding import Kind
-from pipeline.verify_targets import examine_store
+from pipeline.shards.manifest import Manifest
+from pipeline.storage.files import read_json, sha256_file, write_json
+from pipeline.targets.store import resolve
 from tests.faults.conftest import Made, flip_bit, replace_bytes, truncate
 
 Damage = Callable[[Made], object]

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, dump_config
-from pipeline.files import locked
-from pipeline.prepare import prepare
+from pipeline.config.config import Config, dump_config
+from pipeline.shards.prepare import prepare
+from pipeline.storage.files import locked
 from tests.faults.conftest import Made, files_of, moved
 
 ROOT = Path(__file__).parents[2]
 STAGE = """
 import sys, torch
 torch.set_num_threads(1)
-from pipeline.config import load_config
+from pipeline.config.config import load_config
 from pipeline.workspace import Workspace
 from {module} import {stage}
 config = load_config(sys.argv[1])
@@ -66,7 +66,7 @@ def empty(original: tuple[Config, Path], tmp_path: Path) -> tuple[Made, Path]:
 def test_two_teachers_make_one_store(empty: tuple[Made, Path]) -> None:
     made, path = empty
     prepare(made.config, made.workspace, progress=False)
-    complaints = race("teacher.encode", "precompute", path)
+    complaints = race("teacher.encoding.precompute", "precompute", path)
     assert complaints == ["", ""]
     assert made.files() == made.whole
     assert made.findings() == ()
@@ -75,7 +75,7 @@ def test_two_teachers_make_one_store(empty: tuple[Made, Path]) -> None:
 def test_two_preparations_make_one_dataset(empty: tuple[Made, Path]) -> None:
     """The second is refused while the first writes, or finds everything done."""
     made, path = empty
-    for complaint in race("pipeline.prepare", "prepare", path):
+    for complaint in race("pipeline.shards.prepare", "prepare", path):
         assert complaint == "" or "WorkspaceBusy" in complaint
     datasets = {name: data for name, data in made.whole.items() if name.startswith("datasets/")}
     assert made.files() == datasets
@@ -105,7 +105,7 @@ def test_a_repair_waits_for_nobody(made: Made) -> None:
 
 HOLD = """
 import sys, pathlib
-from pipeline.files import locked
+from pipeline.storage.files import locked
 with locked(pathlib.Path(sys.argv[1]), wait=False):
     print("held", flush=True)
     sys.stdin.readline()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.deploy_server import server_environment
+from flows.persistent_server import server_environment
 
 SIZE = (32, 32)
 CONFIG = """

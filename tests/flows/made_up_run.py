@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from flows.score_lines import AVERAGES
-from pipeline.codecs import decode_label
-from pipeline.config import Config, load_config
-from pipeline.files import write_json
-from pipeline.manifest import Manifest, shard_path
-from pipeline.prepare import prepare
-from pipeline.prompts_store import PromptStore, point_to_prompts
-from pipeline.targets import TargetProvenance, TargetStore, point_to_store
+from flows.report.score_lines import AVERAGES
+from pipeline.config.config import Config, load_config
+from pipeline.formats.image_codec import decode_label
+from pipeline.shards.manifest import Manifest, shard_path
+from pipeline.shards.prepare import prepare
+from pipeline.storage.files import write_json
+from pipeline.targets.prompts import PromptStore, point_to_prompts
+from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
 from pipeline.workspace import Workspace
-from student.evaluate import EVALUATION_SCHEMA
-from student.run import open_run
+from student.evaluation.evaluate import EVALUATION_SCHEMA
+from student.runs.run import open_run
 
 DIM = 8
 CHANCE = 0.0421

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from flows.artifacts import artifact_key, summary
-from pipeline.config import load_config
-
-from .made_up_run import damage
+from pipeline.config.config import load_config
+from tests.flows.made_up_run import damage
 
 
 def evaluation(*scores: float) -> dict[str, object]:

@@ -6,7 +6,7 @@ import pytest
 
 from flows.audit import audit
 from flows.evaluate import evaluate
-from flows.flow import any2seg
+from flows.flows import any2seg
 from flows.parameters import OVERRIDE, checked, command_line
 from flows.refresh_teacher import refresh_teacher
 from flows.retrain import retrain

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from flows import stages
-from pipeline.config import Config, load_config
-from pipeline.stage import StageReport
+from pipeline.config.config import Config, load_config
+from pipeline.core.stage_report import StageReport
 from pipeline.workspace import Workspace
 
 
@@ -26,10 +26,10 @@ def test_an_evaluation_that_does_not_fit_goes_on_with_half_the_batch(
     field: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, seen = load_config(field, ["evaluate.batch_size=16"]), []
-    monkeypatch.setattr("student.evaluate.evaluate", fits(5, seen))
+    monkeypatch.setattr("student.evaluation.evaluate.evaluate", fits(5, seen))
     assert stages.evaluate(config, Workspace.of(config)).done == 1
     assert seen == [16, 8, 4]
-    monkeypatch.setattr("student.evaluate.evaluate", fits(0, seen))
+    monkeypatch.setattr("student.evaluation.evaluate.evaluate", fits(0, seen))
     with pytest.raises(RuntimeError, match="out of memory"):
         stages.evaluate(config, Workspace.of(config))
     assert seen[3:] == [16, 8, 4, 2, 1]

@@ -2,8 +2,8 @@
 
 import pytest
 
+from flows.retrain_decision import Decision
 from flows.steps import nothing_to_do, num_ranges
-from flows.triggers import Decision
 
 KEPT = Decision(False, ("manifest grew 0.4 % (1000 to 1004 samples, < 5 %)", "towers unchanged"))
 

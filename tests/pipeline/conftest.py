@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from pipeline.config import Config, load_config
-from pipeline.manifest import Manifest
-from pipeline.prepare import prepare
+from pipeline.config.config import Config, load_config
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
 
 # A loaded machine must not fail a property.

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import Config
-from pipeline.manifest import DATASET_SCHEMA, MANIFEST_SCHEMA, QUARANTINE_SCHEMA, Manifest
-from pipeline.prompts_store import PromptStore
-from pipeline.shards import read_shard
-from pipeline.sources import INDEX_SCHEMA
-from pipeline.targets import TargetProvenance, TargetStore
-from pipeline.views import ViewSettings, cut, draw_boxes, view_identity, view_shapes
+from pipeline.config.config import Config
+from pipeline.formats.shard_tar import read_shard
+from pipeline.shards.manifest import DATASET_SCHEMA, MANIFEST_SCHEMA, QUARANTINE_SCHEMA, Manifest
+from pipeline.shards.source_index import INDEX_SCHEMA
+from pipeline.targets.prompts import PromptStore
+from pipeline.targets.store import TargetProvenance, TargetStore
+from pipeline.targets.views import ViewSettings, cut, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
 
 from .conftest import SIZE

@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import Config
-from pipeline.config_student import StudentConfig
-from pipeline.manifest import Manifest
+from pipeline.config.config import Config
+from pipeline.config.student import StudentConfig
 from pipeline.modalities import KINDS
-from pipeline.prepare import prepare
-from pipeline.prompts_store import PromptStore, point_to_prompts
-from pipeline.targets import TargetProvenance, TargetStore, point_to_store
-from pipeline.views import VIEW_BOX, ViewSettings, draw_boxes, view_identity, view_shapes
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
+from pipeline.targets.prompts import PromptStore, point_to_prompts
+from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
+from pipeline.targets.views import VIEW_BOX, ViewSettings, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
-from student.model import Student
-from student.stream import Batch
+from student.data.train_stream import Batch
+from student.model.student import Student
 
 DIM = 16
 PATCHES = 4
@@ -203,9 +203,9 @@ def write_field(root: Path, size: tuple[int, int] = (40, 56)) -> None:
 @pytest.fixture(scope="session")
 def trained_field(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Path]:
     """A student of two sensors and four classes, trained for two steps; its run folder; the tree."""
-    from student.evaluate import evaluate
-    from student.run import identify
-    from student.train import train
+    from student.evaluation.evaluate import evaluate
+    from student.runs.run import identify
+    from student.training.train import train
 
     folder = tmp_path_factory.mktemp("segmenter")
     write_field(folder / "tree")
@@ -254,7 +254,7 @@ def saved_student(
     trained_field: tuple[Config, Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """That student, saved to a folder."""
-    from student.segmenter import Segmenter
+    from student.inference.segmenter import Segmenter
 
     folder = tmp_path_factory.mktemp("saved") / "field"
     Segmenter.from_run(trained_field[1]).save_pretrained(folder)

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from pipeline.config import Config
-from pipeline.files import write_json
-from pipeline.prepare import prepare
+from pipeline.config.config import Config
+from pipeline.shards.prepare import prepare
+from pipeline.storage.files import write_json
 from pipeline.workspace import Workspace
-from teacher.hubconfig import read_config
-from teacher.text import text_network
-from teacher.vision import VisionNetwork, layout_of
+from teacher.checkpoints.hub_config import read_config
+from teacher.towers.text_tower import text_network
+from teacher.towers.vision_network import VisionNetwork, layout_of
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -59,7 +59,7 @@ def write_source(root: Path, seed: int = 0) -> Path:
     """A source with an image and a depth tower of random weights, text halves and tokenizers."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    from teacher.tokenizer import BOS, EOS, clip_backend
+    from teacher.checkpoints.tokenizer import BOS, EOS, clip_backend
 
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(f"{letter}</w>" for letter in letters), BOS, EOS]

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.codecs import decode_label, decode_picture
-from pipeline.config import load_config
+from pipeline.config.config import load_config
 from pipeline.datasets import CARDS
 from pipeline.datasets.deliver import (
     CARLA_STEPS,
@@ -23,18 +22,19 @@ from pipeline.datasets.deliver import (
     carla_depth,
     corner_case,
 )
-from pipeline.datasets.pictures import BadPictureError
+from pipeline.datasets.images import BadPictureError
 from pipeline.datasets.synthetic.adapter import scene_index
 from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.datasets.synthetic.render import Scene, render_scene
 from pipeline.datasets.synthetic.weather import scene_attributes
-from pipeline.encoding import EncodedSample, SampleEncoder
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
-from pipeline.manifest import Manifest
+from pipeline.formats.image_codec import decode_label, decode_picture
 from pipeline.modalities import KINDS
-from pipeline.prepare import prepare
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
+from pipeline.shards.sample_encoder import EncodedSample, SampleEncoder
+from pipeline.shards.sample_reader import SampleReader, list_samples
 from pipeline.workspace import Workspace
-from student.samples import SampleReader, list_samples
 
 COUNTS = {"train": 6, "val": 3, "test": 2}
 SEED = 5

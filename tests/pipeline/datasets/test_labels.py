@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.datasets.images import BadPictureError
 from pipeline.datasets.labels import LabelOptions, LabelReader
-from pipeline.datasets.pictures import BadPictureError
 
 
 @given(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.datasets.images import BadPictureError
 from pipeline.datasets.muses import (
     CITYSCAPES_CLASSES,
     CITYSCAPES_PALETTE,
@@ -16,7 +17,6 @@ from pipeline.datasets.muses import (
     MusesOptions,
     range_picture,
 )
-from pipeline.datasets.pictures import BadPictureError
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
 from pipeline.modalities import KINDS
 

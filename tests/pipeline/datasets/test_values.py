@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.datasets.pictures import BadPictureError
+from pipeline.datasets.images import BadPictureError
 from pipeline.datasets.values import ValueRule, read_values
 from pipeline.modalities import KINDS
 

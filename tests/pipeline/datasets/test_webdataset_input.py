@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.codecs import decode_label, decode_picture, encode_array, encode_png
-from pipeline.config import Config, load_config
+from pipeline.config.config import Config, load_config
 from pipeline.datasets.webdataset_input import WebdatasetAdapter, WebdatasetOptions
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
-from pipeline.files import sha256_file
-from pipeline.manifest import Manifest
+from pipeline.formats.image_codec import decode_label, decode_picture, encode_array, encode_png
+from pipeline.formats.shard_tar import read_shard
 from pipeline.modalities import KINDS
-from pipeline.prepare import prepare
-from pipeline.shards import read_shard
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
+from pipeline.shards.sample_reader import SampleReader, list_samples
+from pipeline.storage.files import sha256_file
 from pipeline.workspace import Workspace
-from student.samples import SampleReader, list_samples
 
 SIZE = (6, 5)
 CLASSES = ("a", "b", "c")

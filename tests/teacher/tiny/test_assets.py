@@ -8,11 +8,11 @@ import re
 import pytest
 from safetensors import safe_open
 
-from pipeline.files import read_json, sha256_file
-from teacher.text import load_text_tower
+from pipeline.storage.files import read_json, sha256_file
 from teacher.tiny.layout import TOWERS
 from teacher.tiny.score import score_directory
-from teacher.towers import load_tower
+from teacher.towers.text_tower import load_text_tower
+from teacher.towers.vision_tower import load_tower
 
 MAX_BYTES = 10_000_000
 SENSORS = ("rgb", "event", "depth", "lidar")

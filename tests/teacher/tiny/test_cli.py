@@ -8,10 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pipeline.files import read_json, sha256_file
-from teacher.text import load_text_tower
+from pipeline.storage.files import read_json, sha256_file
 from teacher.tiny.cli import app
-from teacher.towers import load_tower
+from teacher.towers.text_tower import load_text_tower
+from teacher.towers.vision_tower import load_tower
 
 
 @pytest.mark.slow

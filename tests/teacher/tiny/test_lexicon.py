@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES
-from teacher.prompts import TEMPLATES as PROMPT_SETS
+from teacher.encoding.class_prompts import TEMPLATES as PROMPT_SETS
 from teacher.tiny.lexicon import (
     CLASSES,
     CONDITIONS,

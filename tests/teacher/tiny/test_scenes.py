@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from teacher.preprocess import normalise
+from teacher.preprocessing.images import normalise
 from teacher.tiny.cache import Scenes
 from teacher.tiny.layout import GRID
 from teacher.tiny.lexicon import CLASSES
@@ -17,7 +17,7 @@ from teacher.tiny.scenes import (
     random_box,
     truth_of,
 )
-from teacher.towers import load_tower
+from teacher.towers.vision_tower import load_tower
 
 ROWS = np.arange(3)
 WHOLE = [Box()] * 3

@@ -1,0 +1,1 @@
+"""Commands of `any2seg` by topic; `flows.cli.main` registers them."""

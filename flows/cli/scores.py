@@ -1,0 +1,94 @@
+"""What `any2seg evaluate` prints: every subset, conditions, damaged readings. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.console import out
+from flows.report.score_lines import (
+    group_lines,
+    headline,
+    joined,
+    missing_lines,
+    noise_lines,
+    percent,
+    setting,
+)
+from pipeline.config.config import Config
+from pipeline.storage.files import read_json
+from pipeline.workspace import Workspace
+from student.runs.run import identify
+
+GROUPS = {"condition": "Conditions", "corner_case": "Corner cases"}
+
+
+def print_scores(config: Config) -> None:
+    """The tables of a run that is scored."""
+    scores = read_json(identify(config, Workspace.of(config)).evaluation)
+    _print(_subset_table(scores))
+    for kind, title in GROUPS.items():
+        if scores[f"{kind}s"]:
+            _print(_group_table(scores, kind, title))
+    if scores["robustness"]:
+        _print(_missing_table(scores))
+        _print(_noise_table(scores))
+        for found in (*scores["robustness"]["missing"], *scores["robustness"]["noise"]):
+            _say(f"{found['name']}: {found['protocol']}")
+        _say(f"Damage seed {scores['robustness']['seed']}.")
+    _say(f"mIoU in %: {headline(scores)}")
+    _say(f"Compatible, absent classes as 0: {headline(scores | scores['absent_zero'])}")
+    _say(setting(scores))
+
+
+def _print(table: Table) -> None:
+    out.print(table)
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _subset_table(scores: Mapping[str, Any]) -> Table:
+    table = _table("Subsets", "modalities", "mIoU", "absent classes as 0", "samples")
+    for row in scores["subsets"]:
+        figures = percent(row["miou"]), percent(row["miou_absent_zero"])
+        table.add_row(escape(joined(row["modalities"])), *figures, str(row["num_samples"]))
+    return table
+
+
+def _group_table(scores: Mapping[str, Any], kind: str, title: str) -> Table:
+    table = _table(title, kind.replace("_", " "), "all", "mean", "worst", "worst subset", "samples")
+    for line in group_lines(scores, kind):
+        figures = (percent(line.all), percent(line.mean), percent(line.worst))
+        table.add_row(escape(line.name), *figures, escape(line.worst_subset), str(line.num_samples))
+    return table
+
+
+def _missing_table(scores: Mapping[str, Any]) -> Table:
+    heads = ("average", "E(0.2)", "E(0.1)", "E(0.05)", "worst", "absent as 0")
+    table = _table("Missing modalities", "benchmark", *heads)
+    for line in missing_lines(scores):
+        worst = f"{percent(line.worst)} ({line.worst_subset})"
+        averages = map(percent, line.averages)
+        table.add_row(line.name, *averages, escape(worst), percent(line.absent_zero))
+    return table
+
+
+def _noise_table(scores: Mapping[str, Any]) -> Table:
+    table = _table("Noise on all modalities", "level", "mIoU", "absent classes as 0")
+    table.add_row("none", percent(scores["all"]), percent(scores["absent_zero"]["all"]))
+    for line in noise_lines(scores):
+        table.add_row(line.name, percent(line.miou), percent(line.absent_zero))
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="left" if name == "worst subset" else "right")
+    return table

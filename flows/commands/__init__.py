@@ -1,1 +1,0 @@
-"""Commands of `any2seg` by topic; `flows.cli` registers them."""

@@ -1,0 +1,1 @@
+"""Verify, repair, garbage-collect and audit a workspace: above everything they check."""

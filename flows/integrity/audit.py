@@ -1,0 +1,282 @@
+"""Audit: are the cached numbers still what the towers give? A seeded share of the rows is computed again.
+
+    audit(config, workspace, share=0.001, seed=0) -> AuditReport
+
+Rows are drawn shard-wise (a random order of the shards, some rows of each), so that few objects are read;
+of the shards' tars only the drawn pictures' bytes. They go through decoding, preprocessing, tower and views
+by the same code as the pass itself. A digest proves that bytes are those that were written; this proves that
+they are what they claim to be, whatever happened between the tower and the store.
+
+Writes `audits/<dataset>/<fp12>.json`, named after what was audited and how. Holes are not audited; where
+nothing is cached it is a `MissingTarget`. `CorruptTarget`, `CheckpointError` and the decoder's errors pass
+through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.config import Config
+from pipeline.core.fingerprint import SHORT, fingerprint
+from pipeline.core.progress import progress_bar
+from pipeline.errors import MissingTarget
+from pipeline.formats.image_codec import decode_picture
+from pipeline.formats.shard_tar import stored_member
+from pipeline.shards.manifest import MANIFEST, Manifest, ShardInfo, read_table
+from pipeline.shards.manifest_tables import Place, split_by_shard
+from pipeline.storage.files import read_range, write_json
+from pipeline.targets.lookup import REMEDY
+from pipeline.targets.store import TargetStore
+from pipeline.targets.views import VIEW_BOX, ViewSettings
+from pipeline.workspace import SCHEMA_VERSION, Workspace, dataset_slug
+from teacher.encoding.batches import Batch, Picture
+from teacher.encoding.encoder import Encoder, Rows
+from teacher.encoding.units import TowerPlan, plan_towers
+from teacher.encoding.views import encode_views, stored_pictures_a_batch
+
+LEAST_ROWS = 8
+"""Rows of a modality that are audited at least."""
+ROWS_A_SHARD = 4
+"""Rows that a drawn shard gives, or more if there are few shards."""
+NAMED = 10
+"""Worst samples of each modality and output that the report names."""
+STORED_ROUNDING = {"float16": 2.0**-11, "float32": 2.0**-24}
+ARITHMETIC_ROUNDING = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}
+AMPLIFICATION = 8
+"""Error of a tower's output in units of its arithmetic's rounding: cos(float32, bfloat16) of a ViT-L/14 is
+0.9999, an error of 0.014 = 7.2 * 2^-9."""
+MARGIN = 2
+"""Twice the expected error: batches of other pictures and other devices add in another order."""
+LEAST_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One row that is computed again."""
+
+    shard: ShardInfo
+    row: int
+
+    @property
+    def key(self) -> str:
+        """The sample's key."""
+        return self.shard.keys[self.row]
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far one sample's cached numbers are from those computed again."""
+
+    key: str
+    cosine: float
+    """Least cosine over the sample's vectors (views, patches); -1 if a number is not finite."""
+    max_abs: float
+    """Largest absolute difference; 2 if a number is not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One modality and output."""
+
+    modality: str
+    output: str
+    num_rows: int
+    cosine_min: float
+    cosine_median: float
+    max_abs: float
+    alarms: tuple[Drift, ...]
+    """Samples beyond the tolerance, worst first; at most `NAMED` of them are kept."""
+    num_alarms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit found."""
+
+    rows: tuple[AuditRow, ...]
+    tolerance: float
+    """Largest 1 - cosine that raises no alarm."""
+    record: str
+    """Where the report lies as JSON."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no sample is beyond the tolerance."""
+        return not any(row.num_alarms for row in self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {"rows": [asdict(row) for row in self.rows], "tolerance": self.tolerance}
+
+
+def default_tolerance(stored: str, arithmetic: str) -> float:
+    """Largest 1 - cosine that rounding explains, for a stored type and the towers' arithmetic.
+
+    Rounding moves a unit vector by at most e = (rounding of the store) + AMPLIFICATION * (rounding of the
+    arithmetic), which costs e^2 / 2 of cosine; allowed is MARGIN * e. For float16 and float32: 4.8e-7.
+    """
+    error = STORED_ROUNDING[stored] + AMPLIFICATION * ARITHMETIC_ROUNDING[arithmetic]
+    return max((MARGIN * error) ** 2 / 2, LEAST_TOLERANCE)
+
+
+def audit(
+    config: Config,
+    workspace: Workspace,
+    *,
+    share: float = 0.001,
+    tolerance: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> AuditReport:
+    """Compute a `share` of the cached rows again and compare. See the module's text."""
+    manifest = Manifest.load(workspace.dataset(config))
+    plans = plan_towers(config, workspace)
+    drawn = {
+        name: draw(store, manifest.all_shards, share, [seed, number])
+        for number, (name, store) in enumerate(_stores(config, plans).items())
+    }
+    if not any(drawn.values()):
+        raise MissingTarget(f"{workspace.targets(config)}: nothing is cached to audit. {REMEDY}")
+    allowed = tolerance or default_tolerance(config.store.dtype, config.teacher.dtype)
+    work = _Audit(config, workspace, Encoder(device or config.teacher.device))
+    rows: list[AuditRow] = []
+    with progress_bar("audit", sum(map(len, drawn.values())), "pictures", progress) as advance:
+        for plan in plans:
+            for name in plan.specs:
+                rows += work.modality(plan, name, drawn[name], allowed)
+                advance(len(drawn[name]), name)
+    settings = {"share": share, "seed": seed, "tolerance": allowed}
+    return _recorded(config, workspace, manifest, plans, rows, settings)
+
+
+def draw(
+    store: TargetStore, shards: Sequence[ShardInfo], share: float, seed: Sequence[int]
+) -> list[Drawn]:
+    """A seeded share of the committed rows whose sample has the modality; at least `LEAST_ROWS`."""
+    missing = {shard.name for shard in store.missing(shards)}
+    modality = store.provenance.modality
+    there = [s for s in shards if s.name not in missing and any(s.present[modality])]
+    total = sum(sum(shard.present[modality]) for shard in there)
+    wanted = min(total, max(LEAST_ROWS, int(np.ceil(share * total))))
+    generator = np.random.default_rng(list(seed))
+    a_shard = max(ROWS_A_SHARD, -(-wanted // max(1, len(there))))
+    drawn: list[Drawn] = []
+    order = generator.permutation(len(there))
+    pools = [generator.permutation(np.flatnonzero(there[i].present[modality])) for i in order]
+    # Where shards have fewer rows than their part, the order is gone through again.
+    for turn in range(0, max(map(len, pools), default=0), a_shard):
+        for position, pool in zip(order, pools, strict=True):
+            rows = pool[turn : turn + a_shard][: wanted - len(drawn)]
+            drawn += [Drawn(there[position], int(row)) for row in sorted(rows)]
+    return drawn
+
+
+class _Audit:
+    """Computes drawn rows again, batch by batch, and compares them with the store."""
+
+    def __init__(self, config: Config, workspace: Workspace, encoder: Encoder) -> None:
+        self._config, self._encoder = config, encoder
+        table = read_table(workspace.dataset(config) / MANIFEST)
+        self._members: Mapping[Place, Any] = split_by_shard(table)
+
+    def modality(
+        self, plan: TowerPlan, name: str, drawn: Sequence[Drawn], tolerance: float
+    ) -> Iterator[AuditRow]:
+        """One row an output."""
+        outputs = [output for output in plan.stores[name].provenance.outputs if output != VIEW_BOX]
+        drifts: dict[str, list[Drift]] = {output: [] for output in outputs}
+        size = stored_pictures_a_batch(self._config)
+        for start in range(0, len(drawn), size):
+            batch = drawn[start : start + size]
+            again = self._encode(plan, name, batch)
+            for output in outputs:
+                cached = _cached(plan.stores[name], output, batch)
+                drifts[output] += map(drift, [d.key for d in batch], cached, again[output])
+        if drawn:
+            yield from (_row(name, output, found, tolerance) for output, found in drifts.items())
+
+    def _encode(self, plan: TowerPlan, name: str, drawn: Sequence[Drawn]) -> Rows:
+        """Output to one row each of `drawn`, computed as the pass does."""
+        pictures = [Picture(name, place, self._bytes(d, name)) for place, d in enumerate(drawn)]
+        arrays = (
+            decode_picture(p.data, plan.specs[name], f"{d.shard.path}: {d.key}.{name}")
+            for p, d in zip(pictures, drawn, strict=True)
+        )
+        tower = self._encoder.tower(plan, self._config.teacher.dtype)
+        outputs, views = self._config.teacher.outputs, ViewSettings.of(self._config)
+        if views is None:
+            return self._encoder.encode(tower, list(arrays), outputs)
+        # A made-up shard of the drawn samples: views depend on keys and sizes alone.
+        shard = replace(drawn[0].shard, keys=tuple(d.key for d in drawn))
+        batch = Batch(plan, shard, (name,), pictures, arrays, (name,), ends_shard=True)
+        return encode_views(self._encoder, tower, batch, views, outputs)
+
+    def _bytes(self, drawn: Drawn, name: str) -> bytes:
+        """The stored picture's bytes; nothing else of the tar is read."""
+        table = self._members[drawn.shard.split, drawn.shard.index]
+        members = {m["name"]: m for m in table["members"][drawn.row].as_py()}
+        member = members[stored_member(name, members)]
+        return read_range(drawn.shard.path, member["offset"], member["num_bytes"])
+
+
+def _cached(store: TargetStore, output: str, drawn: Sequence[Drawn]) -> Iterator[NDArray[Any]]:
+    """The cached rows; of neighbours in one shard its object is read once."""
+    held, block = "", np.empty(0)
+    for one in drawn:
+        if one.shard.name != held:
+            held, block = one.shard.name, store.read(one.shard, output)
+        yield block[one.row]
+
+
+def drift(key: str, cached: NDArray[Any], again: NDArray[Any]) -> Drift:
+    """Compare one sample's (..., D) vectors."""
+    old, new = cached.astype(np.float64), again.astype(np.float64)
+    if not (np.isfinite(old).all() and np.isfinite(new).all()):
+        return Drift(key, -1.0, 2.0)
+    norms = np.linalg.norm(old, axis=-1) * np.linalg.norm(new, axis=-1)
+    cosine = (old * new).sum(axis=-1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return Drift(key, float(cosine.min()), float(np.abs(old - new).max()))
+
+
+def _row(modality: str, output: str, drifts: Sequence[Drift], tolerance: float) -> AuditRow:
+    ordered = sorted(drifts, key=lambda one: one.cosine)
+    alarms = [one for one in ordered if 1 - one.cosine > tolerance]
+    return AuditRow(
+        modality=modality,
+        output=output,
+        num_rows=len(drifts),
+        cosine_min=ordered[0].cosine,
+        cosine_median=float(np.median([one.cosine for one in drifts])),
+        max_abs=max(one.max_abs for one in drifts),
+        alarms=tuple(alarms[:NAMED]),
+        num_alarms=len(alarms),
+    )
+
+
+def _stores(config: Config, plans: Sequence[TowerPlan]) -> dict[str, TargetStore]:
+    stores = {name: store for plan in plans for name, store in plan.stores.items()}
+    return {name: stores[name] for name in config.modalities}
+
+
+def _recorded(
+    config: Config,
+    workspace: Workspace,
+    manifest: Manifest,
+    plans: Sequence[TowerPlan],
+    rows: Sequence[AuditRow],
+    settings: Mapping[str, Any],
+) -> AuditReport:
+    """Write the report where its name says what was audited and how."""
+    towers = {n: s.provenance.tower_fingerprint for n, s in _stores(config, plans).items()}
+    audited = {**settings, "manifest": manifest.digest(), "towers": towers}
+    name = f"{fingerprint(audited)[:SHORT]}.json"
+    path = workspace.root / "audits" / dataset_slug(config) / name
+    report = AuditReport(tuple(rows), settings["tolerance"], str(path))
+    write_json(path, {"schema": SCHEMA_VERSION, "audited": audited, **report.as_json()})
+    return report

@@ -1,0 +1,99 @@
+"""What an examination finds: one value a finding, named, with its place and its remedy.
+
+`any2seg verify` prints findings, `any2seg repair` acts on them. Values only: nothing is read or written here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pipeline.storage.files import AnyPath
+
+VERIFY = "any2seg verify CONFIG --deep"
+REPAIR = "any2seg repair CONFIG"
+PREPARE = "any2seg prepare CONFIG"
+PRECOMPUTE = "any2seg precompute CONFIG"
+DESCRIBE = "any2seg describe CONFIG"
+
+
+class Kind(StrEnum):
+    """Names of findings; the value is what is printed."""
+
+    DESCRIPTION = "dataset description damaged"
+    MANIFEST_UNREADABLE = "manifest unreadable"
+    MANIFEST_DIFFERS = "manifest and record differ"
+    QUARANTINE_DIFFERS = "quarantine and refusals differ"
+    REFUSALS_UNREADABLE = "refusals unreadable"
+    SHARD_RECORD_MISSING = "shard record missing"
+    SHARD_RECORD_UNREADABLE = "shard record unreadable"
+    SHARD_MISSING = "shard missing"
+    SHARD_TRUNCATED = "shard truncated"
+    SHARD_ALTERED = "shard altered"
+    SHARD_MEMBERS = "shard members differ"
+    SHARD_LEFTOVER = "shard without record"
+    PROVENANCE = "provenance damaged"
+    ARRAY = "array description damaged"
+    HOLE = "not made yet"
+    LEDGER_UNREADABLE = "record unreadable"
+    LEDGER_STALE = "record of other shard bytes"
+    LEDGER_FOREIGN = "record of another tower"
+    LEDGER_WRONG = "record contradicts the manifest"
+    LEDGER_MISSING = "numbers without record"
+    LEDGER_ORPHAN = "record without shard"
+    OBJECT_MISSING = "numbers missing"
+    OBJECT_SIZE = "numbers truncated"
+    OBJECT_ALTERED = "numbers altered"
+    OBJECT_UNREADABLE = "numbers unreadable"
+    OBJECT_ROWS = "numbers in the wrong rows"
+    OBJECT_NORM = "numbers not of unit norm"
+    TEXTS = "texts damaged"
+    INDEX = "index entry leads nowhere"
+    RUN = "run damaged"
+    CHECKPOINT = "checkpoint damaged"
+    CHECKPOINT_NEWER = "checkpoint newer than its state file"
+    PARTIAL = "left by a killed writer"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    kind: Kind
+    place: str
+    """The file or folder, and the shard or sample in it."""
+    problem: str
+    """What was expected and what was found."""
+    remedy: str = REPAIR
+    """The command that mends it; `CONFIG` stands for the configuration's path."""
+    shard: str = ""
+    """Name of the shard that must be made again; with `stage`."""
+    modality: str = ""
+    """Whose numbers of that shard."""
+    stage: str = ""
+    """What makes it again: `prepare`, `precompute` or `describe`; empty: deleting is all."""
+    drop: tuple[AnyPath, ...] = ()
+    """Files that vouch for the broken piece or are it; deleted, in this order, before it is made again."""
+
+    @property
+    def repairable(self) -> bool:
+        """Whether `any2seg repair` can act on it."""
+        return bool(self.stage or self.drop)
+
+    def as_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {
+            "kind": self.kind.name.lower(),
+            "name": self.kind.value,
+            "place": self.place,
+            "problem": self.problem,
+            "remedy": self.remedy,
+            "repairable": self.repairable,
+            "shard": self.shard,
+            "modality": self.modality,
+            "stage": self.stage,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.kind.value}: {self.problem}"

@@ -1,0 +1,89 @@
+"""What a Zarr array's own description (`zarr.json`) says, read as plain JSON; and writing it anew.
+
+`array_problem` compares it with what the store's provenance asks for, `object_bytes` derives how long an
+object of the array is. `restore_description` puts the description back without touching any object. zarr
+itself is imported only by the last.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.formats.zarr_array import RowArray
+from pipeline.storage.files import read_json, write_bytes
+
+DESCRIPTION = "zarr.json"
+CRC_BYTES = 4
+INDEX_ENTRY_BYTES = 16
+_PLAIN = ["bytes", "crc32c"]
+
+
+def array_problem(array: RowArray) -> str:
+    """What is wrong with the array's description; empty: nothing."""
+    path = array.folder / array.name / DESCRIPTION
+    try:
+        found = read_json(path)
+        described = {
+            "row shape": list(found["shape"][1:]),
+            "data type": found["data_type"],
+            "rows of an object": found["chunk_grid"]["configuration"]["chunk_shape"][0],
+            "fill value": found["fill_value"],
+            "kind": [found["zarr_format"], found["node_type"]],
+            "checksums": _object_bytes(found, array) is not None,
+        }
+    except FileNotFoundError:
+        return "expected the array's description, found no file"
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        return f"cannot be read: {error!r}"
+    wanted = {
+        "row shape": list(array.row_shape),
+        "data type": array.dtype,
+        "rows of an object": array.object_rows,
+        "fill value": "NaN",
+        "kind": [3, "array"],
+        "checksums": True,
+    }
+    wrong = [name for name, value in wanted.items() if described[name] != value]
+    return f"expected another {', '.join(wrong)}" if wrong else ""
+
+
+def object_bytes(array: RowArray) -> int | None:
+    """Bytes of a whole object; None if the description does not tell."""
+    try:
+        return _object_bytes(read_json(array.folder / array.name / DESCRIPTION), array)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _object_bytes(description: Mapping[str, Any], array: RowArray) -> int | None:
+    """Raw numbers, with a checksum a chunk; a sharded object has inner chunks and an index besides."""
+    shape = [array.object_rows, *array.row_shape]
+    item = np.dtype(array.dtype).itemsize
+    codecs = description["codecs"]
+    if [codec["name"] for codec in codecs] == _PLAIN:
+        return math.prod(shape) * item + CRC_BYTES
+    if [codec["name"] for codec in codecs] != ["sharding_indexed"]:
+        return None
+    sharding = codecs[0]["configuration"]
+    if any([c["name"] for c in sharding[part]] != _PLAIN for part in ("codecs", "index_codecs")):
+        return None
+    inner: list[int] = sharding["chunk_shape"]
+    num_inner = math.prod(whole // part for whole, part in zip(shape, inner, strict=True))
+    chunk_bytes = math.prod(inner) * item + CRC_BYTES
+    return num_inner * (chunk_bytes + INDEX_ENTRY_BYTES) + CRC_BYTES
+
+
+def restore_description(array: RowArray, num_objects: int) -> None:
+    """Write the description of an array with `num_objects` objects; the objects stay as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = replace(array, folder=Path(folder) / "scratch.zarr")
+        scratch.write_object(num_objects - 1, np.empty((0, *array.row_shape), array.dtype))
+        made = scratch.folder / scratch.name / DESCRIPTION
+        write_bytes(array.folder / array.name / DESCRIPTION, made.read_bytes())

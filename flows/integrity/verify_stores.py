@@ -1,0 +1,156 @@
+"""Examination of what stands beside the target stores: class prompts, description texts, index entries,
+files left by killed writers. Writes nothing.
+
+All of it is small, so nothing is left out in a shallow examination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from flows.integrity.finding import REPAIR, Finding, Kind
+from pipeline.config.config import Config
+from pipeline.core.fingerprint import SHORT, fingerprint
+from pipeline.datasets import open_dataset
+from pipeline.errors import Any2SegError, CorruptTarget, MissingTarget
+from pipeline.shards.manifest import ShardInfo
+from pipeline.storage.files import PARTIAL_SUFFIX, AnyPath, find_paths, read_json
+from pipeline.targets.descriptions import TextStore
+from pipeline.targets.lookup import INDEX, look_up
+from pipeline.targets.prompts import PROVENANCE, WHAT, PromptStore, prompt_request
+from pipeline.workspace import Workspace
+
+TEXTS = "texts"
+
+
+def examine_prompts(config: Config, workspace: Workspace) -> Iterator[Finding]:
+    """Findings about every prompt store; those of other configurations can only be named."""
+    ours = own_prompts(config, workspace)
+    for path in folders(workspace.prompts):
+        problem = _prompts_problem(path)
+        if problem:
+            mine = path == ours
+            yield Finding(
+                Kind.PROVENANCE,
+                str(path),
+                problem,
+                REPAIR
+                if mine
+                else "any2seg gc CONFIG, or repair with the configuration that made it",
+                stage="precompute" if mine else "",
+                drop=_files(path) if mine else (),
+            )
+
+
+def own_prompts(config: Config, workspace: Workspace) -> AnyPath | None:
+    """The store that the index gives for the configuration; None: none, or its source is gone."""
+    try:
+        classes = open_dataset(config.dataset, config.specs()).classes
+        return look_up(workspace.prompts, WHAT, prompt_request(config, classes))
+    except Any2SegError:
+        return None
+
+
+def _prompts_problem(path: AnyPath) -> str:
+    try:
+        store = PromptStore.open(path)
+        if not path.name.endswith(f"-{fingerprint(store.described['identity'])[:SHORT]}"):
+            return "expected the settings that the folder is named after, found others"
+        store.class_embedding()
+        store.prompt_embedding()
+    except (CorruptTarget, MissingTarget) as error:
+        return str(error)
+    except (KeyError, TypeError) as error:
+        return f"{PROVENANCE}: expected the field {error}"
+    return ""
+
+
+def _files(folder: AnyPath) -> tuple[AnyPath, ...]:
+    """Every file of a store, what vouches for it first; the lock stays."""
+    rest = [p for p in below(folder, "*") if not p.is_dir() and not p.name.startswith(".")]
+    first = folder / PROVENANCE
+    return (first, *(path for path in rest if path != first))
+
+
+def examine_texts(
+    root: AnyPath, slots: Mapping[str, Sequence[ShardInfo]], stage: str
+) -> Iterator[Finding]:
+    """Findings about the description texts under `root`; `slots` maps a slot to its shards."""
+    for folder in folders(root / TEXTS):
+        provenance = folder / PROVENANCE
+        problem = _texts_provenance_problem(provenance)
+        if problem:
+            yield _text_finding(provenance, problem, stage)
+            continue
+        slot = folder.name[: -SHORT - 1]
+        for shard in slots.get(slot, ()):
+            path = folder / shard.split / f"{shard.name}.parquet"
+            if path.exists() and not _has_texts(folder, shard):
+                problem = f"expected a text for each key of shard {shard.sha256[:SHORT]}"
+                yield _text_finding(path, problem, stage)
+
+
+def _text_finding(path: AnyPath, problem: str, stage: str) -> Finding:
+    return Finding(Kind.TEXTS, str(path), problem, stage=stage, drop=(path,) if stage else ())
+
+
+def _texts_provenance_problem(path: AnyPath) -> str:
+    try:
+        identity = read_json(path)
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {error}"
+    if path.parent.name.endswith(f"-{fingerprint(identity)[:SHORT]}"):
+        return ""
+    return "expected the settings that the folder is named after, found others"
+
+
+def _has_texts(folder: AnyPath, shard: ShardInfo) -> bool:
+    try:
+        return TextStore(folder).read(shard) is not None
+    except (pa.ArrowException, OSError, KeyError):
+        return False
+
+
+def examine_index(root: AnyPath, stage: str) -> Iterator[Finding]:
+    """Findings about the index entries of `root`: each must lead to a store that is there."""
+    folder = root / INDEX
+    for path in find_paths(folder, "*.json"):
+        problem = _index_problem(root, path)
+        if problem:
+            yield Finding(Kind.INDEX, str(path), problem, stage=stage, drop=(path,))
+
+
+def _index_problem(root: AnyPath, path: AnyPath) -> str:
+    try:
+        entry = read_json(path)
+        request, store = entry["request"], str(entry["store"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"expected a request and its store, found: {error!r}"
+    if not path.stem.endswith(f"-{fingerprint(request)[:SHORT]}"):
+        return "expected the request that the file is named after, found another"
+    if "/" in store or store.startswith(".") or not (root / store).is_dir():
+        return f"expected the store {store}, found no such folder"
+    return ""
+
+
+def examine_partials(root: AnyPath) -> Iterator[Finding]:
+    """What killed (or running) writers left anywhere in the workspace."""
+    for path in below(root, f"*{PARTIAL_SUFFIX}"):
+        problem = "a temporary file; it counts nowhere and takes room"
+        remedy = "any2seg repair CONFIG, or any2seg gc CONFIG --delete"
+        yield Finding(Kind.PARTIAL, str(path), problem, remedy, drop=(path,))
+
+
+def folders(root: AnyPath) -> list[AnyPath]:
+    """The folders in a folder that are stores or runs; none if it is not there."""
+    if not root.is_dir():
+        return []
+    return [p for p in find_paths(root, "*") if p.name not in {INDEX, TEXTS} and p.is_dir()]
+
+
+def below(folder: AnyPath, pattern: str) -> list[AnyPath]:
+    """What lies in a folder, however deep, in the order of the names."""
+    found: list[AnyPath] = [*folder.rglob(pattern)]
+    return sorted(found, key=str)

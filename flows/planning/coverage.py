@@ -1,0 +1,199 @@
+"""What a workspace has of what a config asks for: the rows of `any2seg status`, and the map below
+them.
+
+A `CoverageMap` says of every split, modality, output and shard whether the teacher's numbers are
+there. Reads the manifest, the commit records and the source's listing; decodes nothing, writes
+nothing and imports neither torch nor zarr.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config.config import Config
+from pipeline.datasets import open_dataset
+from pipeline.datasets.base import SourceSample
+from pipeline.errors import DatasetError, MissingTarget
+from pipeline.shards.manifest import QUARANTINE, Manifest, ShardInfo, read_rows
+from pipeline.shards.source_index import (
+    SourceChanges,
+    SourceIndex,
+    compare_sources,
+    source_index_path,
+)
+from pipeline.targets.lookup import INDEX
+from pipeline.targets.prompts import resolve_prompts
+from pipeline.targets.store import State, resolve
+from pipeline.workspace import Workspace
+
+READ_AGAIN = 256
+"""Samples with new file times that `status` reads again; more are left to `prepare`."""
+COVERAGE_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("split", "modality", "output", "shard", "state")]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageRow:
+    """One line of the table; counts are of `unit`s."""
+
+    stage: str
+    what: str
+    """Split, modality, or `class prompts`."""
+    unit: str
+    there: int = 0
+    missing: int = 0
+    stale: int = 0
+    """Made from other bytes than the shard has now."""
+    note: str = ""
+    advice: tuple[str, ...] = ()
+    """Sentences about what somebody should know or decide; they make nothing incomplete."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stage has nothing left to do here."""
+        return self.missing == 0 and self.stale == 0
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageMap:
+    """The state of every (split, modality, output, shard) that a config asks for."""
+
+    table: pa.Table
+    """`COVERAGE_SCHEMA`; `state` is a `pipeline.targets.store.State`."""
+
+    @property
+    def counts(self) -> Mapping[tuple[str, str, str], Counter[str]]:
+        """(split, modality, output) to the number of shards in each state."""
+        counts: dict[tuple[str, str, str], Counter[str]] = {}
+        columns = (
+            self.table[name].to_pylist() for name in ("split", "modality", "output", "state")
+        )
+        for split, modality, output, state in zip(*columns, strict=True):
+            counts.setdefault((split, modality, output), Counter())[state] += 1
+        return counts
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """All rows, as dicts of the table's columns."""
+        rows: list[dict[str, Any]] = self.table.to_pylist()
+        return rows
+
+
+def coverage_map(config: Config, workspace: Workspace, manifest: Manifest) -> CoverageMap:
+    """Look at every commit record and at the length of every object that it names."""
+    columns: dict[str, list[str]] = {name: [] for name in COVERAGE_SCHEMA.names}
+    shards = manifest.all_shards
+    for modality in config.modalities:
+        for shard, states in zip(shards, _states(config, workspace, modality, shards), strict=True):
+            for output, state in states.items():
+                fields = (shard.split, modality, output, shard.name, state)
+                for column, value in zip(columns.values(), fields, strict=True):
+                    column.append(value)
+    return CoverageMap(pa.table(columns, schema=COVERAGE_SCHEMA))
+
+
+def _states(
+    config: Config, workspace: Workspace, modality: str, shards: Sequence[ShardInfo]
+) -> Sequence[Mapping[str, State]]:
+    """Output to state, for each shard; all is missing where nothing was computed."""
+    try:
+        return resolve(config, workspace, modality).states(shards)
+    except MissingTarget:
+        return [dict.fromkeys(config.teacher.outputs, "missing")] * len(shards)
+
+
+def coverage_rows(
+    config: Config, workspace: Workspace, manifest: Manifest | None
+) -> list[CoverageRow]:
+    """Rows for `prepare` (per split) and `precompute` (per modality, then the prompts).
+
+    `manifest` is None if the dataset was never prepared.
+    """
+    return [
+        *_prepare_rows(config, workspace, manifest),
+        *(_target_row(config, workspace, manifest, name) for name in config.modalities),
+        _prompt_row(config, workspace),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The source's listing, or why there is none."""
+
+    samples: Mapping[str, Sequence[SourceSample]] = field(default_factory=dict)
+    error: str = ""
+
+
+def _prepare_rows(
+    config: Config, workspace: Workspace, manifest: Manifest | None
+) -> Iterator[CoverageRow]:
+    quarantine = workspace.dataset(config) / QUARANTINE
+    rows = read_rows(quarantine) if quarantine.exists() else []
+    refused = {row["key"]: row["version"] for row in rows}
+    source = _source(config)
+    index = SourceIndex(source_index_path(config, workspace))
+    keys = {split: manifest.keys(split) for split in manifest.splits} if manifest else {}
+    splits = dict.fromkeys([*source.samples, *keys])
+    for split in splits or ["-"]:
+        samples = source.samples.get(split, ())
+        new = [s for s in samples if not any(s.key in held for held in keys.values())]
+        bad = sum(s.key in refused and refused[s.key] == s.version() for s in new)
+        changes = SourceChanges()
+        if manifest and not source.error:
+            changes = compare_sources(samples, manifest, split, index, limit=READ_AGAIN)
+        notes = (source.error, f"{bad} in quarantine" if bad else "", str(changes))
+        yield CoverageRow(
+            "prepare",
+            split,
+            "samples",
+            there=len(keys.get(split, ())),
+            missing=len(new) - bad,
+            note=", ".join(filter(None, notes)),
+            advice=tuple(changes.advice(split)),
+        )
+
+
+def _source(config: Config) -> _Source:
+    try:
+        adapter = open_dataset(config.dataset, config.specs())
+        return _Source({split: adapter.samples(split) for split in adapter.splits()})
+    except DatasetError as error:
+        return _Source(error=f"source: {error}")
+
+
+def _target_row(
+    config: Config, workspace: Workspace, manifest: Manifest | None, modality: str
+) -> CoverageRow:
+    shards = manifest.all_shards if manifest else ()
+    try:
+        store = resolve(config, workspace, modality)
+    except MissingTarget:
+        root = workspace.targets(config)
+        others = root.is_dir() and any(
+            p.name.startswith(f"{modality}-") for p in root.iterdir() if p.name != INDEX
+        )
+        note = "computed with other settings only" if others else ""
+        return CoverageRow("precompute", modality, "shards", missing=len(shards), note=note)
+    counts = store.coverage(shards)
+    return CoverageRow(
+        "precompute",
+        modality,
+        "shards",
+        there=counts.there,
+        missing=counts.missing,
+        stale=counts.stale,
+        note=store.path.name,
+    )
+
+
+def _prompt_row(config: Config, workspace: Workspace) -> CoverageRow:
+    try:
+        store = resolve_prompts(config, workspace)
+    except MissingTarget:
+        return CoverageRow("precompute", "class prompts", "sets", missing=1)
+    return CoverageRow("precompute", "class prompts", "sets", there=1, note=store.path.name)

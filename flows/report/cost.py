@@ -1,0 +1,118 @@
+"""What teaching and training cost, as the report prints it, and when the cached teacher pays.
+
+Pure: reads no file, writes none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flows.report.sources import RunRow, Sources
+from pipeline.config.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class RowStyle:
+    """How a run is named and marked wherever it appears."""
+
+    name: str
+    colour: str
+    """CSS variable."""
+    sign: str
+    """Character like the chart's mark."""
+
+
+def cost_values(sources: Sources, styles: Sequence[RowStyle]) -> dict[str, Any]:
+    """The template's `passes`, `pass_total`, `trainings` and `break_even`."""
+    passes = sources.passes
+    lines = [
+        {
+            "modality": p.modality,
+            "tower": p.tower,
+            "num_samples": p.num_samples,
+            "time": duration(p.seconds),
+            "each": per_sample(p.seconds, p.num_samples),
+            "stored": size(p.num_bytes),
+        }
+        for p in passes
+    ]
+    num = max((p.num_samples for p in passes), default=0)
+    seconds = sum(p.seconds for p in passes)
+    return {
+        "passes": lines,
+        "pass_total": {
+            "num_samples": num,
+            "time": duration(seconds),
+            "each": per_sample(seconds, num),
+            "stored": size(sum(p.num_bytes for p in passes)),
+        },
+        "trainings": [
+            _training(row, style)
+            for row, style in zip(sources.rows, styles, strict=True)
+            if row.metrics
+        ],
+        "break_even": break_even(seconds, num, sources.rows[0].config),
+    }
+
+
+def _training(row: RunRow, style: RowStyle) -> dict[str, Any]:
+    waited_s = float(np.nansum(row.metrics["data_s"]))
+    seconds = waited_s + float(np.nansum(row.metrics["step_s"]))
+    rate = len(row.metrics["step"]) / seconds if seconds else math.nan
+    return {
+        "row": style,
+        "time": duration(seconds),
+        "steps_s": f"{rate:.2f}",
+        "samples_s": f"{rate * row.config.train.batch_size:.1f}",
+        "waiting": f"{100 * waited_s / seconds:.1f} %" if seconds else "-",
+    }
+
+
+def per_sample(seconds: float, num_samples: int) -> str:
+    """Milliseconds a sample with three figures."""
+    return f"{1000 * seconds / num_samples:.3g} ms" if num_samples else "-"
+
+
+def break_even(pass_s: float, num_samples: int, config: Config) -> str:
+    """From which student on the one teacher pass is cheaper than a teacher inside the training loop."""
+    if not pass_s or not num_samples or not config.student.lscd.active:
+        return ""
+    seen = config.train.steps * config.train.batch_size
+    inside = pass_s * seen / num_samples
+    students = pass_s / inside
+    first = (
+        "the first student already pays for it"
+        if students <= 1
+        else f"it is paid for by student number {math.ceil(students)}"
+    )
+    return (
+        f"One student looks at {seen:,} samples. With the teacher inside its training loop that would be "
+        f"{duration(inside)} of tower time for every student; the pass took {duration(pass_s)} once, for "
+        f"{num_samples:,} samples. So {first} (break-even at {students:.2g} students of this length)."
+    )
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(num_bytes: int) -> str:
+    """`512 B`, `3.1 kB`, `1.2 GB` (powers of 1000)."""
+    value, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} B" if units[0] == "B" else f"{value:.3g} {units[0]}"

@@ -1,0 +1,67 @@
+"""One small PNG of what a student says: a row a sample, its first modality, the label, the prediction.
+
+Made from the pictures that the evaluation kept; writes nothing. Fails like `flows.report.sources` and, for
+distances, with `ConfigError` if matplotlib is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+
+from flows.report.images import Picture, class_picture, modality_picture
+from flows.report.sources import SampleInputs, read_samples, scored_rows
+from pipeline.config.config import Config
+from pipeline.datasets.base import RGB
+from pipeline.shards.manifest import Manifest
+from pipeline.workspace import Workspace
+
+NUM_SAMPLES = 3
+SIDE_PX = 160
+"""Longer side of a cell at most: the whole sheet stays a matter of some ten kilobytes."""
+
+
+def prediction_sheet(config: Config, workspace: Workspace) -> bytes | None:
+    """The PNG's bytes, or None if the evaluation kept no picture."""
+    manifest = Manifest.load(workspace.dataset(config))
+    main = scored_rows(config, workspace, manifest)[0][0]
+    palette: list[RGB] = [tuple(colour) for colour in manifest.description["palette"]]
+    samples = zip(read_samples(main, manifest), range(NUM_SAMPLES), strict=False)
+    cells = [_cells(sample, config, palette) for sample, _ in samples]
+    return _sheet(cells) if cells else None
+
+
+def _cells(sample: SampleInputs, config: Config, palette: list[RGB]) -> list[Image.Image]:
+    pictures = []
+    for name, spec in config.specs().items():
+        if name in sample.arrays:
+            pictures.append(modality_picture(sample.arrays[name], spec))
+            break
+    pictures.append(class_picture(sample.label, palette))
+    predicted = sample.predictions.get(frozenset(config.modalities))
+    if predicted is not None:
+        pictures.append(class_picture(predicted, palette))
+    return [_image(picture) for picture in pictures]
+
+
+def _image(picture: Picture) -> Image.Image:
+    data = base64.b64decode(picture.uri.partition(",")[2])
+    with Image.open(io.BytesIO(data)) as image:
+        cell = image.convert("RGB")
+    cell.thumbnail((SIDE_PX, SIDE_PX))
+    return cell
+
+
+def _sheet(cells: list[list[Image.Image]]) -> bytes:
+    width = max(cell.width for row in cells for cell in row)
+    height = max(cell.height for row in cells for cell in row)
+    columns = max(map(len, cells))
+    sheet = Image.new("RGB", (columns * width, len(cells) * height), "white")
+    for y, row in enumerate(cells):
+        for x, cell in enumerate(row):
+            sheet.paste(cell, (x * width, y * height))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

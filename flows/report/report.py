@@ -1,0 +1,113 @@
+"""The report stage: one self-contained HTML page about a run and its comparison rows.
+
+Writes `runs/<run-id>/report/index.html` (no script, no request to anywhere: pictures are data URIs,
+charts are inline SVG) and then `report.json`, which holds the digest of everything that the page was
+made from. The same inputs: nothing is done. `Any2SegError` if the main run is not scored yet,
+`ConfigError` if matplotlib (extra `report`) is missing, `CorruptShard` if a shown sample is damaged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.report.sources import (
+    RunRow,
+    Sources,
+    input_files,
+    is_scored,
+    read_sources,
+    scored_rows,
+)
+from pipeline import VERSION
+from pipeline.config.config import Config
+from pipeline.core.fingerprint import fingerprint
+from pipeline.core.stage_report import StageReport
+from pipeline.shards.manifest import Manifest
+from pipeline.storage.files import (
+    AnyPath,
+    read_json,
+    relative,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+from pipeline.workspace import Workspace
+from student.runs.run import identify
+
+SCHEMA = 1
+FOLDER, PAGE, RECORD = "report", "index.html", "report.json"
+ROOM = Path(__file__).parent
+
+
+def report(config: Config, workspace: Workspace) -> StageReport:
+    """Write the page of the config's main run, with the finished comparison rows beside it.
+
+    `details["page"]` is its path. Skipped if the page there was made from the same inputs.
+    """
+    started = time.perf_counter()
+    manifest = Manifest.load(workspace.dataset(config))
+    rows, unfinished = scored_rows(config, workspace, manifest)
+    folder = rows[0].run.folder / FOLDER
+    files = input_files(rows, config, workspace, manifest)
+    record = _record(rows, config, workspace.root, files)
+    current = _is_current(folder, record)
+    if not current:
+        sources = read_sources(rows, unfinished, config, workspace, manifest)
+        write_bytes(folder / PAGE, render(sources).encode())
+        write_json(folder / RECORD, record)
+    return StageReport(
+        "report",
+        done=int(not current),
+        skipped=int(current),
+        seconds=time.perf_counter() - started,
+        details={"page": str(folder / PAGE)},
+    )
+
+
+def report_is_current(config: Config, workspace: Workspace) -> bool:
+    """Whether the page is there and made from what is in the workspace now; False before scoring.
+
+    Raises `DatasetError` or `MissingTarget` before the stages that a run starts from.
+    """
+    manifest = Manifest.load(workspace.dataset(config))
+    if not is_scored(identify(config, workspace, manifest)):
+        return False
+    rows, _ = scored_rows(config, workspace, manifest)
+    files = input_files(rows, config, workspace, manifest)
+    record = _record(rows, config, workspace.root, files)
+    return _is_current(rows[0].run.folder / FOLDER, record)
+
+
+def _record(
+    rows: Sequence[RunRow], config: Config, root: AnyPath, files: Sequence[AnyPath]
+) -> dict[str, Any]:
+    """What the page is made from: config, rows, files by content, and the code that draws it."""
+    code = [*ROOM.glob("*.j2"), *ROOM.glob("*.py")]
+    inputs = {
+        "config": config.model_dump(mode="json"),
+        "rows": [row.run.id for row in rows],
+        "files": {relative(file, root): sha256_file(file) for file in files},
+        "code": {file.name: sha256_file(file) for file in code},
+    }
+    return {"schema": SCHEMA, "code_version": VERSION, "inputs": fingerprint(inputs)}
+
+
+def _is_current(folder: AnyPath, record: Mapping[str, Any]) -> bool:
+    there = (folder / PAGE).is_file() and (folder / RECORD).is_file()
+    return there and read_json(folder / RECORD) == record
+
+
+def render(sources: Sources) -> str:
+    """The page's HTML. `ConfigError` if matplotlib is missing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from flows.report.page import page_values
+
+    environment = Environment(
+        loader=FileSystemLoader(ROOM), autoescape=True, undefined=StrictUndefined
+    )
+    template = environment.get_template("report.html.j2")
+    return template.render(page_values(sources), version=VERSION)

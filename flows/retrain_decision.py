@@ -1,0 +1,107 @@
+"""Whether a scheduled run is to train: the answer, and every reason for it.
+
+Compares what the config asks for with the finished runs in the workspace. A student is worth training
+again if none was trained with these settings, towers and prompts, or if the manifest grew by
+`schedule.retrain_growth_percent` since. A new version of the code is no reason: it changes a run's
+name, not what one would learn. Reads `runs/*/run.json` and the manifest; writes nothing.
+
+Growth is counted in samples, not in days, so no clock is asked. A run that was killed in training is
+no baseline: the reasons to train still hold, and the training goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flows.stages import rows
+from pipeline.config.config import Config
+from pipeline.core.fingerprint import differences
+from pipeline.shards.manifest import Manifest
+from pipeline.storage.files import AnyPath, read_json
+from pipeline.workspace import Workspace
+from student.evaluation.evaluate import current_scores
+from student.runs.run import Run, identify, is_finished
+
+NOT_COMPARED = ("manifest", "code")
+"""Fields of a run's identity that by themselves do not make a student outdated."""
+
+UNCHANGED = "towers, prompts and settings unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether to train, and why (or why not)."""
+
+    run: bool
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(self.reasons)
+
+
+def decide(config: Config, workspace: Workspace) -> Decision:
+    """Look at every row of the config; one that is due makes the run due.
+
+    Raises `DatasetError` or `MissingTarget` before `prepare` and `precompute` are done.
+    """
+    manifest = Manifest.load(workspace.dataset(config))
+    decisions = [_decide_row(row, workspace, manifest) for row in rows(config).values()]
+    due = [decision for decision in decisions if decision.run]
+    reasons = (reason for decision in due or decisions for reason in decision.reasons)
+    return Decision(bool(due), tuple(dict.fromkeys(reasons)))
+
+
+def _decide_row(config: Config, workspace: Workspace, manifest: Manifest) -> Decision:
+    wanted = identify(config, workspace, manifest)
+    if is_finished(wanted):
+        if current_scores(wanted, config) is None:
+            return Decision(True, (f"{config.name}: trained, but not scored as configured",))
+        return Decision(False, ("manifest unchanged", UNCHANGED))
+    finished = list(_finished_runs(config.name, workspace))
+    changed = [_changed(run.identity, wanted.identity) for run, _ in finished]
+    baselines = [n for (_, n), fields in zip(finished, changed, strict=True) if not fields]
+    if baselines:
+        return _by_growth(max(baselines), manifest.num_samples, config)
+    if changed:
+        nearest = min(changed, key=len)
+        return Decision(True, (f"{config.name}: changed since it was trained: {_named(nearest)}",))
+    return Decision(True, (f"{config.name}: no finished student yet",))
+
+
+def _by_growth(before: int, now: int, config: Config) -> Decision:
+    limit = config.schedule.retrain_growth_percent
+    grown = 100.0 * (now - before) / before
+    figures = f"manifest grew {grown:.1f} % ({before} to {now} samples"
+    if now > before and grown >= limit:
+        return Decision(True, (f"{figures}, >= {limit:g} %)",))
+    return Decision(False, (f"{figures}, < {limit:g} %)", UNCHANGED))
+
+
+def _finished_runs(name: str, workspace: Workspace) -> Iterator[tuple[Run, int]]:
+    """Runs of this experiment that are trained and scored, with the samples they had."""
+    if not workspace.runs.is_dir():
+        return
+    folders: list[AnyPath] = [*workspace.runs.iterdir()]
+    for folder in folders:
+        if folder.name.rpartition("-")[0] != name:
+            continue
+        try:
+            record = read_json(folder / "run.json")
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        run = Run(str(record["run_id"]), folder, record["identity"])
+        if "num_samples" in record and is_finished(run) and run.evaluation.exists():
+            yield run, int(record["num_samples"])
+
+
+def _changed(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Dotted fields of the identities that differ, but those that do not make a student outdated."""
+    fields = differences(found, wanted)
+    return [field for field in fields if field.partition(".")[0] not in NOT_COMPARED]
+
+
+def _named(fields: list[str]) -> str:
+    return ", ".join("modalities" if field.startswith("modalities") else field for field in fields)

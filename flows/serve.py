@@ -1,0 +1,141 @@
+"""Serving a flow from this machine: a deployment, its schedule, and the process that runs it.
+
+`serve_flow` registers the deployment with the Prefect server, then polls for its runs until it is
+stopped; every run is a process of its own. Config, overrides and schedule are checked before anything
+is registered. Runs of one deployment never overlap: while one is going, the next one due is cancelled
+(`CANCEL_NEW`) and not queued, since a queue of nights would only find, one after the other, that there is
+nothing left to do.
+
+Fails with `ConfigError`, or with `NoServer` when there is no Prefect server to register with.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.crash_automation import HEARTBEAT_S, ensure_zombie_automation
+from flows.parameters import checked
+from flows.temporary_server import QUIET
+from pipeline.config.config import load_config
+from pipeline.errors import Any2SegError, ConfigError
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.schedules import Schedule
+
+FLOWS: Mapping[str, str] = {
+    "any2seg": "flows.flows.any2seg",
+    "refresh-teacher": "flows.refresh_teacher.refresh_teacher",
+    "retrain": "flows.retrain.retrain",
+    "evaluate": "flows.evaluate.evaluate",
+    "audit": "flows.audit.audit",
+}
+"""Name of a flow to where it is defined."""
+
+
+class NoServer(Any2SegError):
+    """A schedule needs a Prefect server, and none answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """When a deployment runs: by cron, every `interval_s` seconds, or only when asked to."""
+
+    cron: str = ""
+    interval_s: int = 0
+    timezone: str = "UTC"
+
+    def schedule(self) -> Schedule | None:
+        """Prefect's schedule, or None. Raises `ConfigError`."""
+        from prefect.schedules import Cron, Interval
+        from prefect.server.schemas.schedules import CronSchedule
+
+        if self.cron and self.interval_s:
+            raise ConfigError("--cron and --interval: expected one of them, found both")
+        if self.interval_s:
+            return Interval(self.interval_s)
+        if not self.cron:
+            return None
+        try:
+            CronSchedule(cron=self.cron, timezone=self.timezone)
+        except ValueError as error:
+            cause = str(error).splitlines()[-1].strip() if str(error) else "not valid"
+            raise ConfigError(
+                f'--cron "{self.cron}" --timezone {self.timezone}: {cause}. Expected five fields '
+                'and an IANA zone, e.g. --cron "0 2 * * *" --timezone Europe/Paris.'
+            ) from None
+        return Cron(self.cron, timezone=self.timezone)
+
+
+def require_server() -> str:
+    """The URL of the configured Prefect API, which answers. Raises `NoServer`."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise NoServer(
+            "PREFECT_API_URL: not set, and a schedule needs a Prefect server that outlives a run. "
+            "Run `any2seg server` (or `make server`) in another terminal; it prints the line that "
+            "sets it."
+        )
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
+            answer.read()
+    except OSError as error:
+        raise NoServer(
+            f"{url}: expected a Prefect server, found: {error}. Run `any2seg server` (or "
+            "`make server`) in another terminal, or correct PREFECT_API_URL."
+        ) from None
+    return str(url)
+
+
+def load_flow(name: str) -> Flow[..., Any]:
+    """The flow of that name. Raises `ConfigError` with the names that there are."""
+    from prefect.flows import load_flow_from_entrypoint
+
+    if name not in FLOWS:
+        raise ConfigError(f"--flow {name}: expected one of {', '.join(FLOWS)}")
+    return load_flow_from_entrypoint(FLOWS[name])
+
+
+def serve_flow(
+    flow_name: str, config_path: Path, overrides: list[str], when: When, name: str = ""
+) -> None:
+    """Register `<flow>/<name>` and run what is due until stopped; see the module's text.
+
+    `name` defaults to the config's. Also creates the automation that marks silent runs as crashed.
+    Raises `ConfigError` or `NoServer`.
+    """
+    config = load_config(config_path, checked(overrides))
+    parameters: dict[str, Any] = {"config_path": str(config_path.resolve()), "overrides": overrides}
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
+    require_server()
+    from prefect import serve
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.types.entrypoint import EntrypointType
+
+    flow, schedule = load_flow(flow_name), when.schedule()
+    if flow_name == "any2seg" and schedule is not None:
+        parameters["when_due"] = True
+    with get_client(sync_client=True) as client:
+        ensure_zombie_automation(client, config.notify.block)
+    deployment: Any = flow.to_deployment(
+        name=name or config.name,
+        schedule=schedule,
+        parameters=parameters,
+        tags=["any2seg", config.name],
+        concurrency_limit=ConcurrencyLimitConfig(
+            limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+        ),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    # Not `flow.serve`: that pickles the flow for its runs. These import it, as a worker does.
+    serve(deployment)

@@ -1,0 +1,1 @@
+"""One TOML file to one frozen tree; presets and comparison rows. Loads no torch."""

@@ -1,0 +1,1 @@
+"""What every room needs: fingerprints, stage reports, progress, child processes, devices."""

@@ -1,0 +1,295 @@
+"""Source pictures to stored forms, by rule: bit depth, grey or colour, alpha, palettes, label ids.
+
+Nothing is written. A picture that does not fit raises `BadPictureError`, whose text names the file,
+what was expected and what was found; adapters turn it into `SampleRefused`.
+
+Rules: 16-bit kinds need 16-bit pictures and 8-bit kinds 8-bit ones; a colour kind given a grey
+picture replicates it; a grey kind given a colour picture is served if all channels are equal; alpha
+is dropped; palette pictures are expanded, except labels, whose palette indices are the ids. Arrays
+(`.npy`, `.npz` with one array) are read too, never unpickled. Other rules: `pipeline.datasets.values`.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from pipeline.datasets.base import IGNORE_ID, RGB
+from pipeline.formats.image_codec import parse_npy
+from pipeline.modalities import ModalitySpec
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+"""File name endings (any case) that count as pictures."""
+ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
+"""File name endings of arrays; read where a pattern or a layout names them."""
+LOSSY = frozenset({".jpg", ".jpeg"})
+ORIENTATION_TAG = 274
+SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+WIDE_COLOUR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+"""How a PNG's 16-bit colour lies in the file, to the order that shows Pillow the low bytes."""
+NUM_CHANNELS = {"L": 1, "RGB": 3, "F": 1, **dict.fromkeys(SIXTEEN_BIT_MODES, 1)}
+MAX_ARRAY_BYTES = 2**30
+REFUSED_ID = -1
+
+
+class File(Protocol):
+    """A file to read: a path, or a member of a tar. Its text names it in messages."""
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the name, with its dot."""
+
+    def read_bytes(self) -> bytes:
+        """All of it. `OSError` if it cannot be read."""
+
+
+class BadPictureError(Exception):
+    """A file that cannot serve; the text says which, what was expected and what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """The samples of a file as they are: alpha dropped, palettes expanded, nothing narrowed."""
+
+    values: NDArray[Any]
+    """(H, W) or (H, W, 3); uint8, uint16, another integer type or float."""
+    mode: str
+    """Pillow's name of the form (`L`, `RGB`, `I;16`, ...), or the dtype of an array."""
+
+
+def read_picture(path: File, spec: ModalitySpec) -> NDArray[Any]:
+    """(H, W) or (H, W, 3), uint8 or uint16, as `spec` is stored. Raises `BadPictureError`."""
+    raw = read_raw(path)
+    require_depth(path, raw, spec.dtype)
+    return to_channels(path, raw, spec)
+
+
+def read_raw(path: File) -> Raw:
+    """Decode any picture or array file. Raises `BadPictureError`."""
+    data = _read_bytes(path)
+    if path.suffix.lower() in ARRAY_EXTENSIONS:
+        return _read_array(path, data)
+    image, low_bytes = _open(path, data)
+    if image.mode in ("1", "LA"):
+        image = image.convert("L")
+    elif image.mode in ("P", "PA", "RGBA"):
+        image = image.convert("RGBA").convert("RGB")
+    if image.mode not in NUM_CHANNELS:
+        raise BadPictureError(
+            f"{path}: expected a grey or RGB picture, found {image.mode}; convert it to PNG"
+        )
+    values = np.array(image)
+    if low_bytes is not None:
+        return Raw(values.astype(np.uint16) << 8 | np.array(low_bytes)[..., :3], "RGB;16")
+    return Raw(values, image.mode)
+
+
+def require_depth(path: File, raw: Raw, dtype: str) -> None:
+    """Raise `BadPictureError` unless the file has the 8 or 16 bits of `dtype`."""
+    if raw.mode == "RGB;16":
+        raise BadPictureError(
+            f"{path}: expected 8 bits a colour channel, found 16; say so with `bits = 16` and a scale"
+        )
+    if dtype == "uint16" and (raw.values.ndim != 2 or raw.values.dtype == np.uint8):
+        raise BadPictureError(f"{path}: expected a 16-bit single-channel picture, found {raw.mode}")
+    if dtype == "uint8" and raw.values.dtype != np.uint8:
+        raise BadPictureError(f"{path}: expected an 8-bit grey or RGB picture, found {raw.mode}")
+    if raw.values.dtype.kind == "f":
+        raise BadPictureError(f"{path}: expected whole numbers, found {raw.mode}; say `bits = 32`")
+
+
+def to_channels(path: File, raw: Raw, spec: ModalitySpec) -> NDArray[Any]:
+    """The samples in the channels and, if they fit, the type of `spec`; or `BadPictureError`."""
+    values = fit_dtype(path, raw.values, spec.dtype)
+    if spec.channels == 3:
+        return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
+    return one_channel(path, Raw(values, raw.mode))
+
+
+def one_channel(path: File, raw: Raw) -> NDArray[Any]:
+    """(H, W) of a grey picture, or of a colour one whose channels are equal."""
+    if raw.values.ndim == 2:
+        return raw.values
+    if (raw.values != raw.values[:, :, :1]).any():
+        raise BadPictureError(f"{path}: expected a grey picture, found colour ({raw.mode})")
+    return np.ascontiguousarray(raw.values[:, :, 0])
+
+
+def fit_dtype(path: File, values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """`values` as `dtype`. Raises `BadPictureError` if one does not fit."""
+    limit = np.iinfo(dtype).max
+    if values.dtype != dtype and (values.min() < 0 or values.max() > limit):
+        raise BadPictureError(
+            f"{path}: expected values 0..{limit}, found {values.min()}..{values.max()}"
+        )
+    return values.astype(dtype)
+
+
+def read_label(
+    path: File, id_table: NDArray[np.int16], channel: int | None = None
+) -> NDArray[np.uint8]:
+    """(H, W) class ids of a label picture through `id_table` (see `label_table`).
+
+    The picture has one channel, or the ids are in `channel` of a colour picture. Raises
+    `BadPictureError` naming the raw ids that the table refuses.
+    """
+    raw = _label_ids(path, channel).astype(np.int64)
+    if raw.min() < 0 or raw.max() >= len(id_table):
+        raise BadPictureError(
+            f"{path}: label ids from {raw.min()} to {raw.max()}; expected 16-bit ids"
+        )
+    ids = id_table[raw]
+    if ids.min() == REFUSED_ID:
+        bad = np.unique(raw[ids == REFUSED_ID])
+        raise BadPictureError(
+            f"{path}: label id {', '.join(map(str, bad[:5]))} is out of range (no class has it); "
+            "list it in dataset.ignore_ids or dataset.remap, or mend the label"
+        )
+    return ids.astype(np.uint8)
+
+
+def read_colour_label(path: File, colours: dict[RGB, int]) -> NDArray[np.uint8]:
+    """(H, W) class ids of a label painted in colours. `BadPictureError` names unknown colours."""
+    _refuse_lossy(path)
+    raw = read_raw(path)
+    if raw.values.dtype != np.uint8:
+        raise BadPictureError(f"{path}: expected an 8-bit colour label, found {raw.mode}")
+    channels = np.broadcast_to(np.atleast_3d(raw.values), (*raw.values.shape[:2], 3))
+    codes = channels.astype(np.int64) @ np.array([65536, 256, 1])
+    found, inverse = np.unique(codes, return_inverse=True)
+    table = {(red << 16) + (green << 8) + blue: i for (red, green, blue), i in colours.items()}
+    unknown = [f"#{code:06x}" for code in found.tolist() if code not in table]
+    if unknown:
+        raise BadPictureError(
+            f"{path}: label colour {', '.join(unknown[:5])} is in no class; list it in "
+            "dataset.label_colours (255: ignored), or mend the label"
+        )
+    ids = np.array([table[code] for code in found.tolist()], dtype=np.uint8)
+    return ids[inverse].reshape(codes.shape)
+
+
+def label_table(
+    num_classes: int, ignore_ids: tuple[int, ...], remap: dict[int, int]
+) -> NDArray[np.int16]:
+    """(65536,) raw id to class id, `IGNORE_ID` or `REFUSED_ID`.
+
+    A non-empty `remap` is complete: raw ids in neither it nor `ignore_ids` are refused, because
+    letting them through unchanged would silently give them another class's id.
+    """
+    table = np.full(2**16, REFUSED_ID, dtype=np.int16)
+    if remap:
+        table[list(remap)] = list(remap.values())
+    else:
+        table[:num_classes] = np.arange(num_classes)
+    table[list(ignore_ids)] = IGNORE_ID
+    return table
+
+
+def _label_ids(path: File, channel: int | None) -> NDArray[Any]:
+    _refuse_lossy(path)
+    data = _read_bytes(path)
+    if path.suffix.lower() in ARRAY_EXTENSIONS:
+        values = _read_array(path, data).values
+        if values.ndim != 2 or values.dtype.kind not in "ui":
+            raise BadPictureError(
+                f"{path}: expected (H, W) whole numbers, found {values.shape} {values.dtype}"
+            )
+        return values
+    image, _ = _open(path, data)
+    if channel is not None and image.mode in ("RGB", "RGBA"):
+        return np.asarray(image)[..., channel]
+    if image.mode not in ("L", "P", "1", *SIXTEEN_BIT_MODES):
+        raise BadPictureError(f"{path}: expected a single-channel label, found {image.mode}")
+    return np.asarray(image)
+
+
+def _refuse_lossy(path: File) -> None:
+    if path.suffix.lower() in LOSSY:
+        raise BadPictureError(f"{path}: expected a lossless label picture, found JPEG")
+
+
+def _open(path: File, data: bytes) -> tuple[Image.Image, Image.Image | None]:
+    """The decoded picture, and the low bytes of 16-bit colour, which Pillow leaves out.
+
+    PNG checksums are verified, because Pillow's decoder does not.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data)) as probe:
+                probe.verify()
+            image = Image.open(BytesIO(data))
+        wide = _raw_mode(image)
+        frames = getattr(image, "n_frames", 1)
+        image.load()
+        low_bytes = _low_bytes(data, wide) if wide in WIDE_COLOUR else None
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    except Exception as error:  # a decoder fed with damaged bytes may raise anything
+        raise BadPictureError(f"{path}: expected a whole picture, found: {error}") from None
+    if frames != 1:
+        raise BadPictureError(f"{path}: expected one picture, found {frames} in the file")
+    if orientation != 1:
+        raise BadPictureError(
+            f"{path}: expected upright pixels, found EXIF orientation {orientation}"
+        )
+    if image.mode in ("RGB", "RGBA") and "16" in wide and low_bytes is None:
+        raise BadPictureError(f"{path}: expected 8 bits a colour channel, found {wide}")
+    return image, low_bytes
+
+
+def _low_bytes(data: bytes, raw_mode: str) -> Image.Image:
+    """A 16-bit colour PNG with the other byte of each sample, by reading it as little-endian."""
+    image = Image.open(BytesIO(data))
+    image.tile = [tile._replace(args=WIDE_COLOUR[raw_mode]) for tile in image.tile]
+    image.load()
+    return image
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    """How the samples lie in the file; Pillow narrows 16-bit colour to 8 without a word."""
+    args = image.tile[0][3] if image.tile else None
+    return args if isinstance(args, str) else str(args[0]) if args else ""
+
+
+def _read_bytes(path: File) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadPictureError(f"{path}: cannot be read: {error.strerror}") from None
+    if not data:
+        raise BadPictureError(f"{path}: expected a picture, found an empty file")
+    return data
+
+
+def _read_array(path: File, data: bytes) -> Raw:
+    """The one array of a `.npy` or `.npz` file: (H, W), (H, W, 1) or (H, W, 3) numbers."""
+    try:
+        if path.suffix.lower() == ".npz":
+            data = _only_member(data)
+        values = parse_npy(data)
+    except Exception as error:  # damaged bytes may raise anything
+        raise BadPictureError(f"{path}: expected one whole array, found: {error}") from None
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.dtype.kind not in "uif" or values.size == 0:
+        raise BadPictureError(f"{path}: expected numbers, found {values.shape} {values.dtype}")
+    if values.ndim != 2 and (values.ndim != 3 or values.shape[2] != 3):
+        raise BadPictureError(f"{path}: expected (H, W) or (H, W, 3), found {values.shape}")
+    return Raw(np.ascontiguousarray(values), f"an array of {values.dtype}")
+
+
+def _only_member(data: bytes) -> bytes:
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        members = archive.infolist()
+        if len(members) != 1:
+            raise ValueError(f"{len(members)} arrays")
+        if members[0].file_size > MAX_ARRAY_BYTES:
+            raise ValueError(f"an array of {members[0].file_size} bytes")
+        return archive.read(members[0])

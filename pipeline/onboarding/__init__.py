@@ -1,0 +1,1 @@
+"""Look at a dataset folder before anything is written: `init` and `doctor`."""

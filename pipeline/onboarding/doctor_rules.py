@@ -1,0 +1,152 @@
+"""The doctor's judgement: what has to be mended before `prepare`, and what is good to know.
+
+Pure functions of a diagnosis; nothing can fail. Problems come in the order in which to mend them:
+the tree, missing files, refused samples, then values that do not mean what the config says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.modalities import ModalitySpec
+from pipeline.onboarding.doctor import LABEL, Diagnosis, Problem
+from pipeline.shards.statistics import ModalityStatistics
+
+MAX_METRES = 300
+"""Whole-number distances that stop here are metres, or a sensor of a foot's reach."""
+SATURATED_SHARE = 0.05
+
+
+def problems(diagnosis: Diagnosis) -> list[Problem]:
+    """What to mend, first things first; empty: ready."""
+    if diagnosis.error:
+        return [Problem(diagnosis.error.rstrip("."))]
+    return [
+        *_missing_files(diagnosis),
+        *_refused(diagnosis),
+        *_values(diagnosis),
+        *_labels(diagnosis),
+    ]
+
+
+def notes(diagnosis: Diagnosis) -> list[str]:
+    """What does not stop `prepare`."""
+    return [] if diagnosis.error else [*_counts(diagnosis), *_ranges(diagnosis), *_seen(diagnosis)]
+
+
+def _missing_files(diagnosis: Diagnosis) -> Iterator[Problem]:
+    allowed = getattr(diagnosis.config.dataset, "missing", "refuse") == "allow"
+    for name in (LABEL, *diagnosis.config.modalities):
+        lacking = diagnosis.without(name)
+        if lacking and (name == LABEL or not allowed):
+            fix = "Add the files, or remove the other files of these samples"
+            if name != LABEL and not allowed:
+                fix += '; or train with what is there: dataset.missing = "allow"'
+            yield Problem(
+                f"{len(lacking)} of {diagnosis.num_samples} samples have no {name} "
+                f"(first: {lacking[0].key})",
+                fix + ".",
+            )
+
+
+def _refused(diagnosis: Diagnosis) -> Iterator[Problem]:
+    """Refusals by reason, but for missing files, which are counted over the whole tree."""
+    read = len(diagnosis.readings)
+    for refusal in diagnosis.refusals:
+        if refusal.reason.startswith("no "):
+            continue
+        yield Problem(
+            f"{refusal.count} of the {read} samples read are refused "
+            f"(first: {refusal.key}): {refusal.reason}",
+            _hint(diagnosis, refusal.reason),
+        )
+
+
+def _hint(diagnosis: Diagnosis, reason: str) -> str:
+    """A way out that the refusal itself cannot know."""
+    name = reason.partition(":")[0]
+    spec = diagnosis.config.specs().get(name)
+    if spec is None or spec.unit != "mm" or not any(f.colour for f in diagnosis.forms(name)):
+        return ""
+    return (
+        f"Colour files of a distance are HHA or a packed number: "
+        f'set modalities.{name}.kind = "hha" for HHA.'
+    )
+
+
+def _values(diagnosis: Diagnosis) -> Iterator[Problem]:
+    specs = diagnosis.config.specs()
+    measured = diagnosis.statistics.modalities if diagnosis.statistics else {}
+    for name, found in measured.items():
+        if found.num_samples and found.highest is None:
+            yield Problem(
+                f"{name}: every pixel of the {found.num_samples} samples read is 0",
+                "Check that these are the right files.",
+            )
+        elif looks_like_metres(found, specs[name]):
+            yield Problem(
+                f"{name}: distances from {found.lowest} to {found.highest}; expected millimetres, "
+                "these look like metres",
+                f'Set dataset.sources.{name}.unit = "m".',
+            )
+    packed = sorted({name for reading in diagnosis.readings for name in reading.packed})
+    for name in packed:
+        yield Problem(
+            f"{name}: expected HHA, found what looks like raw depth packed into colour channels",
+            "Point the modality at the HHA pictures, or declare it as kind depth.",
+        )
+
+
+def looks_like_metres(found: ModalityStatistics, spec: ModalitySpec) -> bool:
+    """Whether distances that should be in millimetres are too small to be."""
+    return spec.unit == "mm" and found.highest is not None and found.highest <= MAX_METRES
+
+
+def _labels(diagnosis: Diagnosis) -> Iterator[Problem]:
+    statistics = diagnosis.statistics
+    if statistics and statistics.num_samples and not any(statistics.class_pixels.values()):
+        yield Problem(
+            f"labels: every pixel of the {statistics.num_samples} samples read is ignored",
+            "Check dataset.ignore_ids and that these are the right files.",
+        )
+
+
+def _counts(diagnosis: Diagnosis) -> Iterator[str]:
+    for split, published in diagnosis.published.items():
+        found = len(diagnosis.listing.get(split, ()))
+        if found != published:
+            yield (
+                f"{split}: {found} samples found, {published} published. "
+                "Part of the data set, or an unfinished download?"
+            )
+
+
+def _ranges(diagnosis: Diagnosis) -> Iterator[str]:
+    specs = diagnosis.config.specs()
+    measured = diagnosis.statistics.modalities if diagnosis.statistics else {}
+    for name, found in measured.items():
+        spec = specs[name]
+        if spec.dtype == "uint16" and found.saturated_pixels > SATURATED_SHARE * found.pixels:
+            yield (
+                f"{name}: {found.saturated_pixels / found.pixels:.0%} of the pixels are at or above "
+                f"max_value = {spec.max_value:g}; set modalities.{name}.max_value higher"
+            )
+        elif found.highest is not None and found.highest * 16 <= spec.max_value != 65_000.0:
+            yield (
+                f"{name}: no value is above {found.highest} of {spec.max_value:g}: all will look "
+                f"dark. Set modalities.{name}.max_value, or check that these are the right files"
+            )
+
+
+def _seen(diagnosis: Diagnosis) -> Iterator[str]:
+    statistics = diagnosis.statistics
+    if statistics is None or not statistics.num_samples:
+        return
+    unseen = [name for name, count in statistics.class_pixels.items() if not count]
+    if unseen:
+        yield f"in no label of the {statistics.num_samples} samples read: {', '.join(unseen)}"
+    if len(statistics.availability) > 1:
+        held = [
+            f"{count} with {', '.join(names)}" for names, count in statistics.availability.items()
+        ]
+        yield f"modalities vary from sample to sample: {'; '.join(held)}"

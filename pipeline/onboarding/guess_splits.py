@@ -1,0 +1,168 @@
+"""Which samples of an unknown tree are for training: folders, a table in the tree, or a draw.
+
+    splits = guess_splits(root, names)
+
+`names` are samples as `split/condition/name` (see `pipeline.onboarding.guess_streams`). Reads small text
+files and writes nothing. `DatasetError` if there are fewer than three samples and nobody says which is which.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from pipeline.datasets.images import ARRAY_EXTENSIONS, EXTENSIONS
+from pipeline.datasets.tree import SPLIT_ORDER
+from pipeline.errors import DatasetError
+from pipeline.onboarding.guess_streams import SPLIT_WORDS, affixes
+
+HELD_OUT = 0.15
+"""Share of the samples that a drawn validation set gets, and a drawn test set."""
+_PICK = 41
+_MATCHING = 0.8
+"""Share of a table's rows that has to make sense."""
+_MAX_TABLE_BYTES = 2**24
+_MAX_DEPTH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Split to its samples, and where that comes from."""
+
+    reason: str
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Empty: the folders of the tree say it in the very words of a config."""
+
+    @property
+    def by_folder(self) -> bool:
+        """Whether `{split}` in the patterns is all that it takes."""
+        return not self.names
+
+
+def guess_splits(root: Path, names: Sequence[str], *, clean: bool, seed: int = 0) -> Splits:
+    """Splits of the usable samples `names`. `clean`: the tree has no other samples."""
+    in_folders = {name: name.split("/")[0] for name in names}
+    folders = set(in_folders.values()) - {""}
+    if folders:
+        if clean and "train" in folders and folders <= set(SPLIT_ORDER) and len(folders) > 1:
+            return Splits("from the folders")
+        table = {name: SPLIT_WORDS.get(folder.lower()) for name, folder in in_folders.items()}
+        if "train" in table.values():
+            return _held_out(Splits("from the folders", _grouped(table)), seed)
+    for path in _tables(root):
+        found = _read_table(path, names)
+        if "train" in found.values():
+            reason = f"from {path.relative_to(root)}"
+            return _held_out(Splits(reason, _grouped(found)), seed)
+    return _held_out(Splits("", {"train": sorted(names)}), seed)
+
+
+def _grouped(split_of: Mapping[str, str | None]) -> dict[str, list[str]]:
+    return {
+        split: sorted(name for name, found in split_of.items() if found == split)
+        for split in SPLIT_ORDER
+        if split in split_of.values()
+    }
+
+
+def _held_out(splits: Splits, seed: int) -> Splits:
+    """The splits with something to evaluate on: drawn from the training samples if there is none."""
+    if len(splits.names) > 1:
+        return splits
+    names = splits.names["train"]
+    if len(names) < 3:
+        raise DatasetError(
+            f"found {len(names)} labelled samples and no folders or table of splits; expected at "
+            "least 3. Put the samples into folders train/ and val/."
+        )
+    count = max(1, round(HELD_OUT * len(names)))
+    order = np.random.default_rng([seed, _PICK]).permutation(len(names))
+    val, test, train = order[:count], order[count : 2 * count], order[2 * count :]
+    drawn = {"train": train, "val": val, "test": test}
+    reason = "drawn at random, because nothing in the tree says it"
+    return Splits(
+        f"{splits.reason}; val and test {reason}" if splits.reason else reason,
+        {split: [names[i] for i in sorted(part)] for split, part in drawn.items()},
+    )
+
+
+def _tables(root: Path) -> Iterator[Path]:
+    """CSV files, then folders' `train.txt`, not too deep."""
+    found = []
+    for folder, names, files in os.walk(root):
+        if len(Path(folder).relative_to(root).parts) >= _MAX_DEPTH:
+            names.clear()
+        found += [Path(folder, name) for name in files]
+    small = [p for p in sorted(found) if p.is_file() and p.stat().st_size <= _MAX_TABLE_BYTES]
+    yield from (p for p in small if p.suffix.lower() in (".csv", ".tsv"))
+    yield from (p for p in small if p.suffix == ".txt" and SPLIT_WORDS.get(p.stem) == "train")
+
+
+def _read_table(path: Path, names: Sequence[str]) -> dict[str, str | None]:
+    """Sample to split, if the file is a table of them; else nothing."""
+    try:
+        if path.suffix == ".txt":
+            return _read_lists(path, names)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+    match = _Matcher(names)
+    for key in range(len(rows[0]) if rows else 0):
+        for split in range(len(rows[0])):
+            pairs = [
+                (match(row[key]), SPLIT_WORDS.get(row[split].strip().lower()))
+                for row in rows[1:]
+                if len(row) > max(key, split)
+            ]
+            good = [(name, word) for name, word in pairs if name and word]
+            if key != split and good and len(good) >= _MATCHING * len(pairs):
+                return dict(good)
+    return {}
+
+
+def _read_lists(train: Path, names: Sequence[str]) -> dict[str, str | None]:
+    """Sample to split from `train.txt` and its neighbours, one name a line."""
+    match = _Matcher(names)
+    found: dict[str, str | None] = {}
+    for path in sorted(train.parent.glob("*.txt")):
+        split = SPLIT_WORDS.get(path.stem)
+        lines = path.read_text(encoding="utf-8-sig").split() if split else []
+        matched = [name for name in map(match, lines) if name]
+        if len(matched) >= _MATCHING * len(lines):
+            found |= dict.fromkeys(matched, split)
+    return found
+
+
+class _Matcher:
+    """Finds the sample that a table means: by as many last parts of its name as it takes."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        endings: dict[str, set[str]] = defaultdict(set)
+        for name in names:
+            parts = [part for part in name.split("/") if part]
+            for start in range(len(parts)):
+                endings["/".join(parts[start:])].add(name)
+        self._by_ending = {end: found.pop() for end, found in endings.items() if len(found) == 1}
+
+    def __call__(self, written: str) -> str | None:
+        """The sample, or None; the ending of a picture and a sensor's affixes do not matter."""
+        *folders, last = PurePosixPath(written.strip().replace("\\", "/")).parts or ("",)
+        stem = PurePosixPath(last)
+        last = stem.stem if stem.suffix.lower() in EXTENSIONS | ARRAY_EXTENSIONS else last
+        prefix, suffix = affixes(last)
+        for name in (last, last.removeprefix(prefix).removesuffix(suffix)):
+            for start in range(len(folders) + 1):
+                found = self._by_ending.get("/".join([*folders[start:], name]))
+                if found:
+                    return found
+        return None

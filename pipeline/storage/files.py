@@ -1,0 +1,186 @@
+"""Durable files, on disk or in an object store: a reader never sees half of one.
+
+On disk a file is written under a temporary name, synced, then renamed; a killed writer leaves only
+a `*.partial` beside it, which `sweep_partials` removes, and the locks die with their process. In an
+object store (`RemotePath`) a put is atomic, folders need no making, and a lock is a lease.
+`StorageUnavailable` if a store does not answer; `WorkspaceBusy` if another process holds a lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from pipeline.errors import DigestMismatch
+from pipeline.storage.remote_path import RemotePath
+
+AnyPath = Path | RemotePath
+"""Where something of a workspace lies: a local path, or an object store's."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PARTIAL_SUFFIX = ".partial"
+REMOTE_THREADS = 32
+"""Requests in flight of `map_paths`: a request waits far longer than it works."""
+
+
+def fsync_path(path: AnyPath) -> None:
+    """Flush a file or a directory entry to the disk."""
+    if isinstance(path, RemotePath):
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(path: AnyPath) -> None:
+    """Create a folder and its parents, so that they survive a power cut."""
+    if isinstance(path, Path) and not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        fsync_path(path.parent)
+
+
+@contextmanager
+def locked(path: AnyPath, *, wait: bool) -> Iterator[None]:
+    """Hold the exclusive lock `path`; see `pipeline.storage.lease`.
+
+    `wait=False` raises `WorkspaceBusy` if another process holds it.
+    """
+    from pipeline.storage.lease import lease
+
+    with lease(path, wait=wait):
+        yield
+
+
+def write_atomic(path: AnyPath, write: Callable[[BinaryIO], None]) -> None:
+    """Call `write(file)` on a temporary file, make it durable, then let `path` be that file."""
+    if isinstance(path, RemotePath):
+        buffer = io.BytesIO()
+        write(buffer)
+        path.write(buffer.getvalue())
+        return
+    make_folder(path.parent)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
+def write_bytes(path: AnyPath, data: bytes) -> None:
+    """Write `data` durably and atomically."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    write_atomic(path, write)
+
+
+def write_json(path: AnyPath, value: object) -> None:
+    """Write `value` as indented JSON with sorted keys, durably and atomically.
+
+    A file that says the same already is left alone.
+    """
+    data = json_bytes(value)
+    try:
+        same = path.read_bytes() == data
+    except FileNotFoundError:
+        same = False
+    if not same:
+        write_bytes(path, data)
+
+
+def json_bytes(value: object) -> bytes:
+    """`value` as `write_json` writes it. Raises `ValueError` for NaN."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: AnyPath) -> Any:
+    """Read a JSON file; `FileNotFoundError` and `json.JSONDecodeError` pass through."""
+    return json.loads(path.read_text())
+
+
+def sha256_file(path: AnyPath) -> str:
+    """Hex sha256 of a file's bytes, read in blocks."""
+    if isinstance(path, RemotePath):
+        digest = hashlib.sha256()
+        for block in path.blocks():
+            digest.update(block)
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_range(path: AnyPath, offset: int, num_bytes: int) -> bytes:
+    """`num_bytes` bytes of a file from `offset` on; fewer where the file ends before."""
+    if isinstance(path, RemotePath):
+        return path.read_range(offset, num_bytes)
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        return file.read(num_bytes)
+
+
+def local_copy(path: AnyPath, sha256: str) -> Path:
+    """A local file with the bytes of `path`, whose digest is checked at every call.
+
+    A local path is its own copy; that of a remote one is fetched into the bounded cache. Raises
+    `FileNotFoundError`, or `DigestMismatch` naming the digest found.
+    """
+    from pipeline.storage.local_copies import fetch
+
+    if isinstance(path, RemotePath):
+        return fetch(path, sha256)
+    found = sha256_file(path)
+    if found != sha256:
+        raise DigestMismatch(str(path), sha256, found)
+    return path
+
+
+def map_paths(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`function` of each item, in order, many at once: for small reads of an object store."""
+    with ThreadPoolExecutor(REMOTE_THREADS) as threads:
+        return list(threads.map(function, items))
+
+
+def find_paths(folder: AnyPath, pattern: str) -> list[AnyPath]:
+    """What `folder.glob(pattern)` finds, in the order of the names."""
+    if isinstance(folder, RemotePath):
+        return [*sorted(folder.glob(pattern))]
+    return [*sorted(folder.glob(pattern))]
+
+
+def relative(path: AnyPath, root: AnyPath) -> str:
+    """The way from `root` down to `path`, with slashes. Raises `ValueError` if it is elsewhere."""
+    if isinstance(path, RemotePath) and isinstance(root, RemotePath):
+        return str(path.relative_to(root))
+    if isinstance(path, Path) and isinstance(root, Path):
+        return path.relative_to(root).as_posix()
+    raise ValueError(f"{path} is not below {root}")
+
+
+def sweep_partials(folder: AnyPath) -> int:
+    """Delete what killed writers left in `folder` (recursively); return how many files went.
+
+    An object store has no such leftovers.
+    """
+    if isinstance(folder, RemotePath) or not folder.is_dir():
+        return 0
+    partials = list(folder.rglob(f"*{PARTIAL_SUFFIX}"))
+    for partial in partials:
+        partial.unlink(missing_ok=True)
+    return len(partials)

@@ -1,0 +1,97 @@
+"""Verified local copies of an object store's large objects, in a folder of bounded size.
+
+A copy is named by its sha256, so the same bytes are fetched once for all data sets and runs. It is
+written under a temporary name, verified, then renamed; the least recently asked for go first when
+the bound is passed. Several processes share the folder: a copy that another one deletes stays
+readable where it is open. `DigestMismatch` if the object has other bytes, `FileNotFoundError` if
+there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import DigestMismatch
+from pipeline.storage.files import PARTIAL_SUFFIX, sha256_file
+from pipeline.storage.remote_path import CacheSettings, RemotePath
+
+COPIES = "objects"
+LOCK = ".lock"
+ABANDONED_S = 3600
+"""A temporary file that nobody wrote to for so long belongs to a killed process."""
+
+
+def fetch(path: RemotePath, sha256: str) -> Path:
+    """The verified copy of `path`, fetched if there is none. A damaged copy is fetched again."""
+    if path.cache is None:
+        raise ValueError(f"{path}: made without a cache; use the workspace's paths")
+    copy = path.cache.folder / COPIES / sha256[:2] / sha256
+    with contextlib.suppress(FileNotFoundError):
+        if sha256_file(copy) == sha256:
+            os.utime(copy)
+            return copy
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    _download(path, sha256, copy)
+    shrink(path.cache, keep=copy)
+    return copy
+
+
+def _download(path: RemotePath, sha256: str, copy: Path) -> None:
+    partial = copy.with_name(f"{sha256}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    digest = hashlib.sha256()
+    try:
+        with partial.open("wb") as file:
+            for block in path.blocks():
+                digest.update(block)
+                file.write(block)
+        if digest.hexdigest() != sha256:
+            raise DigestMismatch(str(path), sha256, digest.hexdigest())
+        partial.replace(copy)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def shrink(cache: CacheSettings, keep: Path | None = None) -> int:
+    """Delete the least recently used copies until the bound holds; return how many went.
+
+    `keep` stays even if it alone is larger than the bound.
+    """
+    num_deleted = 0
+    with _exclusively(cache.folder):
+        copies = sorted(_copies(cache.folder))
+        total = sum(num_bytes for _, num_bytes, _ in copies)
+        for _, num_bytes, copy in copies:
+            if total <= cache.max_bytes:
+                break
+            if copy != keep:
+                copy.unlink(missing_ok=True)
+                total -= num_bytes
+                num_deleted += 1
+    return num_deleted
+
+
+def _copies(folder: Path) -> Iterator[tuple[int, int, Path]]:
+    """(time of last use in ns, bytes, path) of every copy, and of what killed processes left."""
+    for copy in (folder / COPIES).glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):
+            stat = copy.stat()
+            if copy.suffix == PARTIAL_SUFFIX and time.time() - stat.st_mtime < ABANDONED_S:
+                continue
+            yield stat.st_mtime_ns, stat.st_size, copy
+
+
+@contextlib.contextmanager
+def _exclusively(folder: Path) -> Iterator[None]:
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""The cache of teacher targets: store, ledger, provenance, prompts, descriptions, reader."""

@@ -1,0 +1,397 @@
+"""The target store: teacher embeddings of one modality of one dataset, made by one tower.
+
+    targets/<dataset>/<modality>-<teacher>-<fp12>/
+        provenance.json                           everything the fingerprint covers
+        targets.zarr/<split>/{embedding,patch}    row r of shard s at s * shard_size + r; one object a shard
+        ledger/<split>/<shard>.json               the commit record, written last
+        cost/<split>/<shard>.json                 seconds, device, host: tells nothing about the numbers
+
+An object counts only if its record exists and names the sha256 that the manifest gives for the
+shard; anything else is a hole and is made again. Reading checks the object's sha256 against the
+record. `MissingTarget` and `CorruptTarget` say what to run; nothing here computes an embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PositiveInt, model_validator
+
+from pipeline.config.config import Config
+from pipeline.core.fingerprint import SHORT, fingerprint, require_same
+from pipeline.core.frozen_model import Frozen
+from pipeline.errors import CorruptTarget, DigestMismatch, MissingTarget
+from pipeline.formats.zarr_array import RowArray
+from pipeline.shards.manifest import ShardInfo
+from pipeline.storage.files import (
+    AnyPath,
+    local_copy,
+    locked,
+    map_paths,
+    read_json,
+    sweep_partials,
+    write_json,
+)
+from pipeline.storage.remote_path import RemotePath
+from pipeline.targets.ledger import Ledger, Standing
+from pipeline.targets.lookup import REMEDY, look_up, point_to, slug
+from pipeline.targets.views import VIEW_BOX, ViewSettings, view_identity
+from pipeline.workspace import SCHEMA_VERSION, Workspace
+
+PROVENANCE = "provenance.json"
+ARRAYS = "targets.zarr"
+LEDGER = "ledger"
+LOCK = ".lock"
+EMBEDDING = "embedding"
+PATCH = "patch"
+
+
+def store_schema(outputs: Iterable[str]) -> int:
+    """Version of a target store's layout: in 2, each (P, D) grid of `patch` is an inner chunk.
+
+    It is part of the fingerprint, so a store of the older cut is never mistaken for one of the newer.
+    """
+    return 2 if PATCH in outputs else SCHEMA_VERSION
+
+
+class TargetProvenance(Frozen):
+    """What a store's numbers depend on, and how they lie there."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Taken from `outputs` (`store_schema`) unless given."""
+    modality: str
+    teacher: str
+    """Name of the teacher, for people; its weights' digest is in `tower`."""
+    spec: dict[str, Any]
+    """Identity of the modality's stored form (`ModalitySpec.identity()`)."""
+    tower: dict[str, Any]
+    """The teacher's part: tower, weights digest, preprocessing, views, arithmetic."""
+    outputs: dict[str, tuple[PositiveInt, ...]]
+    """Shape of one row of each output: `embedding` (D,), `patch` (P, D); with K views `embedding`
+    (K, D), `patch` (K, P, D), `view_box` (K, 5)."""
+    dtype: Literal["float16", "float32"] = "float16"
+    shard_size: PositiveInt
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layout_of_outputs(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"schema_version": store_schema(fields.get("outputs", ())), **fields}
+
+    @property
+    def tower_fingerprint(self) -> str:
+        """Hex sha256 over all that decides a number in the store."""
+        return fingerprint(
+            self.model_dump(mode="json", exclude={"modality", "teacher", "shard_size"})
+        )
+
+    @property
+    def dim(self) -> int:
+        """D, the width of an embedding."""
+        return self.outputs[EMBEDDING][-1]
+
+    def dims(self, output: str) -> tuple[str, ...]:
+        """Names of the dimensions of an output's row."""
+        own = {EMBEDDING: ("dim",), PATCH: ("cell", "dim"), VIEW_BOX: ("box",)}[output]
+        return own if len(own) == len(self.outputs[output]) else ("view", *own)
+
+    def dtype_of(self, output: str) -> str:
+        """Stored type of an output: boxes of views are kept exactly."""
+        return "float32" if output == VIEW_BOX else self.dtype
+
+
+State = Literal["there", "missing", "stale", "damaged"]
+"""Of an output's numbers of a shard: `stale` ones were made from other shard bytes, `damaged` ones
+have not the length that they must have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many shards of a list are there, missing, or stale (made from other shard bytes)."""
+
+    there: int = 0
+    missing: int = 0
+    stale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStore:
+    """One store on disk. Small, stateless and picklable; every call looks at the files."""
+
+    path: AnyPath
+    provenance: TargetProvenance
+
+    @classmethod
+    def planned(cls, root: AnyPath, provenance: TargetProvenance) -> TargetStore:
+        """The store of `provenance` under `root`, there or not; looks at nothing."""
+        name = f"{provenance.modality}-{slug(provenance.teacher)}"
+        return cls(root / f"{name}-{provenance.tower_fingerprint[:SHORT]}", provenance)
+
+    @classmethod
+    def create(cls, root: AnyPath, provenance: TargetProvenance) -> TargetStore:
+        """Make or open the store of `provenance` under `root` (`Workspace.targets`).
+
+        Sweeps what killed writers left. Raises `FingerprintMismatch` if another store is there.
+        """
+        path = cls.planned(root, provenance).path
+        with cls._alone(path):
+            sweep_partials(path)
+            if not (path / PROVENANCE).exists():
+                described = provenance.model_dump(mode="json")
+                described["tower_fingerprint"] = provenance.tower_fingerprint
+                write_json(path / PROVENANCE, described)
+        store = cls.open(path)
+        require_same(
+            str(path),
+            store.provenance.model_dump(mode="json", exclude={"teacher"}),
+            provenance.model_dump(mode="json", exclude={"teacher"}),
+            "Delete the folder, or use another workspace.",
+        )
+        return store
+
+    @classmethod
+    def open(cls, path: AnyPath) -> TargetStore:
+        """Open a store. Raises `MissingTarget` if there is none, `CorruptTarget` if damaged."""
+        try:
+            described = dict(read_json(path / PROVENANCE))
+            described.pop("tower_fingerprint", None)
+            provenance = TargetProvenance.model_validate(described)
+        except FileNotFoundError:
+            raise MissingTarget(f"{path}: expected a target store, found none. {REMEDY}") from None
+        except ValueError as error:
+            raise CorruptTarget(
+                f"{path / PROVENANCE}: cannot be read: {str(error).splitlines()[0]}. Delete it and run "
+                "`any2seg precompute CONFIG` to write it again."
+            ) from None
+        return cls(path, provenance)
+
+    def array(self, split: str, output: str) -> RowArray:
+        """Where an output's rows of a split lie."""
+        return RowArray(
+            folder=self.path / ARRAYS,
+            name=f"{split}/{output}",
+            row_shape=self.provenance.outputs[output],
+            dtype=self.provenance.dtype_of(output),
+            object_rows=self.provenance.shard_size,
+            dims=self.provenance.dims(output),
+            by_row=output == PATCH,
+        )
+
+    def commit(
+        self, shard: ShardInfo, arrays: Mapping[str, NDArray[Any]], cost: Mapping[str, Any]
+    ) -> bool:
+        """Write a shard's rows of every output, in the order of `shard.keys`, then the record.
+
+        Arrays are (num_rows, *row shape); a row is NaN exactly where the sample lacks the modality.
+        Returns False, writing nothing, if the shard is committed already. Raises `CorruptTarget`
+        naming the sample whose numbers are not finite, `ValueError` for wrong shapes.
+        """
+        stored = {name: self._stored(shard, name, arrays) for name in self.provenance.outputs}
+        with self._alone(self.path):
+            standing = self._ledger.look(shard)
+            if standing.is_committed:
+                return False
+            if standing.record is not None:
+                # A record of other bytes must not vouch for the object that replaces them.
+                self._ledger.path(shard).unlink(missing_ok=True)
+            placed = {
+                name: self.array(shard.split, name).write_object(shard.index, rows, shard.sha256)
+                for name, rows in stored.items()
+            }
+            write_json(self._cost_path(shard), dict(cost))
+            self._ledger.write(shard, placed)
+        return True
+
+    def is_committed(self, shard: ShardInfo) -> bool:
+        """Whether the shard's numbers are there, made from the shard's present bytes."""
+        return self._ledger.look(shard).is_committed
+
+    def missing(self, shards: Iterable[ShardInfo]) -> list[ShardInfo]:
+        """The shards that are not committed, in order."""
+        shards = list(shards)
+        standings = self._ledger.look_at(shards)
+        return [shard for shard, it in zip(shards, standings, strict=True) if not it.is_committed]
+
+    def coverage(self, shards: Iterable[ShardInfo]) -> Coverage:
+        """Counts of shards there, missing and stale."""
+        counts = {"there": 0, "missing": 0, "stale": 0}
+        for standing in self._ledger.look_at(shards):
+            if standing.is_whole:
+                counts["there" if standing.is_current else "stale"] += 1
+            else:
+                counts["missing"] += 1
+        return Coverage(**counts)
+
+    def states(self, shards: Sequence[ShardInfo]) -> list[dict[str, State]]:
+        """For each shard, output to the state of its numbers, by record and the object's length."""
+        arrays = [
+            {output: self.array(shard.split, output) for output in self.provenance.outputs}
+            for shard in shards
+        ]
+        paths = [
+            array.object_path(shard.index)
+            for shard, of_shard in zip(shards, arrays, strict=True)
+            for array in of_shard.values()
+        ]
+        lengths = iter(map_paths(length_of, paths) if self._is_remote else map(length_of, paths))
+        return [
+            {name: _state(standing, array, next(lengths)) for name, array in of_shard.items()}
+            for standing, of_shard in zip(self._ledger.look_at(shards), arrays, strict=True)
+        ]
+
+    @property
+    def _is_remote(self) -> bool:
+        return isinstance(self.path, RemotePath)
+
+    def read(self, shard: ShardInfo, output: str) -> NDArray[Any]:
+        """(num_rows, *row shape) in the store's dtype, in the order of `shard.keys`.
+
+        NaN rows belong to samples that lack the modality. Raises `MissingTarget` or `CorruptTarget`.
+        """
+        while True:
+            file = self.local_object(shard, output)
+            with suppress(FileNotFoundError):  # a copy that left the bounded cache just now
+                data = file.read_bytes()
+                return self.array(shard.split, output).decode(data, str(file))[: shard.num_rows]
+
+    def objects(self, shard: ShardInfo) -> dict[str, str] | None:
+        """Output to sha256 of its committed object; None: the shard is a hole."""
+        return _objects(self._ledger.look(shard))
+
+    def objects_of(self, shards: Iterable[ShardInfo]) -> list[dict[str, str] | None]:
+        """`objects` of each shard: in an object store, one listing instead of requests for each."""
+        return [_objects(standing) for standing in self._ledger.look_at(shards)]
+
+    def local_object(self, shard: ShardInfo, output: str) -> Path:
+        """A local file with an output's committed object, whose sha256 was compared just now.
+
+        In an object store it is a copy that the bounded cache may delete later. Raises
+        `MissingTarget` or `CorruptTarget`.
+        """
+        objects = self.objects(shard)
+        if objects is None:
+            raise MissingTarget(
+                f"{self.path}: no {self.provenance.modality} {output} of shard {shard.name} with "
+                f"sha256 {shard.sha256[:SHORT]}. {REMEDY}"
+            )
+        path = self.array(shard.split, output).object_path(shard.index)
+        try:
+            return local_copy(path, objects[output])
+        except DigestMismatch as error:
+            raise CorruptTarget(
+                f"{path}: expected sha256 {error.wanted[:SHORT]} as in the commit record, found "
+                f"{error.found[:SHORT]}. Delete {self._ledger.path(shard)} and run "
+                "`any2seg precompute CONFIG` to make it again."
+            ) from None
+
+    def cost(self, shard: ShardInfo) -> dict[str, Any]:
+        """What the shard cost to make, as given to `commit`; empty if not known."""
+        try:
+            return dict(read_json(self._cost_path(shard)))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def _stored(
+        self, shard: ShardInfo, output: str, arrays: Mapping[str, NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Rows as they will be stored, checked."""
+        expected = (shard.num_rows, *self.provenance.outputs[output])
+        if output not in arrays or arrays[output].shape != expected:
+            found = arrays[output].shape if output in arrays else "nothing"
+            raise ValueError(f"{shard.name}: {output}: expected {expected}, found {found}")
+        with np.errstate(over="ignore"):
+            rows = arrays[output].astype(self.provenance.dtype_of(output))
+        axes = tuple(range(1, rows.ndim))
+        present = np.array(shard.present[self.provenance.modality])
+        fine = np.where(present, np.isfinite(rows).all(axis=axes), np.isnan(rows).all(axis=axes))
+        if not fine.all():
+            key = shard.keys[int(np.argmin(fine))]
+            wanted = (
+                "finite numbers" if present[np.argmin(fine)] else "NaN (it has no such picture)"
+            )
+            raise CorruptTarget(
+                f"sample {key}: {self.provenance.modality} {output}: expected {wanted} in "
+                f"{self.provenance.dtype}, found others. Look at the picture and the tower."
+            )
+        return rows
+
+    @property
+    def _ledger(self) -> Ledger:
+        return Ledger(
+            self.path / LEDGER,
+            self.path / ARRAYS,
+            self.provenance.tower_fingerprint,
+            self._object_paths,
+        )
+
+    def _object_paths(self, shard: ShardInfo) -> dict[str, AnyPath]:
+        return {
+            output: self.array(shard.split, output).object_path(shard.index)
+            for output in self.provenance.outputs
+        }
+
+    @staticmethod
+    def _alone(path: AnyPath) -> AbstractContextManager[None]:
+        """On disk, one writer at a time; in an object store, conditional puts do without a lock."""
+        return nullcontext() if isinstance(path, RemotePath) else locked(path / LOCK, wait=True)
+
+    def _cost_path(self, shard: ShardInfo) -> AnyPath:
+        return self.path / "cost" / shard.split / f"{shard.name}.json"
+
+
+def _objects(standing: Standing) -> dict[str, str] | None:
+    record = standing.record
+    return dict(record["objects"]) if record is not None and standing.is_committed else None
+
+
+def length_of(path: AnyPath) -> int | None:
+    """Bytes of a file; None if there is none."""
+    try:
+        return int(path.stat().st_size)
+    except FileNotFoundError:
+        return None
+
+
+def _state(standing: Standing, array: RowArray, length: int | None) -> State:
+    if standing.record is None or length is None:
+        return "missing"
+    if length != array.object_bytes:
+        return "damaged"
+    return "there" if standing.is_current else "stale"
+
+
+def target_request(config: Config, modality: str) -> dict[str, Any]:
+    """Everything that a config says about a modality's targets; no weights are looked at."""
+    spec, teacher = config.specs()[modality], config.teacher
+    request = {
+        "schema": store_schema(teacher.outputs),
+        "teacher": teacher.name,
+        "revision": teacher.revision,
+        "arithmetic": teacher.dtype,
+        "outputs": list(teacher.outputs),
+        "tower": spec.tower,
+        "spec": spec.identity(),
+        "max_depth_m": teacher.max_depth_m if spec.tower == "depth" else None,
+        "depth_holes": teacher.depth_holes if spec.tower == "depth" else None,
+        "antialias": teacher.antialias,
+        "dtype": config.store.dtype,
+    }
+    return request | view_identity(ViewSettings.of(config))
+
+
+def point_to_store(config: Config, workspace: Workspace, store: TargetStore) -> None:
+    """Remember that this config's request is served by `store`; call it when a pass has planned."""
+    modality = store.provenance.modality
+    point_to(workspace.targets(config), modality, target_request(config, modality), store.path)
+
+
+def resolve(config: Config, workspace: Workspace, modality: str) -> TargetStore:
+    """The store that serves a config's modality. Raises `MissingTarget`."""
+    request = target_request(config, modality)
+    return TargetStore.open(look_up(workspace.targets(config), modality, request))

@@ -1,0 +1,1 @@
+"""Shards and cached targets to training batches."""

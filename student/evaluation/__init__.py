@@ -1,0 +1,1 @@
+"""mIoU of every subset of the modalities, with and without corruptions."""

@@ -1,0 +1,168 @@
+"""Predict files: one scene, or folders of pictures matched by name; any subset of the modalities.
+
+    predict(segmenter, {"rgb": Path("rgb/"), "depth": Path("depth/")}, Path("out")) -> StageReport
+
+Writes for each scene `NAME.png` (class ids with the classes' colours as palette), on request
+`NAME_overlay.png` (colours over the picture) and `NAME.npy` (logits (K, H, W) float32). A scene
+that cannot be read is a failure of the report, by name; the others are predicted. Fails with
+`ConfigError` where the folders do not go together at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.core.progress import progress_bar
+from pipeline.core.stage_report import Failure, StageReport
+from pipeline.datasets.base import RGB
+from pipeline.datasets.images import ARRAY_EXTENSIONS, EXTENSIONS
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.modalities import ModalitySpec, to_unit_range
+from pipeline.storage.files import write_bytes
+from student.evaluation.sliding_window import Window
+from student.inference.segmenter import Segmentation, Segmenter
+
+OVERLAY_SHARE = 0.5
+"""How much of an overlay is the class colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is written beside the class ids."""
+
+    overlay: bool = True
+    logits: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Files of one scene by modality."""
+
+    name: str
+    files: Mapping[str, Path]
+
+
+def predict(
+    segmenter: Segmenter,
+    sources: Mapping[str, Path],
+    folder: Path,
+    outputs: Outputs = Outputs(),  # noqa: B008 immutable
+    window: Window | None = None,
+    *,
+    progress: bool = True,
+) -> StageReport:
+    """Predict every scene of `sources` (modality to a file or a folder) into `folder`."""
+    started = time.perf_counter()
+    scenes = list_scenes(sources)
+    seen: Counter[str] = Counter()
+    failed = []
+    with progress_bar("predict", len(scenes), "scenes", progress) as advance:
+        for scene in scenes:
+            try:
+                readings = {name: segmenter.read(name, path) for name, path in scene.files.items()}
+                found = segmenter.segment(readings, window)
+            except DatasetError as error:
+                failed.append(Failure(scene.name, str(error)))
+            else:
+                _write(segmenter, scene, readings, found, folder, outputs)
+                seen["+".join(found.modalities)] += 1
+            advance(1, scene.name)
+    return StageReport(
+        stage="predict",
+        done=seen.total(),
+        failed=tuple(failed),
+        seconds=time.perf_counter() - started,
+        details={"folder": str(folder), "scenes": dict(seen)},
+    )
+
+
+def list_scenes(sources: Mapping[str, Path]) -> list[Scene]:
+    """The scenes of one file, or of one folder, a modality. Raises `ConfigError`."""
+    gone = [path for path in sources.values() if not path.exists()]
+    if gone or not sources:
+        raise ConfigError(f"{gone[0]}: no such file or folder" if gone else "no picture given")
+    if all(path.is_file() for path in sources.values()):
+        return [Scene(next(iter(sources.values())).stem, dict(sources))]
+    if any(path.is_file() for path in sources.values()):
+        raise ConfigError(f"expected files only or folders only, found {_listed(sources)}")
+    files = {name: _pictures(path) for name, path in sources.items()}
+    stems = sorted(set().union(*files.values()))
+    scenes = [Scene(s, {n: found[s] for n, found in files.items() if s in found}) for s in stems]
+    if not any(len(scene.files) == len(sources) for scene in scenes):
+        firsts = {name: next(iter(found), "no picture") for name, found in files.items()}
+        raise ConfigError(
+            "expected pictures of the same name, endings aside, in all folders; found none "
+            f"(first: {', '.join(f'{name} {stem}' for name, stem in firsts.items())})"
+        )
+    return scenes
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in EXTENSIONS | ARRAY_EXTENSIONS:
+            if path.stem in found:
+                raise ConfigError(f"{path} and {found[path.stem].name}: one name twice; keep one")
+            found[path.stem] = path
+    return found
+
+
+def _listed(sources: Mapping[str, Path]) -> str:
+    return ", ".join(f"{name} {path}" for name, path in sources.items())
+
+
+def _write(
+    segmenter: Segmenter,
+    scene: Scene,
+    readings: Mapping[str, NDArray[Any]],
+    found: Segmentation,
+    folder: Path,
+    outputs: Outputs,
+) -> None:
+    palette = segmenter.description.palette
+    write_bytes(folder / f"{scene.name}.png", palette_png(found.ids, palette))
+    if outputs.overlay:
+        shown = next(
+            (n for n in readings if segmenter.specs[n].kind == "rgb"), next(iter(readings))
+        )
+        picture = overlay(readings[shown], segmenter.specs[shown], found.ids, palette)
+        write_bytes(folder / f"{scene.name}_overlay.png", _png(Image.fromarray(picture)))
+    if outputs.logits:
+        file = BytesIO()
+        np.save(file, found.logits, allow_pickle=False)
+        write_bytes(folder / f"{scene.name}.npy", file.getvalue())
+
+
+def palette_png(ids_HW: NDArray[np.uint8], palette: Sequence[RGB]) -> bytes:
+    """A palette PNG whose values are the class ids and whose colours are the classes'."""
+    image = Image.fromarray(ids_HW)
+    colours = [channel for colour in palette for channel in colour]
+    image.putpalette(colours + [0] * (768 - len(colours)))
+    return _png(image)
+
+
+def overlay(
+    reading: NDArray[Any], spec: ModalitySpec, ids_HW: NDArray[np.uint8], palette: Sequence[RGB]
+) -> NDArray[np.uint8]:
+    """(H, W, 3): the classes' colours over a reading."""
+    unit = to_unit_range(reading, spec)
+    picture = 255 * (unit if unit.ndim == 3 else np.repeat(unit[:, :, None], 3, axis=2))
+    colours = np.array(palette, np.float32)[ids_HW]
+    mixed: NDArray[np.float32] = OVERLAY_SHARE * colours + (1 - OVERLAY_SHARE) * picture
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _png(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,280 @@
+"""A trained student as people use it: `Segmenter.from_run` or `from_pretrained`, then `segment`.
+
+    segmenter = Segmenter.from_pretrained("./crop-model")       # or ORG/NAME on the hub
+    found = segmenter.segment({"nir": "a.png", "red": array})   # any subset of its modalities
+    found.ids                                                   # (H, W) uint8 class ids
+
+`save_pretrained(folder)` writes `config.json`, `model.safetensors` and a model card; `push_to_hub`
+uploads them (huggingface_hub's mixin). The config carries all that reading a file and predicting
+depends on, and names what the weights were trained on. What can fail: `CheckpointError` (nothing
+trained, damaged or foreign files), `ConfigError` (a modality that the student does not have),
+`DatasetError` (a file or array that does not fit, by name).
+
+Legend: M modalities, K classes, H W space.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from pipeline import VERSION
+from pipeline.config.config import Config, load_config
+from pipeline.config.student import StudentConfig
+from pipeline.core.device import pick_device
+from pipeline.core.frozen_model import Frozen
+from pipeline.datasets import ADAPTERS, open_dataset
+from pipeline.datasets.base import RGB, FileReader
+from pipeline.datasets.images import BadPictureError, read_picture
+from pipeline.datasets.resize import resize, target_size
+from pipeline.errors import CheckpointError, ConfigError, DatasetError
+from pipeline.modalities import ModalitySpec, check_array, to_unit_range
+from pipeline.shards.manifest import DATASET, Manifest
+from pipeline.storage.files import read_json
+from pipeline.workspace import Workspace
+from student.evaluation.count import load_student
+from student.evaluation.evaluate import current_scores
+from student.evaluation.sliding_window import Window, tiled
+from student.model.input_statistics import input_specs
+from student.model.student import Student
+from student.runs.run import LAST, Run
+
+SCHEMA = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CARD = Path(__file__).with_name("model_card.md.jinja")
+
+Reading = NDArray[Any] | str | Path
+"""A picture in its modality's stored form, or the file that holds it."""
+
+
+class Description(Frozen):
+    """`config.json` of a saved student."""
+
+    schema_version: int = SCHEMA
+    name: str
+    code_version: str = VERSION
+    student: StudentConfig
+    modalities: dict[str, dict[str, Any]]
+    """Fields of each `ModalitySpec`, with the mean and std that this student applies."""
+    classes: tuple[str, ...]
+    palette: tuple[RGB, ...]
+    dataset: dict[str, Any]
+    """Options of the adapter, without folders: how files become stored forms."""
+    trained_on: dict[str, Any]
+    """The run's identity: dataset, manifest, tower and prompt fingerprints, settings."""
+    step: int
+    scores: dict[str, Any] = {}
+    """Split, protocol, mIoU of all modalities, mean and worst subset; empty if never evaluated."""
+
+    @property
+    def specs(self) -> dict[str, ModalitySpec]:
+        """The modalities in the student's order."""
+        return {name: ModalitySpec.from_json(fields) for name, fields in self.modalities.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """What a student says of one scene."""
+
+    ids: NDArray[np.uint8]
+    """(H, W) class ids."""
+    logits: NDArray[np.float32]
+    """(K, H, W)."""
+    modalities: tuple[str, ...]
+    """What it was told by."""
+
+
+class Segmenter(ModelHubMixin):
+    """A student with what it takes to feed it from files."""
+
+    def __init__(self, model: Student, description: Description) -> None:
+        self.model = model.eval()
+        self.description = description
+        self.specs = description.specs
+
+    @classmethod
+    def from_run(cls, folder: Path, device: str = "auto", checkpoint: str = LAST) -> Segmenter:
+        """The student of a run folder inside its workspace; `checkpoint`: `last`, `best`, `step-N`."""
+        if not (folder / "config.toml").exists():
+            raise CheckpointError(f"{folder}: expected the folder of a run, found no config.toml.")
+        config = load_config(folder / "config.toml")
+        config = config.model_copy(
+            update={"train": config.train.model_copy(update={"device": device})}
+        )
+        manifest = Manifest.load(Workspace(folder.parent.parent).dataset(config))
+        run = Run(folder.name, folder, read_json(folder / "run.json")["identity"])
+        grown = run.identity["manifest"] != manifest.digest()
+        if grown and config.student.normalise == "dataset":
+            raise CheckpointError(
+                f"{folder}: its inputs are normalised with statistics of a data set that has grown "
+                "since. Use what `any2seg export` saved of it, or run `any2seg retrain CONFIG`."
+            )
+        model, step = load_student(config, manifest, run, checkpoint)
+        # The stage scores the last checkpoint.
+        scores = (current_scores(run, config) or {}) if checkpoint == LAST else {}
+        kept = ("split", "protocol", "num_samples", "all", "mean", "worst")
+        description = Description(
+            name=config.name,
+            student=config.student.model_copy(update={"weights": "none"}),
+            modalities={n: asdict(s) for n, s in input_specs(config, manifest).items()},
+            classes=manifest.classes,
+            palette=read_json(manifest.folder / DATASET)["palette"],
+            dataset=_portable(config),
+            trained_on=run.identity,
+            step=step,
+            scores={key: scores[key] for key in kept if key in scores},
+        )
+        return cls(model, description)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; the index is the id."""
+        return self.description.classes
+
+    def segment(
+        self, readings: Mapping[str, Reading], window: Window | None = None
+    ) -> Segmentation:
+        """Predict one scene from any non-empty subset of the modalities.
+
+        `readings`: modality to an array in its stored form ((H, W) or (H, W, 3), uint8 or uint16)
+        or a file, all of one size. `window`: predict big pictures tile by tile.
+        """
+        arrays = self._load(readings)
+        size = next(iter(arrays.values())).shape[:2]
+        height, width = target_size(size, self.description.dataset.get("size_px"))
+        if (height, width) != size:
+            arrays = {n: resize(a, (height, width), self.specs[n]) for n, a in arrays.items()}
+        inputs = {
+            name: self._tensor(name, arrays.get(name), (height, width)) for name in self.specs
+        }
+        present = torch.tensor([[name in arrays for name in self.specs]], device=self.device)
+        with torch.inference_mode():
+            logits = tiled(self.model, inputs, present, window)
+            if (height, width) != size:
+                logits = interpolate(logits, size=size, mode="bilinear")
+        found: NDArray[np.float32] = logits[0].float().cpu().numpy()
+        return Segmentation(found.argmax(0).astype(np.uint8), found, tuple(arrays))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.model.statistics_M23.device
+
+    def read(self, modality: str, path: Path) -> NDArray[Any]:
+        """A file in the stored form of its modality, by the rules of the data set it learned on."""
+        try:
+            if isinstance(self._adapter, FileReader):
+                return self._adapter.read(modality, path)
+            return read_picture(path, self.specs[modality])
+        except BadPictureError as error:
+            raise DatasetError(f"{modality}: {error}") from None
+
+    @cached_property
+    def _adapter(self) -> object:
+        options = dict(self.description.dataset)
+        if "root" in ADAPTERS[options["adapter"]][0].model_fields:
+            options["root"] = "."
+        return open_dataset(
+            ADAPTERS[options["adapter"]][0].model_validate(options), self.description.specs
+        )
+
+    def _load(self, readings: Mapping[str, Reading]) -> dict[str, NDArray[Any]]:
+        unknown = [name for name in readings if name not in self.specs]
+        if unknown or not readings:
+            found = f"{unknown[0]!r}" if unknown else "none"
+            raise ConfigError(f"modality: expected some of {', '.join(self.specs)}, found {found}")
+        arrays = {}
+        for name in self.specs:
+            if name in readings:
+                given = readings[name]
+                array = given if isinstance(given, np.ndarray) else self.read(name, Path(given))
+                problem = check_array(array, self.specs[name])
+                if problem:
+                    raise DatasetError(f"{name}: {problem}")
+                arrays[name] = array
+        sizes = {name: array.shape[:2] for name, array in arrays.items()}
+        if len(set(sizes.values())) > 1:
+            raise DatasetError(f"expected pictures of one size (height, width), found {sizes}")
+        return arrays
+
+    def _tensor(self, name: str, array: NDArray[Any] | None, size: tuple[int, int]) -> Tensor:
+        """(1, 1 or 3, H, W) in [0, 1]; zeros for an absent modality."""
+        spec = self.specs[name]
+        if array is None:
+            return torch.zeros(1, spec.channels, *size, device=self.device)
+        unit = torch.from_numpy(to_unit_range(array, spec)).to(self.device)
+        return unit[None, None] if spec.channels == 1 else unit.permute(2, 0, 1)[None]
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
+        save_file(tensors, save_directory / WEIGHTS, metadata={"format": "pt"})
+        # Not sorted: the order of the modalities counts.
+        text = json.dumps(self.description.model_dump(mode="json"), indent=2)
+        (save_directory / CONFIG).write_text(text + "\n")
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, device: str = "auto", **hub: Any) -> Segmenter:
+        folder = _fetch(model_id, hub)
+        try:
+            described = json.loads((folder / CONFIG).read_text())
+            description = Description.model_validate(described)
+            model = Student(description.student, description.specs, len(description.classes))
+            model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        except (OSError, ValueError, ValidationError, SafetensorError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{model_id}: expected a saved student ({CONFIG}, {WEIGHTS}), found: "
+                f"{str(error).splitlines()[0]}. Write one with `any2seg export RUN`."
+            ) from None
+        model.to(pick_device(device)).to(memory_format=torch.channels_last)
+        return cls(model, description)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The README of a saved student: what it is, what it was trained on, how to use it."""
+        del args, kwargs
+        card: ModelCard = ModelCard.from_template(
+            ModelCardData(
+                library_name="any2seg",
+                pipeline_tag="image-segmentation",
+                tags=["any2seg", "multi-modal", "semantic-segmentation"],
+            ),
+            template_path=str(CARD),
+            description=self.description,
+            num_parameters=sum(p.numel() for p in self.model.parameters()),
+        )
+        return card
+
+
+def _portable(config: Config) -> dict[str, Any]:
+    """The adapter's options without what only holds on this machine."""
+    options = config.dataset.model_dump(mode="json", exclude=set(config.dataset.growth_fields))
+    fields = type(config.dataset).model_fields
+    paths = {name for name, field in fields.items() if "Path" in str(field.annotation)}
+    return {name: value for name, value in options.items() if name not in paths}
+
+
+def _fetch(model_id: str, hub: Mapping[str, Any]) -> Path:
+    if Path(model_id).is_dir():
+        return Path(model_id)
+    asked = {key: value for key, value in hub.items() if key != "resume_download"}
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=[CONFIG, WEIGHTS], **asked))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise CheckpointError(
+            f"{model_id}: neither a folder nor a model that the hub gives: "
+            f"{str(error).splitlines()[0]}"
+        ) from None

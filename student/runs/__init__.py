@@ -1,0 +1,1 @@
+"""A run on disk, its checkpoints, and the processes that share it."""

@@ -1,0 +1,198 @@
+"""Find a tower's files: the packaged default, a local directory, or a hub repository. No torch.
+
+- `languagebind-tiny` is the root shipped with this package.
+- A local root holds one sub-directory a tower (LanguageBind_Image, LanguageBind_Depth, ...); a
+  directory with a config.json is one tower by itself.
+- `ORG/REPO` is one tower on the hub, `ORG` stands for `ORG/LanguageBind_<Tower>`. HF_HUB_OFFLINE is
+  honoured; a revision pins what is fetched.
+
+Writes only into the hub's own cache. Fails with `CheckpointError`: nothing there, no network, files
+missing, or a directory of another modality.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import CheckpointError
+from pipeline.modalities import TowerName
+from teacher.checkpoints.hub_config import PREFIX, TOWERS, HubConfig, read_config
+
+TINY = "languagebind-tiny"
+ASSETS = Path(__file__).parents[1] / "assets"
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""In order of preference; the second is a pickle that is read as tensors only."""
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class TowerFiles:
+    """The files of one tower, on the local disk."""
+
+    name: str
+    """As a user would type it to get this tower."""
+    directory: Path
+    weights: Path
+    config: HubConfig
+    revision: str | None
+    """Commit of a hub snapshot; None for local files."""
+
+    def tokenizer_files(self) -> tuple[Path, ...]:
+        """tokenizer.json alone if there, else vocab.json and merges.txt.
+
+        Raises `CheckpointError` if neither is complete.
+        """
+        whole, vocab, merges = (self.directory / name for name in TOKENIZER)
+        if whole.is_file():
+            return (whole,)
+        if vocab.is_file() and merges.is_file():
+            return (vocab, merges)
+        raise CheckpointError(
+            f"{self.directory}: expected tokenizer.json, or vocab.json and merges.txt; found "
+            "neither. Copy the tokenizer files of the checkpoint beside its config.json."
+        )
+
+
+def find_tower(
+    name: str, modality: TowerName, revision: str | None = None, *, local_only: bool = False
+) -> TowerFiles:
+    """Locate (and, for a hub name, fetch) the tower of `modality` in the source `name`.
+
+    `local_only` looks for a hub name in the hub's cache alone. Raises `CheckpointError` when the
+    source has no such tower or lacks files.
+    """
+    if name == TINY or Path(name).is_dir():
+        return _local(ASSETS / TINY if name == TINY else Path(name), name, modality)
+    if _HUB_NAME.fullmatch(name):
+        repo = name if "/" in name else f"{name}/{tower_folder(modality)}"
+        return _fetched(repo, modality, revision, local_only)
+    raise CheckpointError(
+        f"teacher source {name!r}: expected {TINY!r}, an existing directory, or a hub name like "
+        f"{PREFIX}/{PREFIX}_Image; found no such directory. Correct teacher.name."
+    )
+
+
+def find_text_tower(name: str, revision: str | None = None) -> TowerFiles:
+    """The checkpoint whose text half is used: the source's one tower, its Image tower, or its first.
+
+    The text towers of all released L/14 checkpoints are the same frozen weights upstream.
+    Raises `CheckpointError` as `find_tower` does.
+    """
+    if name == TINY or Path(name).is_dir():
+        root = ASSETS / TINY if name == TINY else Path(name)
+        if (root / CONFIG).is_file():
+            return _single(root, name)
+        return _local(root, name, towers_in(name)[0])
+    if "/" in name and _HUB_NAME.fullmatch(name):
+        return _fetched(name, None, revision)
+    return find_tower(name, "image", revision)
+
+
+def towers_in(name: str, revision: str | None = None) -> tuple[TowerName, ...]:
+    """The towers of a source; all five for a hub organisation, whose repositories are not listed.
+
+    Raises `CheckpointError` as `find_tower` does, and for a directory without towers.
+    """
+    if name != TINY and not Path(name).is_dir():
+        if "/" in name and _HUB_NAME.fullmatch(name):
+            return (_fetched(name, None, revision).config.modality,)
+        return TOWERS
+    root = ASSETS / TINY if name == TINY else Path(name)
+    if (root / CONFIG).is_file():
+        return (_single(root, name).config.modality,)
+    found = tuple(tower for tower in TOWERS if (root / tower_folder(tower) / CONFIG).is_file())
+    if not found:
+        raise CheckpointError(f"{root}: expected {CONFIG} or {PREFIX}_<Tower>/{CONFIG}, found none")
+    return found
+
+
+def tower_folder(modality: TowerName) -> str:
+    """Name of a tower's sub-directory or repository: LanguageBind_Depth for depth."""
+    return f"{PREFIX}_{modality.capitalize()}"
+
+
+def _local(root: Path, name: str, modality: TowerName) -> TowerFiles:
+    if (root / CONFIG).is_file():
+        return _require_modality(_single(root, name), modality)
+    folder = root / tower_folder(modality)
+    if not (folder / CONFIG).is_file():
+        found = sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
+        raise CheckpointError(
+            f"{root}: expected {CONFIG}, or {tower_folder(modality)}/{CONFIG} for the {modality} "
+            f"tower; found towers: {', '.join(found) or 'none'}. Correct teacher.name or add it."
+        )
+    return _require_modality(_single(folder, f"{name}/{folder.name}"), modality)
+
+
+def _single(folder: Path, name: str, revision: str | None = None) -> TowerFiles:
+    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
+    if weights is None:
+        raise CheckpointError(
+            f"{folder}: expected {' or '.join(WEIGHTS)}, found neither. Fetch the checkpoint again."
+        )
+    return TowerFiles(name, folder, weights, read_config(folder / CONFIG), revision)
+
+
+def _require_modality(files: TowerFiles, modality: TowerName) -> TowerFiles:
+    _require_same(files.name, files.config, modality)
+    return files
+
+
+def _require_same(name: str, config: HubConfig, modality: TowerName | None) -> None:
+    if modality is not None and config.modality != modality:
+        raise CheckpointError(
+            f"{name}: expected the {modality} tower, found the {config.modality} tower. "
+            "Give teacher.name a source that has both, or change the modality's tower."
+        )
+
+
+def _fetched(
+    repo: str, modality: TowerName | None, revision: str | None, local_only: bool = False
+) -> TowerFiles:
+    config = _download(repo, (CONFIG,), revision, local_only)
+    _require_same(repo, read_config(config), modality)
+    # The commit that the configuration came from: a branch may move between two files.
+    commit = config.parent.name
+    _download(repo, WEIGHTS, commit, local_only)
+    for file in TOKENIZER:
+        _download_optional(repo, file, commit, local_only)
+    return _single(config.parent, repo, commit)
+
+
+def _download(repo: str, names: tuple[str, ...], revision: str | None, local_only: bool) -> Path:
+    """The first of `names` that the repository has; `CheckpointError` if none can be had."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    reasons = []
+    for name in names:
+        try:
+            path = _download_optional(repo, name, revision, local_only)
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            reasons.append(f"{name}: {str(error).strip().splitlines()[0]}")
+            continue
+        if path is not None:
+            return path
+        reasons.append(f"{name}: not there")
+    raise CheckpointError(
+        f"hub repository {repo} (revision {revision or 'main'}): expected "
+        f"{' or '.join(names)}; found: {'; '.join(reasons)}. Check the name and the network, or "
+        "download it once and set teacher.name to the local directory."
+    )
+
+
+def _download_optional(repo: str, name: str, revision: str | None, local_only: bool) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=local_only))
+    except LocalEntryNotFoundError:
+        if name in TOKENIZER:
+            return None
+        raise
+    except EntryNotFoundError:
+        return None

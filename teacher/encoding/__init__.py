@@ -1,0 +1,1 @@
+"""Shards to cached targets: the teacher pass."""

@@ -1,0 +1,246 @@
+"""Stage `describe`: scene descriptions, kept as text and embedded with the text tower.
+
+    describe(config, workspace, options) -> StageReport
+
+`from_labels` composes one sentence a training sample from what its label holds and its condition
+(from the manifest; no other split, whose labels nobody may look at). `captioner` asks a captioning
+model about every picture of a modality. Nothing calls this stage unless descriptions are asked for.
+
+Writes texts, then their embeddings, shard by shard (see `pipeline.targets.descriptions`); what is there is
+not made again. Fails with `ConfigError` or `CheckpointError`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.config import Config
+from pipeline.config.data import DescriptionOptions
+from pipeline.core.progress import progress_bar
+from pipeline.core.stage_report import StageReport
+from pipeline.errors import ConfigError
+from pipeline.formats.image_codec import decode_picture
+from pipeline.formats.shard_tar import read_shard, stored_member
+from pipeline.shards.manifest import Manifest, ShardInfo
+from pipeline.targets.descriptions import (
+    SCENE,
+    TRAIN,
+    TextStore,
+    described_shards,
+    descriptions_root,
+    in_slot,
+    point_to_descriptions,
+)
+from pipeline.targets.store import EMBEDDING, TargetProvenance, TargetStore
+from pipeline.workspace import Workspace
+from teacher.checkpoints.locate import find_text_tower
+from teacher.encoding.encoder import choose_device
+from teacher.encoding.identity import text_identity
+
+if TYPE_CHECKING:
+    from teacher.towers.text_tower import TextTower
+
+SENTENCE_VERSION = 1
+"""Raised when the same label starts to give another sentence."""
+_SHARES = (("mostly", 0.2), ("some", 0.02), ("a little", 0.001))
+"""Words for the share of a picture that a class must cover at least."""
+
+Writer = Callable[[ShardInfo], list[str]]
+"""A shard's texts, one a row."""
+
+
+def describe(
+    config: Config,
+    workspace: Workspace,
+    options: DescriptionOptions,
+    *,
+    device: str | None = None,
+    progress: bool = True,
+) -> StageReport:
+    """Describe what is not described yet and embed it. See the module's text."""
+    started = time.perf_counter()
+    manifest = Manifest.load(workspace.dataset(config))
+    chosen = device or config.teacher.device
+    slots = _writers(config, workspace, manifest, options, chosen)
+    shards = described_shards(options, manifest)
+    text = _LazyText(config, chosen)
+    done = 0
+    with progress_bar("describe", len(shards) * len(slots), "shards", progress) as advance:
+        for slot, (identity, write) in slots.items():
+            texts = TextStore.create(descriptions_root(config, workspace), slot, identity)
+            store = _embedding_store(config, workspace, slot, identity)
+            point_to_descriptions(config, workspace, options, store)
+            for shard in shards:
+                done += _describe_shard(in_slot(shard, slot), slot, texts, write, store, text)
+                advance(1, shard.name)
+    return StageReport(
+        stage="describe",
+        done=done,
+        skipped=len(shards) * len(slots) - done,
+        seconds=time.perf_counter() - started,
+        details={"source": options.source, "slots": list(slots)},
+    )
+
+
+def sentence(classes: Sequence[str], class_pixels: Sequence[int], condition: str) -> str:
+    """What a label holds, in words: `a night scene with mostly road, some car, a little pole.`
+
+    Classes are named from the largest to the smallest share of the labelled pixels.
+    """
+    total = max(sum(class_pixels), 1)
+    order = sorted(range(len(classes)), key=lambda index: (-class_pixels[index], index))
+    named: dict[str, list[str]] = {word: [] for word, _ in _SHARES}
+    for index in order:
+        share = class_pixels[index] / total
+        word = next((word for word, least in _SHARES if share >= least), None)
+        if word is not None:
+            named[word].append(classes[index].replace("_", " ").lower())
+    parts = [f"{word} {' and '.join(names)}" for word, names in named.items() if names]
+    start = f"a {condition} scene" if condition else "a scene"
+    return f"{start} with {', '.join(parts) or 'nothing labelled'}."
+
+
+def _writers(
+    config: Config,
+    workspace: Workspace,
+    manifest: Manifest,
+    options: DescriptionOptions,
+    device: str,
+) -> dict[str, tuple[dict[str, Any], Writer]]:
+    """Slot to the identity of its texts and what writes them."""
+    if options.source == "from_labels":
+        identity = {
+            "source": "from_labels",
+            "version": SENTENCE_VERSION,
+            "classes": list(manifest.classes),
+        }
+        return {SCENE: (identity, _LabelWriter(manifest))}
+    from teacher.encoding.captioner import captioner_identity, find_model
+
+    unknown = set(options.modalities) - set(config.modalities)
+    if unknown:
+        raise ConfigError(
+            f"descriptions.modalities: expected some of {', '.join(config.modalities)}, found "
+            f"{', '.join(sorted(unknown))}"
+        )
+    folder = find_model(options)
+    identity = captioner_identity(options, folder, workspace.cache)
+    writer = _CaptionWriter(config, options, str(folder), device)
+    names = options.modalities or tuple(config.modalities)
+    return {
+        name: ({**identity, "spec": config.specs()[name].identity()}, writer.of(name))
+        for name in names
+    }
+
+
+class _LabelWriter:
+    """Sentences from the manifest's pixel counts."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._classes = manifest.classes
+        self._facts = manifest.table(TRAIN, ("class_pixels", "condition"))
+        places = [place for place in manifest.places if place.split == TRAIN]
+        self._starts = {place.index: place.start - places[0].start for place in places}
+
+    def __call__(self, shard: ShardInfo) -> list[str]:
+        rows = self._facts.slice(self._starts[shard.index], shard.num_rows).to_pylist()
+        return [sentence(self._classes, row["class_pixels"], row["condition"]) for row in rows]
+
+
+class _CaptionWriter:
+    """Captions of a modality's pictures; the model is loaded with the first shard."""
+
+    def __init__(
+        self, config: Config, options: DescriptionOptions, folder: str, device: str
+    ) -> None:
+        self._specs = config.specs()
+        self._arguments = (folder, options, device)
+        self._captioner: Any = None
+
+    def of(self, modality: str) -> Writer:
+        """The writer of one modality."""
+        return lambda shard: self._captions(shard, modality)
+
+    def _captions(self, shard: ShardInfo, modality: str) -> list[str]:
+        if self._captioner is None:
+            from pathlib import Path
+
+            from teacher.encoding.captioner import Captioner
+
+            folder, options, device = self._arguments
+            self._captioner = Captioner(Path(folder), options, choose_device(device))
+        spec = self._specs[modality]
+        texts = dict.fromkeys(shard.keys, "")
+        for key, members in read_shard(shard.path, shard.sha256):
+            data = members.get(stored_member(modality, members))
+            if data is not None:
+                picture = decode_picture(data, spec, f"{shard.path}: {key}.{modality}")
+                texts[key] = self._captioner([picture], spec)[0]
+        return [texts[key] for key in shard.keys]
+
+
+class _LazyText:
+    """The text tower, loaded when the first text must be embedded."""
+
+    def __init__(self, config: Config, device: str) -> None:
+        self._config, self._device = config, device
+        self._tower: TextTower | None = None
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, E) unit-norm float32."""
+        if self._tower is None:
+            from teacher.towers.text_tower import load_text_tower
+
+            teacher = self._config.teacher
+            self._tower = load_text_tower(
+                teacher.name,
+                revision=teacher.revision,
+                dtype=teacher.dtype,
+                device=choose_device(self._device),
+            )
+        rows: NDArray[np.float32] = self._tower.encode(texts).cpu().numpy()
+        return rows
+
+
+def _embedding_store(
+    config: Config, workspace: Workspace, slot: str, identity: Mapping[str, Any]
+) -> TargetStore:
+    files = find_text_tower(config.teacher.name, config.teacher.revision)
+    tower = text_identity(files, compute_dtype=config.teacher.dtype, cache=workspace.cache)
+    provenance = TargetProvenance(
+        modality=slot,
+        teacher=config.teacher.name,
+        spec={"descriptions": dict(identity)},
+        tower=tower,
+        outputs={EMBEDDING: (files.config.projection_dim,)},
+        dtype=config.store.dtype,
+        shard_size=config.store.shard_size,
+    )
+    return TargetStore.create(descriptions_root(config, workspace), provenance)
+
+
+def _describe_shard(
+    shard: ShardInfo,
+    slot: str,
+    texts: TextStore,
+    write: Writer,
+    store: TargetStore,
+    text: _LazyText,
+) -> bool:
+    """Write and embed what is missing of one shard; False if nothing was."""
+    written = texts.read(shard)
+    if written is not None and store.is_committed(shard):
+        return False
+    started = time.perf_counter()
+    if written is None:
+        written = write(shard)
+        texts.write(shard, written)
+    rows = text.encode(written)
+    rows[~np.array(shard.present[slot])] = np.nan
+    store.commit(shard, {EMBEDDING: rows}, {"seconds": time.perf_counter() - started})
+    return True

@@ -1,0 +1,301 @@
+"""Stage `precompute`: the teacher looks once at every shard and class prompt; the store keeps it.
+
+    precompute(config, workspace) -> StageReport
+    precompute(config, workspace, units=some) -> StageReport     one worker's part, pictures only
+    precompute_prompts(config, workspace) -> StageReport         the class prompts only
+
+Writes one committed object per (shard, modality, output) to the target stores, the class prompts to
+the prompt store, and an index entry for each, so that training finds them without any weights.
+
+It does what `teacher.encoding.units` lists, and can be killed at any instruction and called again: what is
+committed is not made again, and a run with nothing to do loads neither torch nor weights. The
+modalities of a shard that share a tower go through it in common batches whose composition depends
+on the shard and the batch size alone, so a resumed pass, or one that was cut among workers, gives
+the bytes of an uninterrupted one. No shard is encoded before all of the last one is committed.
+
+Fails with `ConfigError` (a tower that cannot read a modality), `CheckpointError` (weights),
+`NotEnoughSpace`, `CorruptShard`, `OutOfMemory`, or `CorruptTarget` naming the sample whose
+embedding is not finite.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Container, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.planning.estimate import bytes_to_write
+from pipeline.config.config import Config
+from pipeline.core.progress import Advance, progress_bar
+from pipeline.core.stage_report import StageReport
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.shards.manifest import Manifest, ShardInfo
+from pipeline.storage.disk_space import require_space
+from pipeline.targets.prompts import PromptStore, point_to_prompts
+from pipeline.targets.store import TargetStore
+from pipeline.targets.views import ViewSettings
+from pipeline.workspace import Workspace
+from teacher.checkpoints.locate import find_text_tower
+from teacher.encoding.batches import Batch, decoded_batches
+from teacher.encoding.class_prompts import embed_classes, templates
+from teacher.encoding.encoder import Encoder, Rows, choose_device
+from teacher.encoding.identity import prompt_identity
+from teacher.encoding.units import TowerPlan, Unit, num_targets, plan_towers, plan_units
+from teacher.encoding.views import encode_views, stored_pictures_a_batch
+
+__all__ = ["choose_device", "precompute", "precompute_prompts"]
+
+
+def precompute(
+    config: Config,
+    workspace: Workspace,
+    *,
+    units: Sequence[Unit] | None = None,
+    encoder: Encoder | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> StageReport:
+    """Bring the targets and prompts of `config` up to date with its dataset. See the module's text.
+
+    `units` (see `teacher.encoding.units.plan_units`): do only these, and leave the class prompts alone.
+    `encoder`: towers kept from an earlier call. `device` overrides `teacher.device`.
+    """
+    started = time.perf_counter()
+    manifest = Manifest.load(workspace.dataset(config))
+    plans = plan_towers(config, workspace)
+    todo = _missing(config, plans, manifest.all_shards, units)
+    require_space(workspace.root, bytes_to_write(plans, todo), f"targets of {len(todo)} units")
+    for plan in plans:
+        plan.create_stores(config, workspace)
+    new_prompts = units is None and _embed_prompts(config, workspace, manifest.classes, device)
+    encoder = encoder or Encoder(device or config.teacher.device)
+    if todo:
+        _encode(config, plans, manifest.all_shards, todo, encoder, progress)
+    asked = num_targets(units) if units is not None else _num_all(config, manifest) + 1
+    done = num_targets(todo) + int(new_prompts)
+    return StageReport(
+        stage="precompute",
+        done=done,
+        skipped=asked - done,
+        seconds=time.perf_counter() - started,
+        details={
+            "device": encoder.device if todo else "none",
+            "batch_size": min(config.teacher.batch_size, encoder.largest_batch or 2**31),
+            "units": [str(unit) for unit in (*todo[:1], *todo[1:][-1:])],
+            "targets": [str(s.path) for plan in plans for s in plan.stores.values()],
+        },
+    )
+
+
+def precompute_prompts(
+    config: Config, workspace: Workspace, *, device: str | None = None
+) -> StageReport:
+    """Embed the class prompts if they are not there; loads the text tower and no other."""
+    started = time.perf_counter()
+    manifest = Manifest.load(workspace.dataset(config))
+    made = _embed_prompts(config, workspace, manifest.classes, device)
+    seconds = time.perf_counter() - started
+    return StageReport("prompts", done=int(made), skipped=int(not made), seconds=seconds)
+
+
+def _num_all(config: Config, manifest: Manifest) -> int:
+    return len(manifest.all_shards) * len(config.modalities)
+
+
+def _missing(
+    config: Config,
+    plans: Sequence[TowerPlan],
+    shards: Sequence[ShardInfo],
+    units: Sequence[Unit] | None,
+) -> list[Unit]:
+    """What is to do: all that is missing, or that part of it which `units` name."""
+    if units is None:
+        return plan_units(plans, shards)
+    asked: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for unit in units:
+        asked[unit.split, unit.index].update(unit.modalities)
+    named = {shard.name: shard for shard in shards if (shard.split, shard.index) in asked}
+    _require_known(config, units, named)
+    parts = [
+        hole.only(asked[hole.split, hole.index], named[hole.shard])
+        for hole in plan_units(plans, list(named.values()))
+    ]
+    return [part for part in parts if part is not None]
+
+
+def _require_known(config: Config, units: Sequence[Unit], shards: Container[str]) -> None:
+    for unit in units:
+        if unit.shard not in shards:
+            raise DatasetError(
+                f"unit {unit}: the manifest has no shard {unit.shard}. The units are of another "
+                "dataset; plan them anew."
+            )
+        if not set(unit.modalities) <= set(config.modalities):
+            raise ConfigError(
+                f"unit {unit}: expected modalities among {', '.join(config.modalities)}. The units "
+                "are of another config; plan them anew."
+            )
+
+
+def _embed_prompts(
+    config: Config, workspace: Workspace, classes: Sequence[str], device: str | None
+) -> bool:
+    """Make the class prompts if they are missing; True if they were made."""
+    teacher = config.teacher
+    files = find_text_tower(teacher.name, teacher.revision)
+    identity = prompt_identity(
+        files,
+        classes,
+        templates(teacher.templates),
+        compute_dtype=teacher.dtype,
+        cache=workspace.cache,
+    )
+    store = PromptStore.find(workspace.prompts, teacher.name, identity)
+    made = store is None
+    if store is None:
+        from teacher.towers.text_tower import load_text_tower
+
+        text = load_text_tower(
+            teacher.name,
+            revision=teacher.revision,
+            dtype=teacher.dtype,
+            device=choose_device(device or teacher.device),
+        )
+        prompts = embed_classes(text, classes, teacher.templates)
+        store = PromptStore.create(
+            workspace.prompts,
+            teacher.name,
+            identity,
+            prompts.class_embedding,
+            prompts.prompt_embedding,
+        )
+    point_to_prompts(config, workspace, store)
+    return made
+
+
+def _encode(
+    config: Config,
+    plans: Sequence[TowerPlan],
+    shards: Sequence[ShardInfo],
+    units: Sequence[Unit],
+    encoder: Encoder,
+    progress: bool,
+) -> None:
+    total = sum(unit.num_pictures for unit in units)
+    with (
+        progress_bar("precompute", total, "pictures", progress) as advance,
+        _Writer() as writer,
+        closing(decoded_batches(plans, shards, units, stored_pictures_a_batch(config))) as batches,
+    ):
+        work = _EncodingPass(config, encoder, writer, advance)
+        for batch in batches:
+            work.do(batch)
+
+
+class _EncodingPass:
+    """Takes batches in order, gathers their rows by modality, commits a modality when it is whole."""
+
+    def __init__(self, config: Config, encoder: Encoder, writer: _Writer, advance: Advance) -> None:
+        self._config, self._encoder = config, encoder
+        self._writer, self._advance = writer, advance
+        self._rows: dict[str, dict[str, NDArray[Any]]] = {}
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._last = time.perf_counter()
+
+    def do(self, batch: Batch) -> None:
+        """Encode one batch; after the last of a shard, wait until all of it is committed."""
+        if batch.pictures:
+            held = {picture.modality for picture in batch.pictures} & set(batch.wanted)
+            rows = {name: self._rows_of(batch, name) for name in held}
+            scatter(batch, encode_batch(self._config, self._encoder, batch), rows)
+        self._account(batch)
+        for name in batch.finished:
+            self._commit(batch, name)
+        if batch.ends_shard:
+            self._writer.wait()
+
+    def _rows_of(self, batch: Batch, name: str) -> dict[str, NDArray[Any]]:
+        if name not in self._rows:
+            self._rows[name] = empty_rows(batch.plan.stores[name], batch.shard)
+        return self._rows[name]
+
+    def _account(self, batch: Batch) -> None:
+        """Share the time since the last batch among the wanted modalities."""
+        now = time.perf_counter()
+        counts = Counter(p.modality for p in batch.pictures if p.modality in batch.wanted)
+        for name, count in counts.items():
+            self._seconds[name] += (now - self._last) * count / counts.total()
+        self._last = now
+        self._advance(counts.total(), f"{batch.shard.name} {batch.plan.tower}")
+
+    def _commit(self, batch: Batch, name: str) -> None:
+        rows = self._rows_of(batch, name)
+        del self._rows[name]
+        cost = {
+            "seconds": self._seconds.pop(name, 0.0),
+            "num_pictures": sum(batch.shard.present[name]),
+            "device": self._encoder.device,
+        }
+        self._writer.submit(batch.plan.stores[name], batch.shard, rows, cost)
+
+
+class _Writer:
+    """Commits one modality of a shard while the next is encoded; never more than one waits."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[bool] | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+
+    def submit(self, store: TargetStore, *arguments: Any) -> None:
+        """Commit in the background, once what was submitted before is there."""
+        self.wait()
+        self._pending = self._pool.submit(store.commit, *arguments)
+
+    def wait(self) -> None:
+        """Return when everything submitted is committed; raises what committing raised."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+
+def encode_batch(config: Config, encoder: Encoder, batch: Batch) -> Rows:
+    """Output to one row a picture of the batch, of all its views where the config has any."""
+    tower = encoder.tower(batch.plan, config.teacher.dtype)
+    outputs, views = config.teacher.outputs, ViewSettings.of(config)
+    if views is None:
+        return encoder.encode(tower, list(batch.arrays), outputs)
+    return encode_views(encoder, tower, batch, views, outputs)
+
+
+def scatter(batch: Batch, encoded: Rows, rows: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+    """Put the batch's rows of its wanted modalities where their samples lie in the shard."""
+    for name in batch.wanted:
+        picked = [i for i, picture in enumerate(batch.pictures) if picture.modality == name]
+        if not picked:
+            continue
+        places = [batch.pictures[i].row for i in picked]
+        for output, values in encoded.items():
+            # What does not fit the stored type is seen, and named, when it is committed.
+            with np.errstate(over="ignore"):
+                rows[name][output][places] = values[picked]
+
+
+def empty_rows(store: TargetStore, shard: ShardInfo) -> dict[str, NDArray[Any]]:
+    """NaN rows of every output in its stored type: what an absent picture keeps."""
+    provenance = store.provenance
+    return {
+        output: np.full((shard.num_rows, *shape), np.nan, dtype=provenance.dtype_of(output))
+        for output, shape in provenance.outputs.items()
+    }

@@ -1,0 +1,229 @@
+"""What a config asks of the towers, and what is still to do: the one list that is printed and done.
+
+`plan_towers` says which modalities go through which tower and where their results lie or will lie;
+`plan_units` lists the missing pieces, a `Unit` a shard and tower. `any2seg plan` counts that list,
+`precompute` works through it, and several workers take parts of it (`split_units`).
+
+Looks at files only: no picture, no model, and nothing is written but the remembered digest of the
+weights. Fails with `ConfigError` (a tower that cannot read a modality) or `CheckpointError`
+(weights that are not there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.config.config import Config
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.formats.shard_tar import shard_name
+from pipeline.modalities import ModalitySpec, TowerName
+from pipeline.shards.manifest import ShardInfo
+from pipeline.targets.store import (
+    EMBEDDING,
+    PATCH,
+    TargetProvenance,
+    TargetStore,
+    point_to_store,
+    resolve,
+)
+from pipeline.targets.views import ViewSettings, view_identity, view_shapes
+from pipeline.workspace import Workspace
+from teacher.checkpoints.locate import TowerFiles, find_tower
+from teacher.encoding.identity import tower_identity
+from teacher.preprocessing.options import Preprocessing, preprocessing_for
+
+PICTURE_TOWERS: tuple[TowerName, ...] = ("image", "depth", "thermal")
+"""Towers that read what shards hold; clips and sounds are not stored in shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerPlan:
+    """One tower and the modalities that go through it, in the config's order."""
+
+    files: TowerFiles
+    preprocessing: Preprocessing
+    specs: Mapping[str, ModalitySpec]
+    stores: Mapping[str, TargetStore]
+    """Where each modality's numbers lie; the store need not be there yet."""
+
+    @property
+    def tower(self) -> TowerName:
+        """Name of the tower."""
+        return self.preprocessing.tower
+
+    def create_stores(self, config: Config, workspace: Workspace) -> None:
+        """Make the stores that are not there, and the index entries that lead to them.
+
+        Raises `FingerprintMismatch` if another store lies in the place of one.
+        """
+        for store in self.stores.values():
+            TargetStore.create(workspace.targets(config), store.provenance)
+            point_to_store(config, workspace, store)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What one tower has to do on one shard: the smallest piece that is handed out or done again.
+
+    Small, plain values: a unit crosses to other processes and machines.
+    """
+
+    split: str
+    index: int
+    """Number of the shard in its split."""
+    tower: TowerName
+    modalities: tuple[str, ...]
+    """Those whose numbers are missing, in the config's order."""
+    num_pictures: int
+    """Pictures of these modalities."""
+
+    @property
+    def shard(self) -> str:
+        """`<split>-000000`."""
+        return shard_name(self.split, self.index)
+
+    def __str__(self) -> str:
+        return f"{self.shard} {self.tower} ({', '.join(self.modalities)})"
+
+    def only(self, modalities: Container[str], shard: ShardInfo) -> Unit | None:
+        """The part of the unit with these modalities; None if none is left."""
+        kept = tuple(name for name in self.modalities if name in modalities)
+        return _unit(shard, self.tower, kept) if kept else None
+
+
+def plan_towers(
+    config: Config, workspace: Workspace, *, local_only: bool = False
+) -> list[TowerPlan]:
+    """The towers that a config needs, with the place of each modality's store.
+
+    `local_only` asks no hub. Looks at files only. Raises `ConfigError` or `CheckpointError`.
+    """
+    groups: dict[TowerName, dict[str, ModalitySpec]] = {}
+    for name, spec in config.specs().items():
+        _require_readable(name, spec)
+        groups.setdefault(spec.tower, {})[name] = spec
+    return [
+        _plan_tower(config, workspace, tower, specs, local_only) for tower, specs in groups.items()
+    ]
+
+
+def plan_units(plans: Sequence[TowerPlan], shards: Sequence[ShardInfo]) -> list[Unit]:
+    """What is not committed, shard after shard in the given order, the towers of a shard together."""
+    holes = {
+        name: {(shard.split, shard.index) for shard in store.missing(shards)}
+        for plan in plans
+        for name, store in plan.stores.items()
+    }
+    units = []
+    for shard in shards:
+        for plan in plans:
+            missing = tuple(n for n in plan.stores if (shard.split, shard.index) in holes[n])
+            if missing:
+                units.append(_unit(shard, plan.tower, missing))
+    return units
+
+
+def _unit(shard: ShardInfo, tower: TowerName, modalities: tuple[str, ...]) -> Unit:
+    num_pictures = sum(sum(shard.present[name]) for name in modalities)
+    return Unit(shard.split, shard.index, tower, modalities, num_pictures)
+
+
+def outdated_modalities(config: Config, workspace: Workspace) -> tuple[str, ...]:
+    """Modalities whose cached numbers are of other weights than those now behind the teacher's name.
+
+    Compares digests only; asks no hub. A teacher that is not on this machine cannot have changed on
+    it: then there are none. Raises `MissingTarget` where there are no numbers yet.
+    """
+    try:
+        plans = plan_towers(config, workspace, local_only=True)
+    except CheckpointError:
+        return ()
+    planned = {name: store for plan in plans for name, store in plan.stores.items()}
+    return tuple(n for n, s in planned.items() if resolve(config, workspace, n).path != s.path)
+
+
+def split_units(units: Sequence[Unit], num_parts: int) -> list[list[Unit]]:
+    """Contiguous ranges, at most `num_parts` and none empty, of about equal numbers of pictures.
+
+    No range has more than its even share and one unit. Raises `ValueError` for `num_parts` < 1.
+    """
+    if num_parts < 1:
+        raise ValueError(f"num_parts: expected at least 1, found {num_parts}")
+    weights = [max(unit.num_pictures, 1) for unit in units]
+    parts: list[list[Unit]] = [[] for _ in range(num_parts)]
+    before, total = 0, sum(weights)
+    for unit, weight in zip(units, weights, strict=True):
+        # By its middle, so that a unit goes where most of it lies.
+        parts[(2 * before + weight) * num_parts // (2 * total)].append(unit)
+        before += weight
+    return [part for part in parts if part]
+
+
+def num_targets(units: Iterable[Unit]) -> int:
+    """Pairs of a shard and a modality in `units`: what a report counts."""
+    return sum(len(unit.modalities) for unit in units)
+
+
+def _plan_tower(
+    config: Config,
+    workspace: Workspace,
+    tower: TowerName,
+    specs: Mapping[str, ModalitySpec],
+    local_only: bool,
+) -> TowerPlan:
+    files = find_tower(config.teacher.name, tower, config.teacher.revision, local_only=local_only)
+    preprocessing = preprocessing_for(files.config, **tower_options(config, tower))
+    identity = tower_identity(
+        files, preprocessing, compute_dtype=config.teacher.dtype, cache=workspace.cache
+    )
+    views = ViewSettings.of(config)
+    shapes = view_shapes(_output_shapes(config, files), views)
+    stores = {
+        name: TargetStore.planned(
+            workspace.targets(config),
+            TargetProvenance(
+                modality=name,
+                teacher=config.teacher.name,
+                spec=spec.identity(),
+                tower=identity | view_identity(views),
+                outputs=shapes,
+                dtype=config.store.dtype,
+                shard_size=config.store.shard_size,
+            ),
+        )
+        for name, spec in specs.items()
+    }
+    return TowerPlan(files, preprocessing, specs, stores)
+
+
+def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | str | None]:
+    """What a config says about the preprocessing of a tower."""
+    asked = config.teacher
+    if tower == "depth":
+        return {
+            "antialias": asked.antialias,
+            "max_depth_m": asked.max_depth_m,
+            "holes": asked.depth_holes,
+        }
+    return {"antialias": asked.antialias}
+
+
+def _output_shapes(config: Config, files: TowerFiles) -> dict[str, tuple[int, ...]]:
+    dim = files.config.projection_dim
+    rows, columns = files.config.grid
+    shapes = {EMBEDDING: (dim,), PATCH: (rows * columns, dim)}
+    return {output: shapes[output] for output in config.teacher.outputs}
+
+
+def _require_readable(name: str, spec: ModalitySpec) -> None:
+    if spec.tower not in PICTURE_TOWERS:
+        raise ConfigError(
+            f"modalities.{name}.tower: expected one of {', '.join(PICTURE_TOWERS)}, found "
+            f"{spec.tower!r}: shards hold pictures, not clips or sound"
+        )
+    if spec.tower == "depth" and spec.unit != "mm":
+        raise ConfigError(
+            f"modalities.{name}.tower: the depth tower reads millimetres, kind {spec.kind!r} holds "
+            f"{spec.unit}s; expected tower 'image' or a kind in mm"
+        )

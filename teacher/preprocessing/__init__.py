@@ -1,0 +1,1 @@
+"""Samples to the pixel values that a tower expects."""

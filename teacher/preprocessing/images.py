@@ -1,0 +1,151 @@
+"""Stored samples to pixel values, exactly as upstream's processors do it, batched on the device.
+
+Upstream by default: bicubic resize of the float tensor WITHOUT antialiasing, shorter side to the
+input size, longer side truncated, centre crop, CLIP mean and standard deviation. Depth is
+millimetres, clipped to [0.01, max_depth] metres, not inverted. Every deviation is a field of
+`settings.Preprocessing`.
+
+Rules for pictures that upstream refuses: one channel is replicated to three, alpha is dropped,
+palettes are expanded, 16-bit values are divided by 65535 (depth: they are millimetres). EXIF
+orientation is ignored, as upstream does.
+
+Writes nothing. Fails with `ValueError` naming the sample's position, what was expected and found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from teacher.preprocessing.audio import audio_pixels
+from teacher.preprocessing.options import CLIP_MEAN, CLIP_STD, Picture, Preprocessing, Sample
+from teacher.preprocessing.video import video_pixels
+
+NEAREST_M = 0.01
+"""Upstream's lower clip of metric depth, which is also what a hole becomes."""
+
+
+def to_pixels(
+    samples: Sequence[Sample], settings: Preprocessing, device: str | torch.device = "cpu"
+) -> Tensor:
+    """Pixel values of `samples` for the tower of `settings`, float32 on `device`.
+
+    Samples are file paths, or: (H, W) or (H, W, 3) uint8/uint16 pictures; (H, W) millimetres for
+    depth; (T, H, W, 3) uint8 clips for video; (waveform (C, L) in -1..1, rate in Hz) for audio.
+    Returns (B, 3, S, S); video (B, 3, T, S, S); audio (B, 3, mel, time).
+    """
+    if settings.tower == "audio":
+        return torch.stack([audio_pixels(sample, settings) for sample in samples]).to(device)
+    if settings.tower == "video":
+        return torch.stack([video_pixels(sample, settings, device) for sample in samples])
+    pictures = [_picture(sample, index) for index, sample in enumerate(samples)]
+    out = torch.empty((len(pictures), 3, settings.size_px, settings.size_px), device=device)
+    for indices in _groups(pictures):
+        batch = np.stack([pictures[i] for i in indices])
+        if settings.tower == "depth":
+            unit_BCHW = _depth_unit(batch, settings, device, indices[0])
+        else:
+            unit_BCHW = _colour_unit(batch, device, indices[0])
+        cropped = resize_and_crop(unit_BCHW, settings.size_px, settings.antialias)
+        out[torch.as_tensor(indices, device=device)] = normalise(cropped)
+    return out
+
+
+def read_picture(path: str | Path) -> Picture:
+    """A picture file as stored: (H, W) or (H, W, 3), uint8 or uint16; alpha dropped."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode in ("RGBA", "LA"):
+            return np.asarray(image.convert(image.mode.removesuffix("A")))
+        if image.mode in ("L", "RGB"):
+            return np.asarray(image)
+        if image.mode.startswith("I"):
+            return np.asarray(image).astype(np.uint16)
+        return np.asarray(image.convert("RGB"))
+
+
+def resize_and_crop(unit_BCHW: Tensor, size_px: int, antialias: bool) -> Tensor:
+    """Shorter side to `size_px` (bicubic), longer side truncated to an integer, centre crop."""
+    height, width = unit_BCHW.shape[-2:]
+    short, long = min(height, width), max(height, width)
+    long_px = int(size_px * long / short)
+    size = [size_px, long_px] if height <= width else [long_px, size_px]
+    if size != [height, width]:
+        unit_BCHW = functional.interpolate(
+            unit_BCHW, size=size, mode="bicubic", align_corners=False, antialias=antialias
+        )
+    top, left = round((size[0] - size_px) / 2), round((size[1] - size_px) / 2)
+    return unit_BCHW[..., top : top + size_px, left : left + size_px]
+
+
+def normalise(unit_BCHW: Tensor) -> Tensor:
+    """CLIP's mean and standard deviation; a single channel broadcasts to three."""
+    mean = torch.tensor(CLIP_MEAN, device=unit_BCHW.device).view(3, 1, 1)
+    std = torch.tensor(CLIP_STD, device=unit_BCHW.device).view(3, 1, 1)
+    return (unit_BCHW - mean) / std
+
+
+def depth_to_unit(depth_mm: Tensor, max_depth_m: float, holes: str) -> Tensor:
+    """(..., H, W) float millimetres to (0, 1]: metres, clipped, divided by the largest depth."""
+    metres = depth_mm / 1000.0
+    largest = metres.amax((-2, -1), keepdim=True) if max_depth_m == 0 else max_depth_m
+    if holes == "far":
+        metres = torch.where(depth_mm == 0, largest, metres)
+    metres = metres.clamp(min=NEAREST_M)
+    if max_depth_m == 0:
+        return metres / metres.amax((-2, -1), keepdim=True)
+    return metres.clamp(max=max_depth_m) / max_depth_m
+
+
+def _picture(sample: Sample, index: int) -> Picture:
+    if isinstance(sample, (str, Path)):
+        return read_picture(sample)
+    if not isinstance(sample, np.ndarray) or sample.dtype not in (np.uint8, np.uint16):
+        found = getattr(sample, "dtype", type(sample).__name__)
+        raise ValueError(f"sample {index}: expected a uint8 or uint16 array or a path, got {found}")
+    return sample
+
+
+def _groups(pictures: Sequence[Picture]) -> list[list[int]]:
+    """Indices of pictures of one form, so that each group is resized as one batch."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, picture in enumerate(pictures):
+        groups.setdefault((picture.shape, picture.dtype), []).append(index)
+    return list(groups.values())
+
+
+def _colour_unit(batch: Picture, device: str | torch.device, index: int) -> Tensor:
+    """(B, H, W) or (B, H, W, 3 or 4) code values to (B, 1 or 3, H, W) in [0, 1]."""
+    if batch.ndim == 3:
+        batch = batch[..., None]
+    if batch.ndim != 4 or batch.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"sample {index}: expected (H, W) or (H, W, 3), found {tuple(batch.shape[1:])}"
+        )
+    largest = 255.0 if batch.dtype == np.uint8 else 65535.0
+    values = _on_device(batch[..., :3], device).permute(0, 3, 1, 2)
+    return values.contiguous().float().div(largest)
+
+
+def _depth_unit(
+    batch: Picture, settings: Preprocessing, device: str | torch.device, index: int
+) -> Tensor:
+    if batch.ndim != 3:
+        raise ValueError(
+            f"sample {index}: expected (H, W) depth in millimetres, found {tuple(batch.shape[1:])}"
+        )
+    depth_mm = _on_device(batch, device).float()
+    return depth_to_unit(depth_mm, settings.max_depth_m, settings.holes)[:, None]
+
+
+def _on_device(batch: Picture, device: str | torch.device) -> Tensor:
+    """Move integers, not floats; torch has no arithmetic on uint16, so those go as int32."""
+    narrow = batch if batch.dtype == np.uint8 else batch.astype(np.int32)
+    return torch.from_numpy(np.ascontiguousarray(narrow)).to(device)

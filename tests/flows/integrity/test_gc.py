@@ -1,0 +1,160 @@
+"""gc: what a run or a config refers to stays, whatever else happens; deleting can be killed anywhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flows.integrity.gc import collect, delete, unfinished_runs
+from pipeline.config.config import Config, dump_config
+from pipeline.core.fingerprint import fingerprint
+from pipeline.errors import Any2SegError, CheckpointError
+from pipeline.shards.manifest import Manifest
+from pipeline.storage.files import locked, write_json
+from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
+from pipeline.workspace import Workspace, dataset_identity
+from tests.pipeline.conftest import kill_at_step, make_config, make_source, prepared
+
+__all__ = ["kill_at_step", "make_config", "make_source", "prepared"]
+
+
+def add_store(config: Config, modality: str, weights: str, *, point: bool = True) -> TargetStore:
+    """A store with provenance and some bytes; `point` lets the index lead to it."""
+    workspace = Workspace.of(config)
+    provenance = TargetProvenance(
+        modality=modality,
+        teacher=config.teacher.name,
+        spec={},
+        tower={"weights": weights},
+        outputs={"embedding": (4,)},
+        shard_size=4,
+    )
+    store = TargetStore.create(workspace.targets(config), provenance)
+    (Path(str(store.path)) / "ledger").mkdir(exist_ok=True)
+    (Path(str(store.path)) / "ledger" / "some.json").write_text("{}")
+    if point:
+        point_to_store(config, workspace, store)
+    return store
+
+
+def add_run(config: Config, towers: dict[str, str], step: int = 0) -> Path:
+    """A run's folder with the identity that `student.runs.run` writes."""
+    workspace = Workspace.of(config)
+    identity = {
+        "dataset": fingerprint(dataset_identity(config)),
+        "towers": towers,
+        "prompts": "",
+        "train": {"steps": 10},
+    }
+    run = Path(str(workspace.runs)) / f"{config.name}-{fingerprint(identity)[:12]}"
+    write_json(run / "run.json", {"run_id": run.name, "identity": identity})
+    (run / "config.toml").write_text(dump_config(config))
+    write_json(run / "checkpoints" / "last.json", {"step": step})
+    return run
+
+
+Prepared = tuple[Config, Workspace, Manifest]
+
+
+def places(workspace: Workspace, configs: list[Config]) -> set[str]:
+    root = Path(str(workspace.root))
+    return {
+        str(Path(str(item.path)).relative_to(root)) for item in collect(workspace, configs).items
+    }
+
+
+def test_a_config_keeps_what_it_reads(prepared: Prepared) -> None:
+    config, workspace, _ = prepared
+    kept = add_store(config, "rgb", "new")
+    other = add_store(config, "rgb", "old", point=False)
+    assert places(workspace, [config]) == {f"targets/{other.path.parent.name}/{other.path.name}"}
+    assert delete(workspace, collect(workspace, [config])) == []
+    assert Path(str(kept.path)).is_dir()
+    assert not Path(str(other.path)).exists()
+    assert Manifest.load(workspace.dataset(config)).num_samples == 13
+    assert places(workspace, [config]) == set()
+
+
+def test_a_run_keeps_what_it_was_trained_on(prepared: Prepared) -> None:
+    """Even a store that the index no longer leads to, and without its config."""
+    config, workspace, _ = prepared
+    old = add_store(config, "rgb", "old")
+    run = add_run(config, {"rgb": old.provenance.tower_fingerprint})
+    add_store(config, "rgb", "new")
+    assert places(workspace, []) == set()
+    (run / "config.toml").write_text("of = 'another version'")
+    assert all(
+        "new" not in place and str(old.path.name) not in place for place in places(workspace, [])
+    )
+
+
+def test_an_unreadable_run_forbids_deleting(prepared: Prepared) -> None:
+    config, workspace, _ = prepared
+    run = add_run(config, {})
+    add_store(config, "rgb", "old", point=False)
+    (run / "run.json").write_text("{")
+    with pytest.raises(CheckpointError, match="what it refers to is not known"):
+        delete(workspace, collect(workspace, [config]))
+
+
+def test_nothing_is_deleted_if_nothing_refers(prepared: Prepared) -> None:
+    config, workspace, _ = prepared
+    with pytest.raises(Any2SegError, match="everything would be deleted"):
+        delete(workspace, collect(workspace, []))
+    assert Manifest.load(workspace.dataset(config)).num_samples == 13
+
+
+def test_another_dataset_goes_with_its_index(prepared: Prepared, make_config) -> None:
+    config, workspace, _ = prepared
+    other = make_config("store.shard_size=2")
+    source = Path(str(workspace.dataset(config)))
+    shutil.copytree(source, Path(str(workspace.dataset(other))))
+    add_store(other, "rgb", "its own")
+    found = places(workspace, [config])
+    assert {place.split("/")[0] for place in found} == {"datasets", "targets"}
+    assert any("/index/" in place for place in found)
+    delete(workspace, collect(workspace, [config]))
+    assert places(workspace, [config]) == set()
+    assert source.is_dir()
+
+
+def test_temporary_files_go(prepared: Prepared) -> None:
+    config, workspace, _ = prepared
+    partial = Path(str(workspace.dataset(config))) / "shards" / "train" / "x.tar.1.partial"
+    partial.write_bytes(b"half")
+    with locked(workspace.dataset(config) / ".lock", wait=False):
+        assert [item.kind for item in delete(workspace, collect(workspace, [config]))] == [
+            "temporary file"
+        ]
+    assert partial.exists()
+    assert delete(workspace, collect(workspace, [config])) == []
+    assert not partial.exists()
+
+
+def test_a_kill_while_deleting_leaves_nothing_that_looks_whole(
+    prepared: Prepared, make_config, kill_at_step
+) -> None:
+    """Killed at every file: what is left counts as nothing, and the next call finishes."""
+    config, workspace, _ = prepared
+    other = make_config("store.shard_size=2")
+    for step in range(0, 12, 2):
+        copy = Path(str(workspace.dataset(other)))
+        shutil.copytree(Path(str(workspace.dataset(config))), copy, dirs_exist_ok=True)
+        died = kill_at_step(lambda: delete(workspace, collect(workspace, [config])), step)
+        records = len(list(copy.rglob("*-000*.parquet")))
+        tars = len(list(copy.rglob("*.tar")))
+        assert not died or step == 0 or not (copy / "manifest.parquet").exists()
+        assert tars == 4 or records == 0
+        delete(workspace, collect(workspace, [config]))
+        assert not copy.exists()
+
+
+def test_unfinished_runs_are_listed(prepared: Prepared) -> None:
+    config, workspace, _ = prepared
+    add_run(config, {}, step=10)
+    add_run(config.model_copy(update={"name": "other"}), {"rgb": "x"}, step=4)
+    [run] = unfinished_runs(workspace)
+    assert (run.steps_done, run.steps) == (4, 10)
+    assert places(workspace, []) == set()

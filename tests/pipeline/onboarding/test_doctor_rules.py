@@ -1,0 +1,83 @@
+"""The doctor's judgement of values: units, kinds, ranges and labels that cannot be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config.config import Config, load_config
+from pipeline.datasets.synthetic.deliver_layout import write_deliver
+from pipeline.onboarding.doctor import Diagnosis, examine
+from pipeline.onboarding.doctor_rules import notes, problems
+
+MakeConfig = Callable[..., Config]
+
+
+def diagnose(config: Config) -> Diagnosis:
+    return examine(config, progress=False)
+
+
+@pytest.fixture
+def root(make_source: Callable[..., Path]) -> Path:
+    return make_source(train=6, val=3)
+
+
+def test_metres_where_millimetres_are_expected(root: Path, make_config: MakeConfig) -> None:
+    for path in (root / "depth").rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) % 80).save(path)
+    (problem,) = problems(diagnose(make_config()))
+    assert "expected millimetres, these look like metres" in problem.what
+    assert 'dataset.sources.depth.unit = "m"' in problem.fix
+    assert problems(diagnose(make_config('dataset.sources.depth={unit = "m"}'))) == []
+
+
+def test_holes_alone_ignored_labels_and_dark_ranges(root: Path, make_config: MakeConfig) -> None:
+    for path in (root / "depth").rglob("*.png"):
+        Image.fromarray(np.zeros((12, 10), np.uint16)).save(path)
+    for path in (root / "label").rglob("*.png"):
+        Image.fromarray(np.full((12, 10), 255, np.uint8)).save(path)
+    for path in (root / "rgb").rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) // 20).save(path)
+    found = diagnose(make_config())
+    told = [problem.what for problem in problems(found)]
+    assert told[0].startswith("depth: every pixel")
+    assert told[1].startswith("labels: every pixel")
+    assert any("no value is above 12 of 255" in note for note in notes(found))
+
+
+def test_colour_files_for_a_distance_point_to_hha(root: Path, make_config: MakeConfig) -> None:
+    for path in (root / "depth").rglob("*.png"):
+        Image.open(root / "rgb" / path.relative_to(root / "depth")).save(path)
+    (problem,) = problems(diagnose(make_config()))
+    assert "9 of the 9 samples read are refused" in problem.what
+    assert 'modalities.depth.kind = "hha"' in problem.fix
+    assert problems(diagnose(make_config("modalities.depth.kind=hha"))) != [problem]
+
+
+def test_saturated_ranges_and_unseen_classes_are_notes(root: Path, make_config: MakeConfig) -> None:
+    config = make_config(
+        "modalities.depth.max_value=20000", 'dataset.classes=["soil", "crop", "weed", "tree"]'
+    )
+    found = diagnose(config)
+    assert problems(found) == []
+    told = notes(found)
+    assert any("at or above max_value = 20000" in note for note in told)
+    assert "in no label of the 9 samples read: tree" in told
+
+
+def test_raw_depth_in_the_place_of_hha_is_noticed(tmp_path: Path) -> None:
+    root = tmp_path / "DELIVER"
+    write_deliver(root, 0, {"train": 4}, size_px=64)
+    (root / "hha").rename(root / "kept")
+    (root / "depth").rename(root / "hha")
+    path = tmp_path / "deliver.toml"
+    path.write_text(
+        'name = "d"\ndataset = { adapter = "deliver", root = "./DELIVER" }\n'
+        'modalities = { depth = { kind = "hha" } }\n'
+    )
+    (problem,) = problems(diagnose(load_config(path)))
+    assert "expected HHA, found what looks like raw depth" in problem.what

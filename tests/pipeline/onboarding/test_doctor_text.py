@@ -1,0 +1,39 @@
+"""What the doctor prints: aligned tables, and no more advice than one can take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config.config import Config
+from pipeline.onboarding.doctor import examine
+from pipeline.onboarding.doctor_text import lines, table
+
+
+def test_columns_are_aligned_and_figures_stand_right() -> None:
+    rows = [
+        ["name", "found", "form"],
+        ["a", "5", "8-bit"],
+        ["bcdef", "-", "x"],
+        ["c", "3 of 7", ""],
+    ]
+    assert table(rows) == [
+        "name   found   form",
+        "a           5  8-bit",
+        "bcdef       -  x",
+        "c      3 of 7",
+    ]
+
+
+def test_only_the_first_three_problems_are_told(
+    make_source: Callable[..., Path], make_config: Callable[..., Config]
+) -> None:
+    root = make_source(train=6, val=3)
+    for index, name in enumerate(("rgb", "depth", "label")):
+        (root / name / f"train/00{index}.png").unlink()
+    (root / "rgb/val/002.png").write_bytes(b"x")
+    told = list(lines(examine(make_config(), progress=False), sheet="sheet.png"))
+    assert "Contact sheet: sheet.png" in told
+    assert told[-5] == "To mend first:"
+    assert [line[:4] for line in told[-4:-1]] == ["  1.", "  2.", "  3."]
+    assert told[-1] == "  ... and 1 more"

@@ -1,0 +1,74 @@
+"""Samples are found by key: decoded bytes equal the shard's own, and nothing else passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.errors import CorruptShard, DatasetError
+from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.shard_tar import read_shard
+from pipeline.shards.manifest import Manifest
+from pipeline.shards.sample_reader import SampleReader, list_samples
+from pipeline.workspace import Workspace
+from tests.student.conftest import fresh, scenes
+
+__all__ = ["fresh", "scenes"]
+
+
+@pytest.fixture
+def opened(make_config):
+    def open_(folder):
+        config = make_config(folder)
+        return config, Manifest.load(Workspace.of(config).dataset(config))
+
+    return open_
+
+
+def test_equal_to_reading_the_shard_in_order(scenes, opened):
+    config, manifest = opened(scenes)
+    refs = {ref.key: ref for ref in list_samples(manifest, "train", ("depth", "rgb"))}
+    specs = {name: config.specs()[name] for name in ("depth", "rgb")}
+    reader = SampleReader(specs)
+    seen = 0
+    for shard in manifest.shards("train"):
+        for key, members in read_shard(shard.path, shard.sha256):
+            found = reader.read(refs[key])
+            assert set(found.arrays) == set(specs)
+            for name, spec in specs.items():
+                expected = decode_picture(members[f"{name}.npy.zst"], spec, key)
+                np.testing.assert_array_equal(found.arrays[name], expected)
+            np.testing.assert_array_equal(found.label, decode_label(members["label.npy.zst"], key))
+            seen += 1
+    assert seen == len(refs) == 12
+
+
+def test_a_wrong_place_is_refused_by_name(scenes, opened):
+    config, manifest = opened(scenes)
+    one, two = list_samples(manifest, "train", tuple(config.modalities))[:2]
+    reader = SampleReader(config.specs())
+    with pytest.raises(CorruptShard, match=rf"{one.key}\.rgb\.npy\.zst.*found '{two.key}"):
+        reader.read(replace(one, spans=two.spans))
+    with pytest.raises(CorruptShard, match=rf"expected member {one.key}\.rgb\.npy\.zst"):
+        reader.read(replace(one, spans={}))
+
+
+def test_a_flipped_byte_is_refused(fresh, opened):
+    config, manifest = opened(fresh)
+    ref = list_samples(manifest, "train", ("rgb",))[0]
+    data = bytearray(ref.shard.path.read_bytes())
+    data[ref.spans["rgb.npy.zst"][0] + 60] ^= 1
+    ref.shard.path.chmod(0o644)
+    ref.shard.path.write_bytes(data)
+    with pytest.raises(CorruptShard, match=r"expected sha256 .*any2seg prepare"):
+        SampleReader({"rgb": config.specs()["rgb"]}).read(ref)
+
+
+def test_no_sample_of_these_modalities(scenes, opened):
+    _, manifest = opened(scenes)
+    with pytest.raises(DatasetError, match="has any of thermal"):
+        list_samples(manifest, "train", ("thermal",))
+    with pytest.raises(DatasetError, match="no split 'trian'"):
+        list_samples(manifest, "trian", ("rgb",))

@@ -1,0 +1,56 @@
+"""Two real processes that agree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import ConfigError
+from student.runs.distributed import World, world
+
+SCRIPT = """
+import sys, torch
+from student.runs.distributed import world
+with world("cpu") as found:
+    mean = found.mean(torch.tensor([float(found.rank), 10.0]))
+    found.wait()
+    line = f"{found.rank} {found.size} {found.leads} {mean.tolist()} {found.part(8, 2)}\\n"
+    open(sys.argv[1] + str(found.rank), "w").write(line)
+"""
+
+
+def test_alone_there_is_nothing_to_agree_on() -> None:
+    with world("cpu") as alone:
+        assert alone == World()
+        assert alone.leads
+        assert torch.equal(alone.mean(torch.tensor([3.0])), torch.tensor([3.0]))
+        alone.wait()
+
+
+def test_batches_that_do_not_divide_are_refused() -> None:
+    assert World(size=2).part(12, 3) == 2
+    with pytest.raises(ConfigError, match="multiple of 6"):
+        World(size=2).part(8, 3)
+
+
+@pytest.mark.slow
+def test_two_processes_average(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path / "rank")],
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "rank0").read_text() == "0 2 True [0.5, 10.0] 2\n"
+    assert (tmp_path / "rank1").read_text() == "1 2 False [0.5, 10.0] 2\n"

@@ -1,0 +1,152 @@
+"""Training in two real processes: the order of samples, going on from one to two and back, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config.config import dump_config
+from pipeline.errors import Any2SegError, WorkspaceBusy
+from pipeline.shards.manifest import Manifest
+from pipeline.storage.files import locked
+from pipeline.workspace import Workspace
+from student.runs import launch as launcher
+from student.runs.checkpoint import load_checkpoint
+from student.runs.run import identify, is_finished
+from student.training.train import train
+from student.training.trainer import Trainer
+
+GO = """
+import json, sys
+from pathlib import Path
+from pipeline.config.config import load_config
+from pipeline.shards.manifest import Manifest
+from pipeline.workspace import Workspace
+from student.runs.distributed import world
+from student.training.trainer import Trainer
+from student.runs.run import identify
+
+config = load_config(Path(sys.argv[1]))
+workspace = Workspace.of(config)
+manifest = Manifest.load(workspace.dataset(config))
+run = identify(config, workspace, manifest)
+with world("cpu") as found:
+    trainer = Trainer(config, workspace, manifest, run, world=found)
+    first, keys = trainer.resume(), []
+    for pieces in trainer.batches(first):
+        keys.append([ref.key for piece in pieces for ref in piece.refs])
+        trainer.step(pieces, 0.0)
+        if trainer.steps_done == int(sys.argv[2]):
+            break
+    trainer.save()
+    Path(f"{sys.argv[3]}{found.rank}").write_text(json.dumps(
+        {"keys": keys, "running": trainer.objective.running.union_MK.tolist(),
+         "bias": trainer.ema.module.head.classify.bias.tolist()}))
+    found.wait()
+"""
+TRAIN = {
+    "steps": 6,
+    "batch_size": 4,
+    "accumulate": 2,
+    "ema": 0.9,
+    "clip_norm": 5.0,
+    "consistency_weight": 0.5,
+    "subset_draw": "weak_first",
+    "checkpoint_every": 2,
+    "threads": 1,
+    "device": "cpu",
+    "tracker": "none",
+}
+
+
+def two_processes(config, folder: Path, steps: int) -> list[dict]:
+    """Go on to `steps` in two processes; what each of them says."""
+    (folder / "config.toml").write_text(dump_config(config))
+    (folder / "go.py").write_text(GO)
+    root = Path(__file__).parents[3]
+    arguments = [str(folder / "go.py"), str(folder / "config.toml"), str(steps), str(folder / "r")]
+    done = subprocess.run(
+        [*launcher.TORCHRUN, "--nproc-per-node=2", *arguments],
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"r{rank}").read_text()) for rank in range(2)]
+
+
+def one_process(config, steps: int) -> tuple[Trainer, list[list[str]]]:
+    workspace = Workspace.of(config)
+    manifest = Manifest.load(workspace.dataset(config))
+    trainer = Trainer(config, workspace, manifest, identify(config, workspace, manifest))
+    keys = []
+    for pieces in trainer.batches(trainer.resume()):
+        keys.append([ref.key for piece in pieces for ref in piece.refs])
+        trainer.step(pieces, 0.0)
+        if trainer.steps_done == steps:
+            break
+    return trainer, keys
+
+
+@pytest.mark.proof
+def test_one_process_two_and_one_again_see_the_same_samples_and_stay_close(
+    fresh, make_config, tmp_path
+):
+    config = make_config(fresh, train=TRAIN)
+    run = identify(config, Workspace.of(config))
+    whole, keys = one_process(config, 6)
+    one_process(config, 2)[0].save()
+    told = two_processes(config, tmp_path, 4)
+    assert [one + two for one, two in zip(*(t["keys"] for t in told), strict=True)] == keys[2:4]
+    assert told[0]["running"] == told[1]["running"]
+    assert told[0]["bias"] == told[1]["bias"]
+    assert load_checkpoint(run).step == 4
+    last, rest = one_process(config, 6)
+    assert rest == keys[4:]
+    wanted = [row["loss"] for row in whole.rows]
+    found = [row["loss"] for row in last.rows]
+    assert found[:2] == wanted[:2]
+    # A part of one sample has other batch statistics than one of two, and class weights of its own.
+    assert found == pytest.approx(wanted, rel=0.1)
+    torch.testing.assert_close(
+        last.model.head.classify.weight, whole.model.head.classify.weight, atol=2e-3, rtol=0
+    )
+
+
+@pytest.mark.slow
+def test_the_stage_starts_its_processes_and_tells_what_they_tell(fresh, make_config):
+    config = make_config(fresh, train=TRAIN | {"processes": 2, "steps": 2})
+    workspace = Workspace.of(config)
+    run = identify(config, workspace)
+    alone = config.model_copy(update={"train": config.train.model_copy(update={"processes": 1})})
+    assert identify(alone, workspace).id == run.id
+    with locked(run.folder / ".lock", wait=False), pytest.raises(WorkspaceBusy):
+        train(config, workspace, progress=False)
+    report = train(config, workspace, progress=False)
+    assert (report.done, report.skipped, report.details["run_id"]) == (2, 0, run.id)
+    assert report.details["steps_per_s"] > 0
+    assert is_finished(run)
+
+
+def test_processes_that_end_without_a_word_are_an_error(fresh, make_config, monkeypatch):
+    config = make_config(fresh, train=TRAIN | {"processes": 2})
+    monkeypatch.setattr(launcher, "TORCHRUN", (sys.executable, "-c", "raise SystemExit(7)"))
+    with pytest.raises(Any2SegError, match=r"ended with 7.*again"):
+        train(config, Workspace.of(config), progress=False)
+
+
+def test_a_process_that_is_not_the_first_tells_its_error_too(make_config, tmp_path, monkeypatch):
+    config = make_config(tmp_path / "empty")
+    (tmp_path / "config.toml").write_text(dump_config(config))
+    monkeypatch.setenv("RANK", "1")
+    answer = tmp_path / "answer.json"
+    paths = (str(tmp_path / "config.toml"), str(answer))
+    assert launcher.main("evaluate", *paths, str(os.getpid()), "0") == 1
+    assert json.loads(answer.read_text())["kind"] == "DatasetError"

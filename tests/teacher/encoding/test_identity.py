@@ -1,0 +1,74 @@
+"""What fingerprints cover, and the digest cache."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import CheckpointError
+from teacher.checkpoints.locate import find_text_tower, find_tower
+from teacher.encoding.identity import prompt_identity, tower_identity, weights_digest
+from teacher.preprocessing.options import preprocessing_for
+
+
+def test_the_digest_is_computed_once_per_file_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, cache = tmp_path / "weights", tmp_path / "cache"
+    path.write_bytes(b"one")
+    assert weights_digest(path, cache) == hashlib.sha256(b"one").hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr("teacher.encoding.identity.sha256_file", lambda _: pytest.fail("read again"))
+        assert weights_digest(path, cache) == hashlib.sha256(b"one").hexdigest()
+    path.write_bytes(b"another")
+    assert weights_digest(path, cache) == hashlib.sha256(b"another").hexdigest()
+
+
+def test_a_damaged_cache_costs_only_a_reading(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    (tmp_path / "weights.json").write_text("{")
+    assert weights_digest(path, tmp_path) == hashlib.sha256(b"one").hexdigest()
+    with pytest.raises(CheckpointError, match="expected a weights file"):
+        weights_digest(tmp_path / "nothing", tmp_path)
+
+
+def test_the_tower_identity_covers_weights_and_preprocessing(goldens: Path, tmp_path: Path) -> None:
+    files = find_tower(str(goldens), "depth")
+
+    def identity(dtype: str = "float32", **options: object) -> dict[str, object]:
+        settings = preprocessing_for(files.config, **options)
+        return tower_identity(files, settings, compute_dtype=dtype, cache=tmp_path)
+
+    base = identity()
+    digest = hashlib.sha256(files.weights.read_bytes()).hexdigest()
+    assert base["weights"] == digest
+    assert base == identity(max_depth_m=10.0)
+    others = [identity("bfloat16"), identity(antialias=True), identity(holes="far")]
+    assert all(other != base for other in others)
+
+
+def test_the_prompt_identity_covers_words_and_tokenizer(source: Path, tmp_path: Path) -> None:
+    files = find_text_tower(str(source))
+
+    def identity(classes: list[str], templates: list[str]) -> dict[str, object]:
+        return prompt_identity(files, classes, templates, compute_dtype="float32", cache=tmp_path)
+
+    base = identity(["car"], ["a {}."])
+    assert base == identity(["car"], ["a {}."])
+    assert base != identity(["bus"], ["a {}."])
+    assert base != identity(["car"], ["the {}."])
+    assert base["tokenizer"]
+
+
+def test_planning_needs_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys, teacher, teacher.encoding.units, teacher.encoding.precompute\n"
+        "found = {'torch', 'transformers', 'tokenizers'} & set(sys.modules)\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

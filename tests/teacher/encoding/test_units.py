@@ -1,0 +1,113 @@
+"""Which modalities go through which tower, and how the missing pieces are dealt out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config.config import Config
+from pipeline.errors import CheckpointError, ConfigError, MissingTarget
+from pipeline.targets.store import resolve
+from pipeline.workspace import Workspace
+from teacher.encoding.units import Unit, outdated_modalities, plan_towers, split_units
+
+
+def make_config(folder: Path, source: Path, modalities: dict[str, Any]) -> Config:
+    return Config.model_validate(
+        {
+            "name": "plan",
+            "workspace": str(folder),
+            "dataset": {"adapter": "synthetic", "num_train": 1, "num_val": 1, "num_test": 1},
+            "modalities": modalities,
+            "teacher": {"name": str(source), "outputs": ["embedding", "patch"]},
+        }
+    )
+
+
+def test_modalities_share_towers_and_every_request_leads_to_a_store(
+    tmp_path: Path, source: Path
+) -> None:
+    modalities: dict[str, Any] = {"rgb": {}, "depth": {}, "event": {}, "lidar": {}}
+    config = make_config(tmp_path, source, modalities)
+    plans = plan_towers(config, Workspace.of(config))
+    assert [tuple(plan.specs) for plan in plans] == [("rgb", "event"), ("depth", "lidar")]
+    assert not Workspace.of(config).targets(config).exists()
+    for plan in plans:
+        plan.create_stores(config, Workspace.of(config))
+        for name, store in plan.stores.items():
+            assert resolve(config, Workspace.of(config), name) == store
+            assert store.provenance.outputs == {"embedding": (12,), "patch": (4, 12)}
+
+
+@pytest.mark.parametrize(
+    ("modality", "message"),
+    [
+        ({"rgb": {"tower": "depth"}}, r"modalities\.rgb\.tower: the depth tower reads millim"),
+        ({"rgb": {"tower": "video"}}, r"modalities\.rgb\.tower: expected one of image, depth"),
+    ],
+)
+def test_a_tower_that_cannot_read_a_modality_is_refused(
+    tmp_path: Path, source: Path, modality: dict[str, Any], message: str
+) -> None:
+    config = make_config(tmp_path, source, modality)
+    with pytest.raises(ConfigError, match=message):
+        plan_towers(config, Workspace.of(config))
+
+
+def test_a_tower_that_the_source_lacks_is_named(tmp_path: Path, source: Path) -> None:
+    config = make_config(tmp_path, source, {"rgb": {"tower": "thermal"}})
+    with pytest.raises(CheckpointError, match=r"LanguageBind_Thermal/config\.json"):
+        plan_towers(config, Workspace.of(config))
+
+
+def unit(index: int, num_pictures: int) -> Unit:
+    return Unit("train", index, "image", ("rgb",), num_pictures)
+
+
+@given(
+    counts=st.lists(st.integers(0, 300), max_size=40),
+    num_parts=st.integers(1, 12),
+)
+def test_ranges_are_contiguous_complete_and_even(counts: list[int], num_parts: int) -> None:
+    units = [unit(index, count) for index, count in enumerate(counts)]
+    parts = split_units(units, num_parts)
+    assert [u for part in parts for u in part] == units
+    assert len(parts) <= num_parts
+    assert all(parts)
+    weights = [max(count, 1) for count in counts]
+    for part in parts:
+        share = sum(max(u.num_pictures, 1) for u in part)
+        assert share <= sum(weights) / num_parts + max(weights)
+
+
+def test_no_parts_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected at least 1, found 0"):
+        split_units([unit(0, 1)], 0)
+
+
+def test_a_unit_names_its_shard_tower_and_modalities() -> None:
+    assert str(unit(3, 7)) == "train-000003 image (rgb)"
+
+
+def test_a_teacher_that_changed_on_this_machine_is_seen_without_a_hub(
+    config: Config, source: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(source, tmp_path / "teacher")
+    ours = config.teacher.model_copy(update={"name": str(copy)})
+    config = config.model_copy(update={"teacher": ours})
+    workspace = Workspace.of(config)
+    with pytest.raises(MissingTarget):
+        outdated_modalities(config, workspace)
+    for plan in plan_towers(config, workspace):
+        plan.create_stores(config, workspace)
+    assert outdated_modalities(config, workspace) == ()
+    weights = copy / "LanguageBind_Depth" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert outdated_modalities(config, workspace) == ("depth",)
+    shutil.rmtree(copy)
+    assert outdated_modalities(config, workspace) == ()
