@@ -42,7 +42,8 @@ from pipeline.shards.manifest import (
 from pipeline.shards.manifest_tables import Place, shard_sha256, split_by_shard
 from pipeline.shards.prepare import write_description
 from pipeline.shards.sample_encoder import EncodedSample, Refused, SampleEncoder
-from pipeline.storage.files import AnyPath, find_paths, local_copy, sha256_file, write_atomic
+from pipeline.storage.files import AnyPath, find_paths, sha256_file, write_atomic
+from pipeline.storage.local_copies import local_copy
 
 _RECORD = {Kind.SHARD_RECORD_MISSING, Kind.SHARD_RECORD_UNREADABLE}
 _REMAKE = {

@@ -15,7 +15,8 @@ from pipeline.core.fingerprint import SHORT
 from pipeline.errors import DatasetError
 from pipeline.formats.tar_index import TarSample, list_tar
 from pipeline.shards.manifest_tables import least_tar_bytes, shard_sha256
-from pipeline.storage.files import AnyPath, local_copy, sha256_file
+from pipeline.storage.files import AnyPath, sha256_file
+from pipeline.storage.local_copies import local_copy
 
 STAGE = "prepare"
 

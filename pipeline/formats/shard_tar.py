@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import CorruptShard, DigestMismatch
-from pipeline.storage.files import AnyPath, local_copy, sha256_file, write_atomic
+from pipeline.storage.files import AnyPath, sha256_file, write_atomic
+from pipeline.storage.local_copies import local_copy
 
 LABEL = "label"
 WRITTEN, ACCEPTED = "npy.zst", "png"

@@ -40,10 +40,10 @@ from pipeline.shards.source_index import (
     compare_sources,
     source_index_path,
 )
-from pipeline.storage.files import AnyPath, locked, sweep_partials, write_json
+from pipeline.storage.files import AnyPath, sweep_partials, write_json
+from pipeline.storage.lease import LOCK_NAME, locked
 from pipeline.workspace import Workspace, dataset_identity
 
-LOCK = ".lock"
 NAMED_IN_ERRORS = 3
 
 Listing = Mapping[str, Sequence[SourceSample]]
@@ -66,7 +66,7 @@ def prepare(config: Config, workspace: Workspace, *, progress: bool = True) -> S
     listing = {split: adapter.samples(split) for split in adapter.splits()}
     _require_unique_keys(listing)
     index = SourceIndex(source_index_path(config, workspace))
-    with locked(folder / LOCK, wait=False):
+    with locked(folder / LOCK_NAME, wait=False):
         sweep_partials(folder)
         write_description(config, adapter, folder)
         records = DatasetRecords(folder)

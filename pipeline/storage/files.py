@@ -1,9 +1,8 @@
 """Durable files, on disk or in an object store: a reader never sees half of one.
 
 On disk a file is written under a temporary name, synced, then renamed; a killed writer leaves only
-a `*.partial` beside it, which `sweep_partials` removes, and the locks die with their process. In an
-object store (`RemotePath`) a put is atomic, folders need no making, and a lock is a lease.
-`StorageUnavailable` if a store does not answer; `WorkspaceBusy` if another process holds a lock.
+a `*.partial` beside it, which `sweep_partials` removes. In an object store (`RemotePath`) a put is
+atomic and folders need no making. `StorageUnavailable` if a store does not answer.
 """
 
 from __future__ import annotations
@@ -12,13 +11,11 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pipeline.errors import DigestMismatch
 from pipeline.storage.remote_path import RemotePath
 
 AnyPath = Path | RemotePath
@@ -48,18 +45,6 @@ def make_folder(path: AnyPath) -> None:
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
         fsync_path(path.parent)
-
-
-@contextmanager
-def locked(path: AnyPath, *, wait: bool) -> Iterator[None]:
-    """Hold the exclusive lock `path`; see `pipeline.storage.lease`.
-
-    `wait=False` raises `WorkspaceBusy` if another process holds it.
-    """
-    from pipeline.storage.lease import lease
-
-    with lease(path, wait=wait):
-        yield
 
 
 def write_atomic(path: AnyPath, write: Callable[[BinaryIO], None]) -> None:
@@ -133,22 +118,6 @@ def read_range(path: AnyPath, offset: int, num_bytes: int) -> bytes:
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         return file.read(num_bytes)
-
-
-def local_copy(path: AnyPath, sha256: str) -> Path:
-    """A local file with the bytes of `path`, whose digest is checked at every call.
-
-    A local path is its own copy; that of a remote one is fetched into the bounded cache. Raises
-    `FileNotFoundError`, or `DigestMismatch` naming the digest found.
-    """
-    from pipeline.storage.local_copies import fetch
-
-    if isinstance(path, RemotePath):
-        return fetch(path, sha256)
-    found = sha256_file(path)
-    if found != sha256:
-        raise DigestMismatch(str(path), sha256, found)
-    return path
 
 
 def map_paths(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -34,6 +34,15 @@ from pipeline.storage.remote_path import RemotePath, Tagged, guarded
 TTL_S = 30.0
 """Seconds of silence after which a holder in an object store counts as gone."""
 POLLS_PER_TTL = 10
+LOCK_NAME = ".lock"
+"""Name of the lock in a folder that one process at a time may write."""
+
+
+@contextmanager
+def locked(path: AnyPath, *, wait: bool) -> Iterator[None]:
+    """`lease` with the usual time to live, where the caller must say whether it waits."""
+    with lease(path, wait=wait):
+        yield
 
 
 @contextmanager

@@ -19,13 +19,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import DigestMismatch
-from pipeline.storage.files import PARTIAL_SUFFIX, sha256_file
+from pipeline.storage.files import PARTIAL_SUFFIX, AnyPath, sha256_file
+from pipeline.storage.lease import LOCK_NAME
 from pipeline.storage.remote_path import CacheSettings, RemotePath
 
 COPIES = "objects"
-LOCK = ".lock"
 ABANDONED_S = 3600
 """A temporary file that nobody wrote to for so long belongs to a killed process."""
+
+
+def local_copy(path: AnyPath, sha256: str) -> Path:
+    """A local file with the bytes of `path`, whose digest is checked at every call.
+
+    A local path is its own copy; that of a remote one is fetched into the bounded cache. Raises
+    `FileNotFoundError`, or `DigestMismatch` with the actual digest.
+    """
+    if isinstance(path, RemotePath):
+        return fetch(path, sha256)
+    actual = sha256_file(path)
+    if actual != sha256:
+        raise DigestMismatch(str(path), sha256, actual)
+    return path
 
 
 def fetch(path: RemotePath, sha256: str) -> Path:
@@ -89,7 +103,7 @@ def _copies(folder: Path) -> Iterator[tuple[int, int, Path]]:
 
 @contextlib.contextmanager
 def _exclusively(folder: Path) -> Iterator[None]:
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -30,15 +30,9 @@ from pipeline.core.frozen_model import Frozen
 from pipeline.errors import CorruptTarget, DigestMismatch, MissingTarget
 from pipeline.formats.zarr_array import RowArray
 from pipeline.shards.manifest import ShardInfo
-from pipeline.storage.files import (
-    AnyPath,
-    local_copy,
-    locked,
-    map_paths,
-    read_json,
-    sweep_partials,
-    write_json,
-)
+from pipeline.storage.files import AnyPath, map_paths, read_json, sweep_partials, write_json
+from pipeline.storage.lease import LOCK_NAME, locked
+from pipeline.storage.local_copies import local_copy
 from pipeline.storage.remote_path import RemotePath
 from pipeline.targets.ledger import Ledger, Standing
 from pipeline.targets.lookup import REMEDY, look_up, point_to, slug
@@ -48,7 +42,6 @@ from pipeline.workspace import SCHEMA_VERSION, Workspace
 PROVENANCE = "provenance.json"
 ARRAYS = "targets.zarr"
 LEDGER = "ledger"
-LOCK = ".lock"
 EMBEDDING = "embedding"
 PATCH = "patch"
 
@@ -339,7 +332,9 @@ class TargetStore:
     @staticmethod
     def _alone(path: AnyPath) -> AbstractContextManager[None]:
         """On disk, one writer at a time; in an object store, conditional puts do without a lock."""
-        return nullcontext() if isinstance(path, RemotePath) else locked(path / LOCK, wait=True)
+        return (
+            nullcontext() if isinstance(path, RemotePath) else locked(path / LOCK_NAME, wait=True)
+        )
 
     def _cost_path(self, shard: ShardInfo) -> AnyPath:
         return self.path / "cost" / shard.split / f"{shard.name}.json"

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config.config import Config, dump_config
 from pipeline.shards.prepare import prepare
-from pipeline.storage.files import locked
+from pipeline.storage.lease import locked
 from tests.faults.conftest import Made, files_of, moved
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def test_a_repair_waits_for_nobody(made: Made) -> None:
 
 HOLD = """
 import sys, pathlib
-from pipeline.storage.files import locked
+from pipeline.storage.lease import locked
 with locked(pathlib.Path(sys.argv[1]), wait=False):
     print("held", flush=True)
     sys.stdin.readline()

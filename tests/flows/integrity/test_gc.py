@@ -12,7 +12,8 @@ from pipeline.config.config import Config, dump_config
 from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import Any2SegError, CheckpointError
 from pipeline.shards.manifest import Manifest
-from pipeline.storage.files import locked, write_json
+from pipeline.storage.files import write_json
+from pipeline.storage.lease import locked
 from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
 from pipeline.workspace import Workspace, dataset_identity
 from tests.pipeline.conftest import kill_at_step, make_config, make_source, prepared

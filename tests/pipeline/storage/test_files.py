@@ -1,19 +1,15 @@
-"""Durable files: nothing half-written is ever visible; locks exclude and die with their holder."""
+"""Durable files: nothing half-written is ever visible."""
 
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from pipeline.errors import WorkspaceBusy
 from pipeline.storage.files import (
-    locked,
     make_folder,
     read_json,
     sha256_file,
@@ -77,29 +73,3 @@ def test_sweep_counts_partials_only(tmp_path: Path) -> None:
     assert sweep_partials(tmp_path) == 2
     assert sweep_partials(tmp_path / "none") == 0
     assert (tmp_path / "deep/keep").exists()
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from pipeline.storage.files import locked
-with locked(Path(sys.argv[1]), wait=False):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_lock_excludes_and_dies_with_its_process(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    command = [sys.executable, "-c", HOLD, str(path)]
-    root = Path(__file__).parents[3]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(WorkspaceBusy, match="another process"), locked(path, wait=False):
-            pass
-        holder.kill()
-    with locked(path, wait=False):
-        pass
-    with locked(path, wait=True):
-        pass

@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.errors import LeaseLost, WorkspaceBusy
 from pipeline.storage import lease as lease_module
-from pipeline.storage.files import AnyPath, locked, write_bytes
-from pipeline.storage.lease import lease
+from pipeline.storage.files import AnyPath, write_bytes
+from pipeline.storage.lease import lease, locked
 from pipeline.storage.remote_path import RemotePath
 from tests.support.object_server import ObjectServer
 
@@ -30,6 +30,15 @@ from pipeline.storage.remote_path import RemotePath
 text = sys.argv[1]
 path = RemotePath.of(text) if "://" in text else Path(text)
 with lease(path, ttl_s=float(sys.argv[2]), wait=False):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+HOLD_LOCK = """
+import sys, time
+from pathlib import Path
+from pipeline.storage.lease import locked
+with locked(Path(sys.argv[1]), wait=False):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -192,3 +201,19 @@ def test_a_lease_is_renewed_while_requests_fail(
 def test_locked_is_a_lease_in_an_object_store(prefix: RemotePath) -> None:
     with locked(prefix / ".lock", wait=False):
         assert json.loads((prefix / ".lock").read_bytes())["ttl_s"] == lease_module.TTL_S
+
+
+def test_a_lock_excludes_and_dies_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLD_LOCK, str(path)]
+    root = Path(__file__).parents[3]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(WorkspaceBusy, match="another process"), locked(path, wait=False):
+            pass
+        holder.kill()
+    with locked(path, wait=False):
+        pass
+    with locked(path, wait=True):
+        pass

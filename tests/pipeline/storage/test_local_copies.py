@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DigestMismatch
-from pipeline.storage.files import local_copy, write_bytes
-from pipeline.storage.local_copies import fetch, shrink
+from pipeline.storage.files import write_bytes
+from pipeline.storage.local_copies import fetch, local_copy, shrink
 from pipeline.storage.remote_path import CacheSettings, RemotePath
 from tests.support.object_server import ObjectServer
 

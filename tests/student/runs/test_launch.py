@@ -14,7 +14,7 @@ import torch
 from pipeline.config.config import dump_config
 from pipeline.errors import Any2SegError, WorkspaceBusy
 from pipeline.shards.manifest import Manifest
-from pipeline.storage.files import locked
+from pipeline.storage.lease import locked
 from pipeline.workspace import Workspace
 from student.runs import launch as launcher
 from student.runs.checkpoint import load_checkpoint

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from pipeline.config.config import dump_config
 from pipeline.errors import WorkspaceBusy
-from pipeline.storage.files import locked
+from pipeline.storage.lease import locked
 from pipeline.workspace import Workspace
 from student.evaluation.evaluate import evaluate
 from student.losses.objective import TERMS
