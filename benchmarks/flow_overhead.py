@@ -21,7 +21,8 @@ from pathlib import Path
 
 from flows import stages
 from flows.temporary_server import prefect_api
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from teacher.encoding.child_process import EncodingProcess

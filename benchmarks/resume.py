@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config.config import Config, dump_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.runs.checkpoint import load_checkpoint
@@ -192,7 +193,7 @@ def costs(folder: Path) -> None:
 
 def train_here(path: Path) -> None:
     """What the killed process does."""
-    from pipeline.config.config import load_config
+    from pipeline.config.load import load_config
 
     config = load_config(path)
     train(config, Workspace.of(config), progress=False)

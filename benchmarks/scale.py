@@ -26,7 +26,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.datasets import ADAPTERS, open_dataset
 from pipeline.datasets.base import DatasetOptions, SourceSample
 from pipeline.formats.parquet import write_tables

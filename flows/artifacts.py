@@ -23,8 +23,8 @@ from flows.planning.status import report_path
 from flows.redact import redacted
 from flows.report.prediction_sheet import prediction_sheet
 from flows.report.score_lines import joined, missing_lines, noise_lines, percent, setting
-from flows.stages import rows
 from pipeline.config.config import Config
+from pipeline.config.load import rows
 from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json

@@ -23,7 +23,7 @@ from flows.options import FLOW
 from flows.parameters import ConfigPath, Overrides
 from flows.steps import finished
 from flows.tasks import TASK
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.core.progress import progress_lines_to
 from pipeline.errors import CorruptTarget
 from pipeline.workspace import Workspace

@@ -19,7 +19,8 @@ from prefect.states import Cancelled
 from flows import redact
 from flows.exclusive import only_writer
 from flows.parameters import command_line
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.errors import WorkspaceBusy
 from pipeline.workspace import Workspace
 

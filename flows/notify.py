@@ -27,7 +27,7 @@ from prefect.utilities.asyncutils import run_coro_as_sync
 
 from flows import redact
 from flows.parameters import command_line
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.core.retryable import StageFailed
 from pipeline.errors import Any2SegError
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from flows.stages import rows
 from pipeline.config.config import Config
+from pipeline.config.load import rows
 from pipeline.core.fingerprint import differences
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import AnyPath, read_json

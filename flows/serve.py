@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from flows.crash_automation import HEARTBEAT_S, ensure_zombie_automation
 from flows.parameters import checked
 from flows.temporary_server import QUIET
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.errors import Any2SegError, ConfigError
 
 if TYPE_CHECKING:

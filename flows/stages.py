@@ -1,4 +1,4 @@
-"""The stages by name, and the comparison rows of a config. Each import is made when a stage runs.
+"""The stages by name. Each import is made when a stage runs.
 
 `train` and `evaluate` import no teacher code: a student can be retrained where `transformers` is not
 installed.
@@ -10,12 +10,10 @@ import logging
 from collections.abc import Callable
 
 from pipeline.config.config import Config
-from pipeline.core.memory import is_out_of_memory
 from pipeline.core.stage_report import StageReport
+from pipeline.core.system import is_out_of_memory
 from pipeline.errors import ConfigError
 from pipeline.workspace import Workspace
-
-MAIN_ROW = "main"
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +108,3 @@ STAGES: dict[str, Callable[[Config, Workspace], StageReport]] = {
     "evaluate": evaluate,
     "report": report,
 }
-
-
-def rows(config: Config) -> dict[str, Config]:
-    """The main run and the comparison rows, each with its config."""
-    return {MAIN_ROW: config, **{name: config.row(name) for name in config.compare}}

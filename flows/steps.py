@@ -12,11 +12,11 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 
-from flows import stages
 from flows.artifacts import PassProgress, show_coverage, show_pictures, show_scores
 from flows.flow_context import Operation
 from flows.retrain_decision import Decision
 from flows.tasks import encode_range, run_stage, run_training
+from pipeline.config.load import MAIN_ROW, rows
 from pipeline.core.retryable import StageFailed
 from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import Manifest
@@ -91,7 +91,7 @@ def nothing_to_do(decision: Decision, reports: Reports) -> State[Any]:
 def require_targets(operation: Operation) -> None:
     """Raise `MissingTarget` unless the workspace has every target that a row of the config reads."""
     manifest = Manifest.load(operation.workspace.dataset(operation.config))
-    for row in stages.rows(operation.config).values():
+    for row in rows(operation.config).values():
         outputs = reads_targets(row)
         if outputs:
             teacher = CachedTeacher.open(row, operation.workspace, outputs)
@@ -101,7 +101,7 @@ def require_targets(operation: Operation) -> None:
 def embed_prompts(operation: Operation) -> Reports:
     """Embed class prompts that are not there yet; loads the text tower if there are any."""
     config = operation.config
-    if any(map(reads_prompts, stages.rows(config).values())):
+    if any(map(reads_prompts, rows(config).values())):
         try:
             resolve_prompts(config, operation.workspace)
         except MissingTarget:
@@ -111,18 +111,17 @@ def embed_prompts(operation: Operation) -> Reports:
 
 def study(operation: Operation) -> Reports:
     """Train every row that is not finished, side by side, then score and report."""
-    rows = list(stages.rows(operation.config))
+    names = list(rows(operation.config))
     where = (operation.config_path, operation.overrides)
-    trainings = {row: run_training.submit(*where, row, len(rows)) for row in rows}
+    trainings = {row: run_training.submit(*where, row, len(names)) for row in names}
     _all_of(operation, "train", trainings)
     return score(operation)
 
 
 def score(operation: Operation) -> Reports:
     """Score every row where it is not scored yet, then write the report."""
-    rows = stages.rows(operation.config)
     where = (operation.config_path, operation.overrides)
-    scorings = {row: run_stage.submit("evaluate", *where, row) for row in rows}
+    scorings = {row: run_stage.submit("evaluate", *where, row) for row in rows(operation.config)}
     reports = {"evaluate": _all_of(operation, "evaluate", scorings)}
     reports["report"] = _stage(operation, "report")
     show_scores(operation.config, operation.workspace)
@@ -135,10 +134,10 @@ def _stage(operation: Operation, stage: str) -> dict[str, Any]:
         stage,
         operation.config_path,
         operation.overrides,
-        stages.MAIN_ROW,
+        MAIN_ROW,
         return_state=True,
     )
-    result: dict[str, Any] = finished(operation, stage, stages.MAIN_ROW, state)
+    result: dict[str, Any] = finished(operation, stage, MAIN_ROW, state)
     return result
 
 

@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
 from flows import redact, stages
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config, rows
 from pipeline.core.progress import progress_lines_to
 from pipeline.core.retryable import KILLED, TRY_AGAIN, ProcessFailed, TryAgain, worth_retrying
 from pipeline.core.system import die_with_parent
@@ -53,7 +53,7 @@ def run_stage(stage: str, config_path: str, overrides: list[str], row: str) -> d
     """Run one stage of one row in this process; returns the stage's report as JSON."""
     log = get_run_logger()
     with redact.scrubbed_errors(), progress_lines_to(log.info):
-        config = stages.rows(load_config(config_path, overrides))[row]
+        config = rows(load_config(config_path, overrides))[row]
         report = stages.STAGES[stage](config, Workspace.of(config))
         log.info("%s", report)
         return report.as_json()

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from flows.cli.console import ConfigPath, Overrides, out
 from flows.integrity.finding import Finding
-from flows.stages import rows
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config, rows
 from pipeline.errors import ConfigError
 from pipeline.workspace import Workspace
 

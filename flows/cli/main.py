@@ -26,7 +26,8 @@ from flows.cli.serve import serve, server
 from flows.cli.status import status
 from flows.redact import redacted
 from pipeline import VERSION
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import MAIN_ROW, load_config, rows
 from pipeline.core.retryable import TRY_AGAIN, worth_retrying
 from pipeline.errors import Any2SegError, ConfigError
 from pipeline.modalities import KINDS
@@ -56,11 +57,11 @@ Dataset = Annotated[
 ]
 
 
-def _load(path: Path, overrides: list[str] | None, row: str = stages.MAIN_ROW) -> Config:
-    rows = stages.rows(load_config(path, overrides or ()))
-    if row not in rows:
-        raise ConfigError(f"--row {row}: expected one of {', '.join(rows)}")
-    return rows[row]
+def _load(path: Path, overrides: list[str] | None, row: str = MAIN_ROW) -> Config:
+    configs = rows(load_config(path, overrides or ()))
+    if row not in configs:
+        raise ConfigError(f"--row {row}: expected one of {', '.join(configs)}")
+    return configs[row]
 
 
 def _run_stage(name: str, path: Path, overrides: list[str] | None, row: str) -> None:
@@ -80,7 +81,7 @@ app.command()(retrain)
 @app.command()
 def prepare(config: ConfigPath, overrides: Overrides = None) -> None:
     """Write shards and manifest from the source data; new samples only."""
-    _run_stage("prepare", config, overrides, stages.MAIN_ROW)
+    _run_stage("prepare", config, overrides, MAIN_ROW)
 
 
 @app.command()
@@ -93,13 +94,13 @@ def precompute(
     """Run the teacher over every shard and class prompt that has no embeddings yet."""
     spread = [f"scale.workers={workers}"] if workers else []
     spread += [f"scale.dask={dask}"] if dask else []
-    _run_stage("precompute", config, [*(overrides or ()), *spread], stages.MAIN_ROW)
+    _run_stage("precompute", config, [*(overrides or ()), *spread], MAIN_ROW)
 
 
 @app.command()
 def describe(config: ConfigPath, overrides: Overrides = None) -> None:
     """Write scene descriptions (from labels, or by a captioning model) and embed them."""
-    _run_stage("describe", config, overrides, stages.MAIN_ROW)
+    _run_stage("describe", config, overrides, MAIN_ROW)
 
 
 @app.command()
@@ -129,7 +130,7 @@ def teacher(
 def train(
     config: ConfigPath,
     overrides: Overrides = None,
-    row: Row = stages.MAIN_ROW,
+    row: Row = MAIN_ROW,
     live: Annotated[
         bool, typer.Option("--live", help="Encode each shard when it comes up; for comparison.")
     ] = False,
@@ -143,7 +144,7 @@ def train(
 
 
 @app.command()
-def evaluate(config: ConfigPath, overrides: Overrides = None, row: Row = stages.MAIN_ROW) -> None:
+def evaluate(config: ConfigPath, overrides: Overrides = None, row: Row = MAIN_ROW) -> None:
     """Score every non-empty subset of the modalities, per condition and corner case; print the tables.
 
     With `--set evaluate.robustness=true` also with damaged readings (docs/evaluation.md).
@@ -155,7 +156,7 @@ def evaluate(config: ConfigPath, overrides: Overrides = None, row: Row = stages.
 @app.command()
 def report(config: ConfigPath, overrides: Overrides = None) -> None:
     """Write the HTML report of a finished run."""
-    _run_stage("report", config, overrides, stages.MAIN_ROW)
+    _run_stage("report", config, overrides, MAIN_ROW)
 
 
 app.command()(status)

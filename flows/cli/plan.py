@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from flows.cli.console import ConfigPath, Overrides, out
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.storage.disk_space import as_bytes, required_bytes
 from pipeline.workspace import Workspace
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cli.console import ConfigPath, Overrides, out
 from flows.parameters import checked
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.errors import WorkspaceBusy
 from pipeline.workspace import Workspace
 

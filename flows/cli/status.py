@@ -12,7 +12,8 @@ from rich.table import Table
 
 from flows.cli.console import ConfigPath, Overrides, out
 from flows.planning.coverage import CoverageMap, CoverageRow
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.workspace import Workspace
 
 STATES = ("there", "missing", "stale", "damaged")

@@ -27,7 +27,7 @@ from flows.integrity.verify_stores import (
 )
 from flows.integrity.verify_targets import examine_store
 from pipeline.config.config import Config
-from pipeline.config.data import DescriptionOptions
+from pipeline.config.teacher import DescriptionsConfig
 from pipeline.core.progress import progress_bar
 from pipeline.errors import Any2SegError, DatasetError
 from pipeline.shards.manifest import Manifest, ShardInfo
@@ -175,7 +175,7 @@ def _own_store(config: Config, workspace: Workspace, modality: str) -> AnyPath |
 
 
 def _own_descriptions(
-    config: Config, workspace: Workspace, options: DescriptionOptions, slot: str
+    config: Config, workspace: Workspace, options: DescriptionsConfig, slot: str
 ) -> AnyPath | None:
     try:
         request = description_request(config, options)

@@ -23,8 +23,8 @@ from flows.planning.estimate import (
     pictures_by_place,
     predict,
 )
-from flows.stages import rows
 from pipeline.config.config import Config
+from pipeline.config.load import rows
 from pipeline.errors import DatasetError, MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare_plan import PreparePlan, load_if_there, measured_bytes, plan_prepare

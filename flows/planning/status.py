@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flows.planning.coverage import CoverageRow, coverage_rows
-from flows.stages import MAIN_ROW, rows
 from pipeline.config.config import Config
+from pipeline.config.load import MAIN_ROW, rows
 from pipeline.errors import DatasetError, MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import AnyPath

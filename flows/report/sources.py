@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flows.stages import rows as configured_rows
-from pipeline.config.config import Config, dump_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config
+from pipeline.config.load import rows as configured_rows
 from pipeline.core.fingerprint import fingerprint
 from pipeline.datasets.base import RGB
 from pipeline.errors import Any2SegError, MissingTarget

@@ -1,47 +1,33 @@
 """The configuration: one TOML file becomes one frozen, validated `Config`.
 
-`load_config(path, overrides)` reads the file, applies dotted overrides (`student.backbone=pvt_v2_b0`) and
-validates everything before anything runs. A value that starts with `./` or `../` is a path relative to the
-TOML file (in an override: to the current folder). Anything wrong is a `ConfigError` that names the field,
-what was expected and what was found.
+Validation covers every field and what the tables ask of each other, before anything runs;
+`pipeline.config.load` reads the file.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import tomli_w
 from pydantic import (
     Field,
     NonNegativeInt,
     SerializeAsAny,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from pipeline.config.data import (
-    DescriptionOptions,
-    ModalityConfig,
-    PrepareConfig,
-    StoreConfig,
-    TeacherConfig,
-)
-from pipeline.config.operations import ScaleConfig
-from pipeline.config.presets import PRESETS, with_preset, without_preset_fields
-from pipeline.config.schedule import NotifyConfig, ScheduleConfig
-from pipeline.config.student import EvaluateConfig, StudentConfig, TrainConfig
+from pipeline.config.data import ModalityConfig, PrepareConfig, StoreConfig
+from pipeline.config.operations import NotifyConfig, ScaleConfig, ScheduleConfig
+from pipeline.config.presets import PRESETS, with_preset
+from pipeline.config.student import StudentConfig
+from pipeline.config.teacher import DescriptionsConfig, TeacherConfig
+from pipeline.config.train import EvaluateConfig, TrainConfig
 from pipeline.core.frozen_model import Frozen
 from pipeline.datasets import ADAPTERS
 from pipeline.datasets.base import DatasetOptions
 from pipeline.errors import ConfigError
 from pipeline.modalities import ModalitySpec, spec_for
-from pipeline.storage.object_store import hide_secrets
 from pipeline.storage.remote_path import RemotePath
 
 Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
@@ -69,7 +55,7 @@ class Config(Frozen):
     scale: ScaleConfig = ScaleConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     notify: NotifyConfig = NotifyConfig()
-    descriptions: DescriptionOptions | None = None
+    descriptions: DescriptionsConfig | None = None
     """Scene descriptions, written and embedded by `any2seg describe`; off if left out."""
     compare: dict[str, tuple[str, ...]] = {}
     """Further rows of the report: a name, and the overrides that make it differ from this config."""
@@ -162,101 +148,3 @@ class Config(Frozen):
             )
             for name, m in self.modalities.items()
         }
-
-    def row(self, name: str) -> Config:
-        """The config of a comparison row: this one with the row's overrides, named `<name>-<row>`.
-
-        A row's preset decides every field that presets name, but for those the row writes itself.
-        """
-        overrides = [f"name={self.name}-{name}", *self.compare[name]]
-        data = self.model_dump(mode="json", exclude={"compare"}, exclude_none=True)
-        if any(override.startswith("preset=") for override in overrides):
-            data = without_preset_fields(data)
-        return _validate(_with_overrides(data, overrides), f"compare.{name}")
-
-
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read and validate a TOML file with dotted overrides. Raises `ConfigError`."""
-    path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file. Start from a copy of one in `configs/`."
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    data = _resolve_paths(data, path.resolve().parent)
-    return _validate(_with_overrides(data, overrides), str(path))
-
-
-def dump_config(config: Config) -> str:
-    """The resolved config as TOML text; `load_config` of it gives an equal config."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
-
-
-def _resolve_paths(value: Any, folder: Path) -> Any:
-    if isinstance(value, dict):
-        return {key: _resolve_paths(item, folder) for key, item in value.items()}
-    if isinstance(value, str) and value.startswith(("./", "../")):
-        return os.path.normpath(folder / value)
-    return value
-
-
-def _with_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    for override in overrides:
-        dotted, equals, text = override.partition("=")
-        if not equals or not dotted:
-            raise ConfigError(f"--set {override}: expected FIELD=VALUE, e.g. train.steps=100")
-        *parents, last = dotted.strip().split(".")
-        table = data
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"--set {override}: {parent!r} is a value, not a table")
-        table[last] = _resolve_paths(_parse_value(text.strip()), Path.cwd())
-    return data
-
-
-def _parse_value(text: str) -> Any:
-    """A TOML value; a bare word is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _validate(data: dict[str, Any], where: str) -> Config:
-    try:
-        return Config.model_validate(data)
-    except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise ConfigError(f"{where}: " + "; ".join(lines)) from None
-
-
-def _explain(item: Any) -> str:
-    """One validation error as `field: what is wrong (found ...)`."""
-    field = ".".join(str(part) for part in item["loc"]) or "config"
-    if item["type"] == "extra_forbidden":
-        return f"{field}: no such field{_suggestion(item['loc'])}"
-    if item["type"] == "missing":
-        return f"{field}: missing"
-    message = item["msg"].removeprefix("Value error, ")
-    found = item["input"]
-    if isinstance(found, dict):
-        return f"{field}: {message}"
-    return f"{field}: {message} (found {hide_secrets(repr(found))})"
-
-
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    """`; did you mean ...?` or the allowed fields of the table that holds a misspelt one."""
-    model: Any = Config
-    for part in location[:-1]:
-        info = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = info.annotation if info else None
-    if not hasattr(model, "model_fields"):
-        return ""
-    close = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; expected one of {', '.join(sorted(model.model_fields))}"

@@ -1,6 +1,7 @@
-"""Child processes that end with their parent.
+"""What the operating system decides: that a child ends with its parent, and that memory runs out.
 
-A killed run must leave nobody behind who still writes to the workspace.
+A killed run must leave no process behind that still writes to the workspace. No torch: allocators are
+recognised by their messages.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
+"""Messages of CUDA and MPS, PyTorch on the processor (Linux, Windows), cuBLAS."""
 
 
 def die_with_parent() -> None:
@@ -19,3 +22,8 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the host ran out of memory."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)

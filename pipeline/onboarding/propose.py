@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.core.progress import progress_bar
 from pipeline.datasets import CARDS
 from pipeline.datasets.card import DatasetCard

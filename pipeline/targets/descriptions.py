@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.config import Config
-from pipeline.config.data import DescriptionOptions
+from pipeline.config.teacher import DescriptionsConfig
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.shards.manifest import Manifest, ShardInfo, read_table
 from pipeline.storage.files import AnyPath, write_atomic, write_json
@@ -87,7 +87,7 @@ def in_slot(shard: ShardInfo, slot: str) -> ShardInfo:
     return shard
 
 
-def description_request(config: Config, options: DescriptionOptions) -> dict[str, Any]:
+def description_request(config: Config, options: DescriptionsConfig) -> dict[str, Any]:
     """Everything that a config says about its descriptions; no weights are looked at."""
     return {
         "options": options.model_dump(mode="json", exclude={"modalities"}),
@@ -99,7 +99,7 @@ def description_request(config: Config, options: DescriptionOptions) -> dict[str
 
 
 def point_to_descriptions(
-    config: Config, workspace: Workspace, options: DescriptionOptions, store: TargetStore
+    config: Config, workspace: Workspace, options: DescriptionsConfig, store: TargetStore
 ) -> None:
     """Remember that this request is served by `store`."""
     root = descriptions_root(config, workspace)
@@ -108,21 +108,21 @@ def point_to_descriptions(
 
 
 def resolve_descriptions(
-    config: Config, workspace: Workspace, options: DescriptionOptions, slot: str
+    config: Config, workspace: Workspace, options: DescriptionsConfig, slot: str
 ) -> TargetStore:
     """The store of a slot's embedded descriptions. Raises `MissingTarget`."""
     root = descriptions_root(config, workspace)
     return TargetStore.open(look_up(root, slot, description_request(config, options)))
 
 
-def description_slots(options: DescriptionOptions, modalities: Sequence[str]) -> tuple[str, ...]:
+def description_slots(options: DescriptionsConfig, modalities: Sequence[str]) -> tuple[str, ...]:
     """What is described: the scene, or each modality that is captioned."""
     if options.source == "from_labels":
         return (SCENE,)
     return options.modalities or tuple(modalities)
 
 
-def described_shards(options: DescriptionOptions, manifest: Manifest) -> tuple[ShardInfo, ...]:
+def described_shards(options: DescriptionsConfig, manifest: Manifest) -> tuple[ShardInfo, ...]:
     """The shards that get descriptions: labels may be looked at in the training split only."""
     if options.source == "from_labels":
         return tuple(manifest.shards(TRAIN))

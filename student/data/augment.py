@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
-from pipeline.config.student import TrainConfig
+from pipeline.config.train import TrainConfig
 from pipeline.datasets.resize import nearest, resize
 from pipeline.modalities import ModalitySpec
 from pipeline.shards.sample_reader import Decoded

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.config.config import Config
-from pipeline.core.device import pick_device, threads
+from pipeline.core.device import choose_device, threads
 from pipeline.core.progress import progress_bar
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.errors import CheckpointError, DatasetError
@@ -114,7 +114,7 @@ def load_student(
     untrained = config.student.model_copy(update={"weights": "none"})
     model = Student(untrained, input_specs(config, manifest), len(manifest.classes))
     load_module(run, f"{EMA}.weights" if config.train.ema else "model", model, checkpoint)
-    model.to(pick_device(config.train.device)).to(memory_format=torch.channels_last)
+    model.to(choose_device(config.train.device)).to(memory_format=torch.channels_last)
     return model.eval(), checkpoint.step
 
 

@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from pipeline.config.config import Config
+from pipeline.core.device import choose_device
 from pipeline.core.stage_report import StageReport
 from pipeline.errors import CheckpointError
 from pipeline.shards.manifest import Manifest
@@ -54,11 +55,10 @@ def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> 
 
 
 def _score(config: Config, manifest: Manifest, run: Run, progress: bool) -> dict[str, Any]:
-    from pipeline.core.device import pick_device
     from student.evaluation.count import score
     from student.runs.distributed import world
 
-    with world(pick_device(config.train.device).type) as processes:
+    with world(choose_device(config.train.device)) as processes:
         found = {"schema": EVALUATION_SCHEMA, "settings": settings(config)}
         found |= score(config, manifest, run, progress=progress, world=processes)
         if processes.leads:

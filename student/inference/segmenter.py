@@ -34,9 +34,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipeline import VERSION
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.config.student import StudentConfig
-from pipeline.core.device import pick_device
+from pipeline.core.device import choose_device
 from pipeline.core.frozen_model import Frozen
 from pipeline.datasets import ADAPTERS, open_dataset
 from pipeline.datasets.base import RGB, FileReader
@@ -240,7 +241,7 @@ class Segmenter(ModelHubMixin):
                 f"{model_id}: expected a saved student ({CONFIG}, {WEIGHTS}), found: "
                 f"{str(error).splitlines()[0]}. Write one with `any2seg export RUN`."
             ) from None
-        model.to(pick_device(device)).to(memory_format=torch.channels_last)
+        model.to(choose_device(device)).to(memory_format=torch.channels_last)
         return cls(model, description)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:

@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pipeline import errors
-from pipeline.config.config import Config, dump_config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config, load_config
 from pipeline.core.stage_report import StageReport
 from pipeline.errors import Any2SegError
 from pipeline.storage.files import read_json, write_json

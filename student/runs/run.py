@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import VERSION
-from pipeline.config.config import Config, dump_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config
 from pipeline.core.fingerprint import SHORT, canonical_json, fingerprint
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import AnyPath, read_json, sha256_file, write_bytes, write_json

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.student import TrainConfig
+from pipeline.config.train import TrainConfig
 from student.runs.checkpoint import Checkpoint, load_optimizer, optimizer_tensors
 from student.training.lr_schedule import learning_rate
 

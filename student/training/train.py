@@ -15,6 +15,7 @@ import time
 from contextlib import ExitStack
 
 from pipeline.config.config import Config
+from pipeline.core.device import choose_device
 from pipeline.core.stage_report import StageReport
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.lease import LOCK_NAME, locked
@@ -49,12 +50,11 @@ def train(
         return StageReport("train", skipped=steps, seconds=seconds, details=details)
     if config.train.processes > 1 and not is_launched():
         return launch("train", config, progress=progress)
-    from pipeline.core.device import pick_device
     from student.runs.distributed import world
     from student.training.trainer import run_loop
 
     with ExitStack() as stack:
-        found = stack.enter_context(world(pick_device(config.train.device).type))
+        found = stack.enter_context(world(choose_device(config.train.device)))
         if found.leads:
             stack.enter_context(locked(run.folder / LOCK_NAME, wait=False))
             open_run(config, workspace, manifest)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.config import Config
-from pipeline.core.device import pick_device, threads
+from pipeline.core.device import choose_device, threads
 from pipeline.core.progress import progress_bar
 from pipeline.errors import Any2SegError
 from pipeline.shards.manifest import Manifest
@@ -114,7 +114,7 @@ class Trainer:
         world: World = ALONE,
     ) -> None:
         self.config, self.run, self.world = config, run, world
-        self.device = world.device(pick_device(config.train.device))
+        self.device = world.device(torch.device(choose_device(config.train.device)))
         self.part = world.part(config.train.batch_size, config.train.accumulate)
         torch.manual_seed(config.seed)
         specs = config.specs()

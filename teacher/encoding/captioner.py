@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config.data import DescriptionOptions
+from pipeline.config.teacher import DescriptionsConfig
 from pipeline.errors import CheckpointError
 from pipeline.modalities import ModalitySpec, to_unit_range
 from teacher.encoding.identity import weights_digest
@@ -27,7 +27,7 @@ RENDERING_VERSION = 1
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
-def find_model(options: DescriptionOptions) -> Path:
+def find_model(options: DescriptionsConfig) -> Path:
     """The captioning model's folder, fetched from the hub if it is not a local one."""
     if Path(options.model).is_dir():
         return Path(options.model)
@@ -44,7 +44,7 @@ def find_model(options: DescriptionOptions) -> Path:
     return Path(found)
 
 
-def captioner_identity(options: DescriptionOptions, folder: Path, cache: Path) -> dict[str, Any]:
+def captioner_identity(options: DescriptionsConfig, folder: Path, cache: Path) -> dict[str, Any]:
     """Everything that captions depend on, JSON-ready; weights by their digests."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -63,7 +63,7 @@ def captioner_identity(options: DescriptionOptions, folder: Path, cache: Path) -
 class Captioner:
     """A loaded captioning model."""
 
-    def __init__(self, folder: Path, options: DescriptionOptions, device: str) -> None:
+    def __init__(self, folder: Path, options: DescriptionsConfig, device: str) -> None:
         from transformers import pipeline
 
         self._options = options

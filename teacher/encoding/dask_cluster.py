@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import VERSION
 from pipeline.config.config import Config
+from pipeline.core.device import choose_device
 from pipeline.core.progress import Advance, progress_bar
 from pipeline.core.retryable import TryAgain
 from pipeline.core.stage_report import StageReport
@@ -33,7 +34,7 @@ from pipeline.errors import Any2SegError, ConfigError, FingerprintMismatch, Miss
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from teacher.encoding.encoder import process_encoder
-from teacher.encoding.precompute import choose_device, precompute, precompute_prompts
+from teacher.encoding.precompute import precompute, precompute_prompts
 from teacher.encoding.units import Unit, num_targets, plan_towers, plan_units, split_units
 
 if TYPE_CHECKING:

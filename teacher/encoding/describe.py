@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.config import Config
-from pipeline.config.data import DescriptionOptions
+from pipeline.config.teacher import DescriptionsConfig
+from pipeline.core.device import choose_device
 from pipeline.core.progress import progress_bar
 from pipeline.core.stage_report import StageReport
 from pipeline.errors import ConfigError
@@ -39,7 +40,6 @@ from pipeline.targets.descriptions import (
 from pipeline.targets.store import EMBEDDING, TargetProvenance, TargetStore
 from pipeline.workspace import Workspace
 from teacher.checkpoints.locate import find_text_tower
-from teacher.encoding.encoder import choose_device
 from teacher.encoding.identity import text_identity
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ Writer = Callable[[ShardInfo], list[str]]
 def describe(
     config: Config,
     workspace: Workspace,
-    options: DescriptionOptions,
+    options: DescriptionsConfig,
     *,
     device: str | None = None,
     progress: bool = True,
@@ -109,7 +109,7 @@ def _writers(
     config: Config,
     workspace: Workspace,
     manifest: Manifest,
-    options: DescriptionOptions,
+    options: DescriptionsConfig,
     device: str,
 ) -> dict[str, tuple[dict[str, Any], Writer]]:
     """Slot to the identity of its texts and what writes them."""
@@ -156,7 +156,7 @@ class _CaptionWriter:
     """Captions of a modality's pictures; the model is loaded with the first shard."""
 
     def __init__(
-        self, config: Config, options: DescriptionOptions, folder: str, device: str
+        self, config: Config, options: DescriptionsConfig, folder: str, device: str
     ) -> None:
         self._specs = config.specs()
         self._arguments = (folder, options, device)

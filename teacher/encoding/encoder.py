@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.device import choose_device
 from pipeline.core.fingerprint import fingerprint
-from pipeline.core.memory import is_out_of_memory
+from pipeline.core.system import is_out_of_memory
 from pipeline.errors import OutOfMemory
 from pipeline.modalities import TowerName
 from pipeline.targets.store import PATCH
@@ -109,17 +110,6 @@ class Encoder:
 def process_encoder(device: str = "auto") -> Encoder:
     """This process's encoder, for tasks that are handed from worker to worker by name only."""
     return Encoder(device)
-
-
-def choose_device(name: str) -> str:
-    """`auto` is the first accelerator there is, else the processor."""
-    if name != "auto":
-        return name
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _release_cached_memory() -> None:

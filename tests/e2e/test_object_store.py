@@ -13,7 +13,8 @@ import pytest
 
 from flows.planning.status import status_rows
 from flows.stages import STAGES
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.storage.files import AnyPath
 from pipeline.storage.remote_path import RemotePath
 from pipeline.workspace import Workspace

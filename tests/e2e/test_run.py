@@ -54,7 +54,7 @@ def test_a_second_run_changes_no_file(finished: Path, prefect_home: Path) -> Non
 
 def test_status_of_a_finished_run_has_nothing_missing(finished: Path, prefect_home: Path) -> None:
     from flows.planning.status import first_missing, status_rows
-    from pipeline.config.config import load_config
+    from pipeline.config.load import load_config
     from pipeline.workspace import Workspace
 
     config = load_config(finished)

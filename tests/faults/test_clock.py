@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.config import Config, dump_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config
 from pipeline.shards.prepare import prepare
 from teacher.encoding.precompute import precompute
 from tests.faults.conftest import Made, files_of, flip_bit, moved
@@ -26,7 +27,7 @@ time.time_ns = lambda: _time_ns() + int(_offset * 1e9)
 STAGES = """
 import sys, time, torch
 torch.set_num_threads(1)
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
 from teacher.encoding.precompute import precompute

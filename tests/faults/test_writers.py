@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.config import Config, dump_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config
 from pipeline.shards.prepare import prepare
 from pipeline.storage.lease import locked
 from tests.faults.conftest import Made, files_of, moved
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 STAGE = """
 import sys, torch
 torch.set_num_threads(1)
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.workspace import Workspace
 from {module} import {stage}
 config = load_config(sys.argv[1])

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from flows.report.score_lines import AVERAGES
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.formats.image_codec import decode_label
 from pipeline.shards.manifest import Manifest, shard_path
 from pipeline.shards.prepare import prepare

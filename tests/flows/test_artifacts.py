@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flows.artifacts import artifact_key, summary
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from tests.flows.made_up_run import damage
 
 

@@ -22,7 +22,7 @@ from flows.exclusive import only_writer
 from flows.flows import any2seg
 from flows.refresh_teacher import refresh_teacher
 from flows.retrain import retrain
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.shards.prepare import prepare
 from pipeline.storage.remote_path import RemotePath
 from pipeline.workspace import Workspace

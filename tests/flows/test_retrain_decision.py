@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.retrain_decision import decide
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.shards.prepare import prepare
 from pipeline.storage.files import write_json
 from pipeline.workspace import Workspace

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from flows import stages
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.core.stage_report import StageReport
 from pipeline.workspace import Workspace
 
@@ -33,11 +34,3 @@ def test_an_evaluation_that_does_not_fit_goes_on_with_half_the_batch(
     with pytest.raises(RuntimeError, match="out of memory"):
         stages.evaluate(config, Workspace.of(config))
     assert seen[3:] == [16, 8, 4, 2, 1]
-
-
-def test_rows_are_the_main_run_and_the_comparisons(field: Path) -> None:
-    config = load_config(field, ['compare={slow=["train.lr=1e-5"]}'])
-    assert {name: row.train.lr for name, row in stages.rows(config).items()} == {
-        "main": config.train.lr,
-        "slow": 1e-5,
-    }

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.config import Config, dump_config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config, load_config
 from pipeline.errors import ConfigError
 from pipeline.workspace import Workspace, dataset_identity, dataset_slug
 

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from pipeline.config.config import Config, dump_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config
 from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
 from teacher.encoding.precompute import precompute
@@ -37,7 +38,7 @@ def call(*arguments: str) -> tuple[int, str]:
 
 
 def loaded(path: Path) -> Config:
-    from pipeline.config.config import load_config
+    from pipeline.config.load import load_config
 
     return load_config(path)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.scores import print_scores
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from tests.flows.made_up_run import prepare_all, write_run
 from tests.flows.report.test_sources import CONFIG
 

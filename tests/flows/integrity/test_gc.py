@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.integrity.gc import collect, delete, unfinished_runs
-from pipeline.config.config import Config, dump_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config
 from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import Any2SegError, CheckpointError
 from pipeline.shards.manifest import Manifest

@@ -12,7 +12,8 @@ from flows.cli.main import app
 from flows.cli.plan import as_time
 from flows.planning import probe as probing
 from flows.planning.plan_run import plan_run
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.shards.prepare import prepare
 from pipeline.storage.remote_path import RemotePath
 from pipeline.workspace import Workspace

@@ -5,7 +5,8 @@ import pytest
 
 from flows.report.page import page_values, sample_values, share, style_of, verdict
 from flows.report.sources import RunRow, SampleInputs, read_sources, scored_rows
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config, row_config
 from pipeline.workspace import Workspace
 from tests.flows.made_up_run import CHANCE, prepare_all, write_run
 from tests.flows.report.test_sources import CONFIG
@@ -18,7 +19,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict:
     config = load_config(path)
     manifest = prepare_all(config)
     write_run(config, manifest, base=0.3)
-    write_run(config.row("later"), manifest, base=0.25)
+    write_run(row_config(config, "later"), manifest, base=0.25)
     rows, unfinished = scored_rows(config, Workspace.of(config), manifest)
     return page_values(read_sources(rows, unfinished, config, Workspace.of(config), manifest)) | {
         "main": rows[0]

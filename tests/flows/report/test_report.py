@@ -11,6 +11,7 @@ import pytest
 
 from flows.report.report import PAGE, RECORD, report, report_is_current
 from pipeline.config.config import Config
+from pipeline.config.load import row_config
 from pipeline.errors import Any2SegError, ConfigError, CorruptShard
 from pipeline.shards.manifest import Manifest, shard_path
 from pipeline.storage.files import read_json, write_json
@@ -82,7 +83,7 @@ def render(config: Config) -> tuple[Path, str]:
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     config = made_up(tmp_path_factory.mktemp("made-up"), extra=COMPARE)
     manifest = Manifest.load(Workspace.of(config).dataset(config))
-    write_run(config.row("plain"), manifest, base=0.2)
+    write_run(row_config(config, "plain"), manifest, base=0.2)
     return config
 
 
@@ -160,7 +161,7 @@ def test_a_changed_score_or_a_row_that_finishes_redraws_it(tmp_path: Path) -> No
     page, first = render(config)
     assert "Not scored yet: plain, later." in Page(first).text
     manifest = Manifest.load(workspace.dataset(config))
-    write_run(config.row("later"), manifest)
+    write_run(row_config(config, "later"), manifest)
     assert "Not scored yet: plain." in Page(render(config)[1]).text
     scores = read_json(page.parent.parent / "evaluation.json")
     write_json(page.parent.parent / "evaluation.json", scores | {"all": 0.98765})
@@ -266,7 +267,7 @@ def test_drawing_needs_no_torch(config: Config, text: str, tmp_path: Path) -> No
         "import sys\n"
         "sys.modules['torch'] = sys.modules['transformers'] = sys.modules['prefect'] = None\n"
         "from flows.report.report import report\n"
-        "from pipeline.config.config import load_config\n"
+        "from pipeline.config.load import load_config\n"
         "from pipeline.workspace import Workspace\n"
         f"config = load_config({str(toml)!r})\n"
         "assert report(config, Workspace.of(config)).done == 1\n"

@@ -10,7 +10,8 @@ from flows.report.sources import (
     read_samples,
     scored_rows,
 )
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.datasets import open_dataset
 from pipeline.errors import Any2SegError
 from pipeline.shards.manifest import Manifest

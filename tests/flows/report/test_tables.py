@@ -8,7 +8,7 @@ from flows.report.page import style_of
 from flows.report.report import render
 from flows.report.sources import RunRow, read_sources, scored_rows
 from flows.report.tables import group_tables, robust_values
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from tests.flows.made_up_run import prepare_all, write_run

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.config import Config, dump_config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config, load_config, row_config
 from pipeline.config.presets import PRESETS
 from pipeline.errors import ConfigError
 
@@ -66,7 +67,7 @@ compare = { paper = ["preset=any2seg-paper", "student.lscd.inter=0.01"], wide = 
 """
     )
     config = load(tmp_path, text)
-    paper, wide = config.row("paper"), config.row("wide")
+    paper, wide = row_config(config, "paper"), row_config(config, "wide")
     wanted = PRESETS["any2seg-paper"] | {"student.lscd.inter": 0.01}
     assert {field: value(paper, field) for field in wanted} == wanted
     assert paper.train.steps == 7

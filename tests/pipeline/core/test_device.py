@@ -5,18 +5,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.core.device import pick_device, threads
+from pipeline.core.device import choose_device, threads
 from pipeline.errors import ConfigError
 
 
 def test_the_device_asked_for_or_the_best_there_is(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="cuda is not available here; expected one of: cpu"):
-        pick_device("cuda")
+    assert choose_device("auto") == choose_device("cpu") == "cpu"
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(
+            ConfigError, match=f"'{name}': not available here; expected one of: auto, cpu"
+        ):
+            choose_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device("auto") == torch.device("cuda")
+    assert choose_device("auto") == "cuda"
+    assert choose_device("cuda:1") == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == "mps"
 
 
 def test_threads_are_put_back():

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.datasets import ADAPTERS, open_dataset
 from pipeline.datasets.base import DatasetOptions, SourceSample
 

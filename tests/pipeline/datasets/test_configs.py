@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.datasets import CARDS, open_dataset
 from pipeline.errors import DatasetError
 

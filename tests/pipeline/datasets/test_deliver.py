@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.datasets import CARDS
 from pipeline.datasets.deliver import (
     CARLA_STEPS,

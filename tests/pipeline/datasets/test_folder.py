@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.datasets.folder import FolderAdapter, FolderOptions
 from pipeline.datasets.labels import spread_palette
 from pipeline.datasets.tree import make_key

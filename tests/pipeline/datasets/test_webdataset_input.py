@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.datasets.webdataset_input import WebdatasetAdapter, WebdatasetOptions
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
 from pipeline.formats.image_codec import decode_label, decode_picture, encode_array, encode_png

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.onboarding.doctor import Diagnosis, examine
 from pipeline.onboarding.doctor_rules import notes, problems

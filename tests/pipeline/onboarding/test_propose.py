@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.onboarding.propose import config_for, propose, write_proposal

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.datasets.folder import FolderAdapter
 from pipeline.formats.parquet import read_rows
 from pipeline.formats.shard_tar import read_shard

@@ -235,7 +235,7 @@ def test_a_kill_at_every_step_leaves_a_resumable_dataset(
 
 PREPARE = """
 import sys
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.errors import NotEnoughSpace
 from pipeline.formats.image_codec import encode_array
 from pipeline.formats.shard_tar import write_shard

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.errors import ConfigError
 from pipeline.targets.store import target_request
 from pipeline.targets.views import ViewSettings, cut, draw_boxes, view_identity, view_shapes

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.config.student import LscdConfig, StudentConfig, TrainConfig
+from pipeline.config.student import LscdConfig, StudentConfig
+from pipeline.config.train import TrainConfig
 from pipeline.modalities import KINDS
 from student.data.train_stream import Batch
 from student.losses.lscd import Lscd

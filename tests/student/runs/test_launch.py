@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config.config import dump_config
+from pipeline.config.load import dump_config
 from pipeline.errors import Any2SegError, WorkspaceBusy
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.lease import locked
@@ -25,7 +25,7 @@ from student.training.trainer import Trainer
 GO = """
 import json, sys
 from pathlib import Path
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.runs.distributed import world

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.errors import DatasetError, MissingTarget
 from pipeline.workspace import Workspace
 from student.runs.run import identify, is_finished, open_run, reads_prompts, reads_targets

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.config.student import TrainConfig
+from pipeline.config.train import TrainConfig
 from student.runs.checkpoint import Checkpoint
 from student.training.lr_schedule import learning_rate
 from student.training.optimizer import Updates

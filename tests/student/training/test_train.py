@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.config.config import dump_config
+from pipeline.config.load import dump_config
 from pipeline.errors import WorkspaceBusy
 from pipeline.storage.lease import locked
 from pipeline.workspace import Workspace
@@ -27,7 +27,7 @@ from student.training.train import train
 CHILD = """
 import sys
 {block}
-from pipeline.config.config import load_config
+from pipeline.config.load import load_config
 from pipeline.workspace import Workspace
 from student.evaluation.evaluate import evaluate
 from student.training.train import train

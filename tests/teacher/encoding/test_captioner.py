@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config.config import Config
-from pipeline.config.data import DescriptionOptions
+from pipeline.config.teacher import DescriptionsConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.modalities import KINDS
 from pipeline.shards.manifest import Manifest
@@ -58,9 +58,9 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options_for(folder: Path, **changes: object) -> DescriptionOptions:
+def options_for(folder: Path, **changes: object) -> DescriptionsConfig:
     values = {"model": str(folder), "prompt": "a scene", "max_new_tokens": 6, **changes}
-    return DescriptionOptions(source="captioner", **values)
+    return DescriptionsConfig(source="captioner", **values)
 
 
 def test_every_picture_of_a_modality_gets_a_caption(config: Config, blip: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.config import Config, load_config
+from pipeline.config.config import Config
+from pipeline.config.load import load_config
 from pipeline.core.retryable import TryAgain
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from flows.temporary_server import QUIET
-from pipeline.config.config import Config, dump_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config
 from pipeline.errors import ConfigError, CorruptShard, MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace

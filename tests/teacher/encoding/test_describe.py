@@ -7,14 +7,14 @@ import pytest
 
 import teacher
 from pipeline.config.config import Config
-from pipeline.config.data import DescriptionOptions
+from pipeline.config.teacher import DescriptionsConfig
 from pipeline.errors import DatasetError, MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.targets.descriptions import resolve_descriptions
 from pipeline.workspace import Workspace
 from teacher.encoding.describe import describe, sentence
 
-FROM_LABELS = DescriptionOptions(source="from_labels")
+FROM_LABELS = DescriptionsConfig(source="from_labels")
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_a_damaged_text_file_is_written_again(config: Config) -> None:
 
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="model: expected one with source = captioner"):
-        DescriptionOptions(source="captioner")
+        DescriptionsConfig(source="captioner")
     with pytest.raises(ValueError, match="model: expected one with source = captioner"):
-        DescriptionOptions(source="from_labels", model="x")
+        DescriptionsConfig(source="from_labels", model="x")
 
 
 def test_an_unprepared_dataset_is_named(config: Config) -> None:

@@ -14,7 +14,7 @@ import torch
 from pipeline.config.config import Config
 from pipeline.errors import OutOfMemory
 from pipeline.workspace import Workspace
-from teacher.encoding.encoder import Encoder, choose_device, is_out_of_memory, process_encoder
+from teacher.encoding.encoder import Encoder, process_encoder
 from teacher.encoding.precompute import precompute
 from teacher.encoding.units import TowerPlan, plan_towers
 from teacher.towers.load_count import tower_loads
@@ -96,30 +96,6 @@ def test_other_errors_pass(tower: Tower, pictures: list[Any]) -> None:
     assert memory.sizes == [9]
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (OOM, True),
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
-            True,
-        ),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True),
-        (RuntimeError("MPS backend out of memory"), True),
-        (RuntimeError("expected a tensor"), False),
-    ],
-)
-def test_what_counts_as_want_of_memory(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
-
-
-def test_the_processors_own_allocator_is_understood() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 60, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)
-
-
 def test_a_pass_with_little_memory_says_so_and_gives_the_same_numbers(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,5 +140,3 @@ def test_two_passes_with_one_encoder_load_each_tower_once(config: Config) -> Non
 
 def test_a_process_keeps_one_encoder_a_device() -> None:
     assert process_encoder("cpu") is process_encoder("cpu")
-    assert choose_device("cuda") == "cuda"
-    assert choose_device("auto") in {"cpu", "cuda", "mps"}

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import teacher
-from pipeline.config.config import Config, dump_config
+from pipeline.config.config import Config
+from pipeline.config.load import dump_config
 from pipeline.errors import ConfigError, CorruptTarget, DatasetError
 from pipeline.formats.image_codec import decode_picture
 from pipeline.formats.shard_tar import picture_member, read_shard
@@ -90,7 +91,7 @@ def test_a_second_run_needs_no_torch(config: Config, root: Path) -> None:
     (root / "config.toml").write_text(dump_config(config))
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
-        "from pipeline.config.config import load_config\n"
+        "from pipeline.config.load import load_config\n"
         "from pipeline.workspace import Workspace\n"
         "from teacher.encoding.precompute import precompute\n"
         f"config = load_config({str(root / 'config.toml')!r})\n"
@@ -119,7 +120,7 @@ def test_killed_and_called_again_gives_the_same_bytes(config: Config, root: Path
     (root / "config.toml").write_text(dump_config(config))
     code = (
         "import torch; torch.set_num_threads(1)\n"
-        "from pipeline.config.config import load_config\n"
+        "from pipeline.config.load import load_config\n"
         "from pipeline.workspace import Workspace\n"
         "from teacher.encoding.precompute import precompute\n"
         f"config = load_config({str(root / 'config.toml')!r})\n"

@@ -1,0 +1,87 @@
+"""Settings of the teacher and of scene descriptions.
+
+Plain validated values; `pipeline.config.config` puts them together and checks across them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from pipeline.core.device import DeviceName
+from pipeline.core.frozen_model import Frozen
+
+
+class TeacherConfig(Frozen):
+    """Which LanguageBind, and how it looks at the data."""
+
+    name: str = "languagebind-tiny"
+    """`languagebind-tiny` (packaged), a hub name (`LanguageBind` for the released towers) or a folder."""
+    revision: str | None = None
+    """Git revision of a hub checkpoint."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the towers."""
+    device: DeviceName = "auto"
+    batch_size: PositiveInt = 64
+    outputs: tuple[Literal["embedding", "patch"], ...] = ("embedding",)
+    """`embedding`: one vector a sample and modality; `patch`: dense per-patch embeddings too."""
+    templates: str = "photo"
+    """Named set of prompt templates for the class prompts."""
+    max_depth_m: NonNegativeFloat | None = None
+    """Metres at which the depth tower saturates; default: the checkpoint's own."""
+    depth_holes: Literal["upstream", "far"] = "upstream"
+    """What the depth tower sees where nothing was measured: 0.01 m as upstream, or the largest depth."""
+    antialias: bool = False
+    """Antialiased resizing. Off as upstream; on deviates from the released numbers."""
+    views: NonNegativeInt = 0
+    """Seeded square crops and flips a sample that are embedded and replayed by the student; 0: the
+    whole picture, once."""
+    view_seed: NonNegativeInt = 0
+    """Draws other views."""
+    view_scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.0)
+    """Least and largest side of a view, as a share of the picture's shorter side."""
+
+    @field_validator("outputs")
+    @classmethod
+    def _embedding_is_always_made(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "embedding" not in value or len(set(value)) != len(value):
+            raise ValueError('expected ["embedding"] or ["embedding", "patch"]')
+        return tuple(sorted(value))
+
+    @field_validator("view_scale")
+    @classmethod
+    def _views_lie_in_the_picture(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] <= value[1] <= 1.0:
+            raise ValueError("expected [least, largest] with 0 < least <= largest <= 1")
+        return value
+
+
+class DescriptionsConfig(Frozen):
+    """Where descriptions come from."""
+
+    source: Literal["from_labels", "captioner"]
+    """`from_labels`: composed from label content and condition, training split only."""
+    model: str = ""
+    """Captioning model of the `captioner`: a hub name or a folder with safetensors weights."""
+    revision: str | None = None
+    """Git revision of a hub model."""
+    prompt: str = "Describe the scene."
+    """What the captioning model is asked."""
+    modalities: tuple[str, ...] = ()
+    """Modalities that are captioned; empty: all."""
+    max_new_tokens: PositiveInt = 40
+    """Tokens of a caption at most."""
+
+    @model_validator(mode="after")
+    def _captioner_has_a_model(self) -> DescriptionsConfig:
+        if (self.source == "captioner") != bool(self.model):
+            raise ValueError("model: expected one with source = captioner, and only then")
+        return self
