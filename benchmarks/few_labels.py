@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from ablation import NO_LSCD, Fields, base_config, nested, parser, run_all, table
 
+from pipeline.modalities import LABEL
 from pipeline.config.config import Config
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES
@@ -34,7 +35,7 @@ from pipeline.workspace import Workspace
 
 REPEATS = 10
 SHARD_SIZE = 256
-LABEL = picture_member("label")
+LABEL_MEMBER = picture_member(LABEL)
 Scene = tuple[str, dict[str, bytes]]
 
 DENSE: Fields = {"student.lscd.dense": 0.5}
@@ -115,8 +116,8 @@ def cut(folder: Path, base: Fields, num_labelled: int) -> None:
 def without_label(scene: Scene) -> Scene:
     """The scene with every pixel ignored."""
     key, members = scene
-    label = decode_label(members[LABEL], key)
-    return key, {**members, LABEL: encode_array(np.full_like(label, IGNORE_ID))}
+    label = decode_label(members[LABEL_MEMBER], key)
+    return key, {**members, LABEL_MEMBER: encode_array(np.full_like(label, IGNORE_ID))}
 
 
 def write(root: Path, scenes: dict[str, list[Scene]]) -> None:

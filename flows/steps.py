@@ -18,6 +18,7 @@ from flows.retrain_decision import Decision
 from flows.tasks import encode_range, run_stage, run_training
 from pipeline.config.load import MAIN_ROW, rows
 from pipeline.core.retryable import StageFailed
+from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.targets.prompts import resolve_prompts
@@ -95,7 +96,7 @@ def require_targets(operation: Operation) -> None:
         outputs = reads_targets(row)
         if outputs:
             teacher = CachedTeacher.open(row, operation.workspace, outputs)
-            teacher.require_complete(manifest.shards("train"))
+            teacher.require_complete(manifest.shards(TRAIN_SPLIT))
 
 
 def embed_prompts(operation: Operation) -> Reports:

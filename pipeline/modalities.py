@@ -23,6 +23,10 @@ HALF = (0.5, 0.5, 0.5)
 QUARTER = (0.25, 0.25, 0.25)
 
 
+LABEL = "label"
+"""Name of the label among the parts of a sample; no modality may have it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModalitySpec:
     """One modality as stored and as used. Arrays are (H, W) for one channel, (H, W, 3) for three."""
@@ -59,6 +63,10 @@ class ModalitySpec:
             "unit": self.unit,
             "max_value": self.max_value,
         }
+
+
+LABEL_SPEC = ModalitySpec(LABEL, 1, "uint8", "class id", 255.0, "image")
+"""The stored form of a label: (H, W) class ids."""
 
 
 def _picture(kind: str, channels: Literal[1, 3], tower: TowerName = "image") -> ModalitySpec:

@@ -29,12 +29,12 @@ from flows.integrity.verify_targets import examine_store
 from pipeline.config.config import Config
 from pipeline.config.teacher import DescriptionsConfig
 from pipeline.core.progress import progress_bar
+from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.errors import Any2SegError, DatasetError
 from pipeline.shards.manifest import Manifest, ShardInfo
 from pipeline.storage.files import AnyPath
 from pipeline.targets.descriptions import (
     SCENE,
-    TRAIN,
     description_request,
     description_slots,
     descriptions_root,
@@ -135,7 +135,7 @@ class _StoreExamination:
         options = self._config.descriptions
         if options is not None:
             everything = options.source != FROM_LABELS
-            shards = [s for s in self._shards if everything or s.split == TRAIN]
+            shards = [s for s in self._shards if everything or s.split == TRAIN_SPLIT]
             slots = description_slots(options, tuple(self._config.modalities))
             of_slot = {slot: [in_slot(shard, slot) for shard in shards] for slot in slots}
             yield from examine_texts(root, of_slot, DESCRIBE)

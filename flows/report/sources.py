@@ -23,8 +23,8 @@ from pipeline.core.fingerprint import fingerprint
 from pipeline.datasets.base import RGB
 from pipeline.errors import Any2SegError, MissingTarget
 from pipeline.formats.image_codec import decode_label, decode_picture
-from pipeline.formats.shard_tar import LABEL, stored_member
-from pipeline.modalities import ModalitySpec
+from pipeline.formats.shard_tar import stored_member
+from pipeline.modalities import LABEL, ModalitySpec
 from pipeline.shards.manifest import (
     DATASET,
     MANIFEST,

@@ -27,7 +27,7 @@ from pipeline.core.frozen_model import Frozen
 from pipeline.datasets import ADAPTERS
 from pipeline.datasets.base import DatasetOptions
 from pipeline.errors import ConfigError
-from pipeline.modalities import ModalitySpec, spec_for
+from pipeline.modalities import LABEL, ModalitySpec, spec_for
 from pipeline.storage.remote_path import RemotePath
 
 Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
@@ -97,7 +97,7 @@ class Config(Frozen):
     @model_validator(mode="after")
     def _check_across(self) -> Config:
         for name in self.modalities:
-            if not name.isidentifier() or name in {"label", "meta"}:
+            if not name.isidentifier() or name in {LABEL, "meta"}:
                 raise ValueError(f"modalities.{name}: expected a plain word other than label, meta")
         self.specs()
         if self.student.lscd.dense and "patch" not in self.teacher.outputs:

@@ -18,6 +18,7 @@ from pydantic import (
 
 from pipeline.core.device import DeviceName
 from pipeline.core.frozen_model import Frozen
+from pipeline.core.splits import VAL_SPLIT
 
 
 class TrainConfig(Frozen):
@@ -102,7 +103,7 @@ class TrainConfig(Frozen):
 class EvaluateConfig(Frozen):
     """Scoring every non-empty subset of the modalities."""
 
-    split: str = "val"
+    split: str = VAL_SPLIT
     batch_size: PositiveInt = 16
     num_pictures: NonNegativeInt = 5
     """Samples whose predictions are kept for the report."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.frozen_model import Frozen
-from pipeline.modalities import ModalitySpec
+from pipeline.modalities import LABEL, ModalitySpec
 
 IGNORE_ID = 255
 """Label value of pixels that count nowhere."""
@@ -79,7 +79,7 @@ class SourceSample:
         parts = {f"companion{n}": path for n, path in enumerate(self.companions)}
         parts.update(self.files)
         if self.label:
-            parts["label"] = self.label
+            parts[LABEL] = self.label
         return {part: _file_digest(path) for part, path in parts.items()}
 
     def _range_digests(self) -> dict[str, str]:

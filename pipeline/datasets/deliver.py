@@ -32,9 +32,9 @@ from pipeline.datasets.images import (
 )
 from pipeline.datasets.patterns import find_files
 from pipeline.datasets.resize import nearest
-from pipeline.datasets.tree import LABEL, Entry, TreeAdapter, TreeOptions, entries_by_split
+from pipeline.datasets.tree import Entry, TreeAdapter, TreeOptions, entries_by_split
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.modalities import ModalitySpec
+from pipeline.modalities import LABEL, ModalitySpec
 
 DELIVER_CARD = DatasetCard(
     title="DELIVER",

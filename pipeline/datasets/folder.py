@@ -26,7 +26,6 @@ from pipeline.datasets.patterns import Found, check_pattern, find_files, visible
 from pipeline.datasets.resize import resize
 from pipeline.datasets.split_tables import read_split_csv, read_split_lists
 from pipeline.datasets.tree import (
-    LABEL,
     Entry,
     TreeAdapter,
     TreeOptions,
@@ -35,7 +34,7 @@ from pipeline.datasets.tree import (
 )
 from pipeline.datasets.values import CHANNEL_INDEX, ValueRule, read_values
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.modalities import ModalitySpec
+from pipeline.modalities import LABEL, ModalitySpec
 
 
 class SourceOptions(ValueRule):

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.splits import SPLIT_ORDER
 from pipeline.datasets.base import IGNORE_ID, RGB, SourceSample
 from pipeline.datasets.card import DatasetCard
 from pipeline.datasets.images import (
@@ -34,16 +35,9 @@ from pipeline.datasets.images import (
 )
 from pipeline.datasets.patterns import find_files
 from pipeline.datasets.split_tables import read_split_lists
-from pipeline.datasets.tree import (
-    LABEL,
-    SPLIT_ORDER,
-    Entry,
-    TreeAdapter,
-    TreeOptions,
-    entries_by_table,
-)
+from pipeline.datasets.tree import Entry, TreeAdapter, TreeOptions, entries_by_table
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.modalities import ModalitySpec
+from pipeline.modalities import LABEL, ModalitySpec
 
 MCUBES_CLASSES: tuple[str, ...] = (
     "asphalt", "concrete", "metal", "road_marking", "fabric", "glass", "plaster", "plastic", "rubber",

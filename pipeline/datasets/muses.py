@@ -32,9 +32,9 @@ from pipeline.datasets.images import (
     read_raw,
 )
 from pipeline.datasets.patterns import Found, Place, find_files
-from pipeline.datasets.tree import LABEL, Entry, TreeAdapter, TreeOptions, entries_by_split
+from pipeline.datasets.tree import Entry, TreeAdapter, TreeOptions, entries_by_split
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.modalities import ModalitySpec
+from pipeline.modalities import LABEL, ModalitySpec
 
 CITYSCAPES_CLASSES: tuple[str, ...] = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",

@@ -21,15 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
+from pipeline.core.splits import SPLIT_ORDER
 from pipeline.datasets.base import DatasetOptions, LoadedSample, SourceSample
 from pipeline.datasets.images import EXTENSIONS, BadPictureError
 from pipeline.datasets.patterns import Found, Place
 from pipeline.datasets.resize import resize_sample
 from pipeline.errors import DatasetError, SampleRefused
-from pipeline.modalities import ModalitySpec
+from pipeline.modalities import LABEL, ModalitySpec
 
-LABEL = "label"
-SPLIT_ORDER = ("train", "val", "test")
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 

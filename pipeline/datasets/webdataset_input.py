@@ -29,14 +29,13 @@ from pipeline.datasets.images import BadPictureError, File
 from pipeline.datasets.labels import LabelOptions, LabelReader
 from pipeline.datasets.patterns import visible
 from pipeline.datasets.resize import resize_sample
-from pipeline.datasets.tree import LABEL, TreeOptions, make_key, ordered
+from pipeline.datasets.tree import TreeOptions, make_key, ordered
 from pipeline.datasets.values import ValueRule, read_values
 from pipeline.errors import ConfigError, CorruptShard, DatasetError, SampleRefused
-from pipeline.formats.image_codec import LABEL as LABEL_SPEC
 from pipeline.formats.image_codec import decode_picture, unpack
 from pipeline.formats.shard_tar import ACCEPTED, WRITTEN, picture_member, stored_member
 from pipeline.formats.tar_index import TarMember, TarSample, list_tar
-from pipeline.modalities import ModalitySpec
+from pipeline.modalities import LABEL, LABEL_SPEC, ModalitySpec
 
 ENDINGS = (WRITTEN, ACCEPTED, "jpg", "jpeg", "tif", "tiff", "npy")
 META_ENDINGS = ("meta.json", "json")

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import CorruptShard
-from pipeline.modalities import ModalitySpec, check_array
+from pipeline.modalities import LABEL_SPEC, ModalitySpec, check_array
 
 MODES = {("uint8", 1): "L", ("uint8", 3): "RGB", ("uint16", 1): "I;16"}
 """(dtype, channels) of a stored form to the Pillow mode of its PNG."""
 PNG_LEVEL = 3
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_LEVEL = 3
-LABEL = ModalitySpec("label", 1, "uint8", "class id", 255.0, "image")
 
 
 def encode_array(array: NDArray[Any]) -> bytes:
@@ -59,7 +58,7 @@ def decode_picture(data: bytes, spec: ModalitySpec, where: str) -> NDArray[Any]:
 
 def decode_label(data: bytes, where: str) -> NDArray[np.uint8]:
     """(H, W) class ids. Raises `CorruptShard`."""
-    return decode_picture(data, LABEL, where)
+    return decode_picture(data, LABEL_SPEC, where)
 
 
 def unpack(data: bytes, where: str) -> bytes:

@@ -22,7 +22,6 @@ from pipeline.errors import CorruptShard, DigestMismatch
 from pipeline.storage.files import AnyPath, sha256_file, write_atomic
 from pipeline.storage.local_copies import local_copy
 
-LABEL = "label"
 WRITTEN, ACCEPTED = "npy.zst", "png"
 """Endings of the pictures that we write, and of those that we also read."""
 META_MEMBER = "meta.json"

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core.splits import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from pipeline.datasets.card import DatasetCard
 from pipeline.datasets.muses import CITYSCAPES_PALETTE
-from pipeline.modalities import KINDS
-from pipeline.onboarding.doctor import LABEL
+from pipeline.modalities import KINDS, LABEL
 from pipeline.onboarding.file_header import file_form
 from pipeline.onboarding.guess_labels import Labels
 from pipeline.onboarding.guess_splits import Splits
@@ -165,13 +165,13 @@ def _span(labels: Labels) -> str:
 def _training_lines(
     labels: Labels, num_modalities: int, sizes: Mapping[str, int], placeholders: bool
 ) -> Iterator[str]:
-    num_train = sizes["train"]
+    num_train = sizes[TRAIN_SPLIT]
     height, width = _size(labels)
     fitting = PIXELS_PER_STEP // (num_modalities * height * width)
     batch = max(2, min(8, fitting, num_train))
     steps = max(MIN_STEPS, min(MAX_STEPS, math.ceil(PASSES * num_train / batch / 10) * 10))
     shard = next(n for n in (16, 32, 64, 128, 256) if n == 256 or 4 * n >= num_train)
-    yield from _common_lines(shard, "test" if "test" in sizes else "val")
+    yield from _common_lines(shard, TEST_SPLIT if TEST_SPLIT in sizes else VAL_SPLIT)
     if placeholders:
         yield ""
         yield "[student.lscd]"
@@ -223,7 +223,7 @@ def published_lines(root: Path, adapter: str, card: DatasetCard, *, whole: bool)
         yield f"[modalities.{name}]  # {folder}/"
         if name != kind:
             yield f"kind = {_toml(kind)}"
-    yield from _common_lines(256, "val")
+    yield from _common_lines(256, VAL_SPLIT)
     yield ""
     yield "[train]"
     yield "steps = 20000"

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.config.config import Config
+from pipeline.core.random_stream import RandomStream
 from pipeline.datasets import open_dataset
 from pipeline.datasets.base import IGNORE_ID, RGB, LoadedSample, SourceSample
 from pipeline.errors import SampleRefused
-from pipeline.modalities import ModalitySpec, to_unit_range
+from pipeline.modalities import LABEL, ModalitySpec, to_unit_range
 from pipeline.shards.sample_encoder import SampleEncoder
 from pipeline.storage.files import write_atomic
 
@@ -29,8 +30,6 @@ NUM_SAMPLES = 6
 CELL_PX = 220
 GAP_PX = 8
 TEXT_PX = 16
-_PICK = 37
-"""Stream of random numbers that picks the samples."""
 _PAPER, _INK, _HOLE = (255, 255, 255), (30, 30, 30), (12, 14, 17)
 _IGNORED = (0, 0, 0)
 _STRETCH = (2, 98)
@@ -65,7 +64,9 @@ def write_contact_sheet(
 
 
 def _shuffled(samples: Sequence[SourceSample], seed: int) -> Iterator[SourceSample]:
-    order = np.random.default_rng([seed, _PICK]).permutation(len(samples))
+    order = np.random.default_rng([seed, RandomStream.CONTACT_SHEET_SAMPLES]).permutation(
+        len(samples)
+    )
     return (samples[i] for i in order)
 
 
@@ -86,7 +87,7 @@ def _draw(
     total = top + len(rows) * step_y + legend_lines * (TEXT_PX + 2) + GAP_PX
     sheet = Image.new("RGB", (width, total), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate((*specs, "label")):
+    for column, title in enumerate((*specs, LABEL)):
         _write(draw, GAP_PX + column * step_x, 4, title)
     for row, (sample, loaded) in enumerate(rows):
         y = top + row * step_y

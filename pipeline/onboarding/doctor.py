@@ -24,19 +24,18 @@ from numpy.typing import NDArray
 from pipeline.config.config import Config
 from pipeline.core.parallel_map import count_workers, map_in_order
 from pipeline.core.progress import progress_bar
+from pipeline.core.random_stream import RandomStream
 from pipeline.datasets import CARDS, open_dataset
 from pipeline.datasets.base import SourceSample
 from pipeline.datasets.images import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.errors import DatasetError, SampleRefused
+from pipeline.modalities import LABEL
 from pipeline.onboarding.file_header import FileForm, file_form
 from pipeline.shards.sample_encoder import SampleEncoder
 from pipeline.shards.statistics import SplitStatistics, facts_table, summarise
 
-LABEL = "label"
 DEFAULT_LIMIT = 200
 """Samples that are decoded unless all are asked for."""
-_PICK = 31
-"""Stream of random numbers that picks them."""
 _DIGITS = re.compile(r"\d+")
 
 
@@ -185,7 +184,7 @@ def pick(samples: Sequence[SourceSample], limit: int | None, seed: int) -> list[
     """At most `limit` samples in their order, the same ones for the same seed and listing."""
     if limit is None or limit >= len(samples):
         return list(samples)
-    rng = np.random.default_rng([seed, _PICK])
+    rng = np.random.default_rng([seed, RandomStream.DOCTOR_SAMPLES])
     return [samples[i] for i in np.sort(rng.choice(len(samples), limit, replace=False))]
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.modalities import ModalitySpec
-from pipeline.onboarding.doctor import LABEL, Diagnosis, Problem
+from pipeline.modalities import LABEL, ModalitySpec
+from pipeline.onboarding.doctor import Diagnosis, Problem
 from pipeline.shards.statistics import ModalityStatistics
 
 MAX_METRES = 300

@@ -11,7 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipeline.onboarding.doctor import LABEL, Diagnosis
+from pipeline.modalities import LABEL
+from pipeline.onboarding.doctor import Diagnosis
 from pipeline.onboarding.doctor_rules import notes, problems
 from pipeline.shards.statistics import MODALITY_COLUMNS, modality_rows
 

@@ -17,14 +17,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from pipeline.core.random_stream import RandomStream
+from pipeline.core.splits import SPLIT_ORDER, TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from pipeline.datasets.images import ARRAY_EXTENSIONS, EXTENSIONS
-from pipeline.datasets.tree import SPLIT_ORDER
 from pipeline.errors import DatasetError
 from pipeline.onboarding.guess_streams import SPLIT_WORDS, affixes
 
 HELD_OUT = 0.15
 """Share of the samples that a drawn validation set gets, and a drawn test set."""
-_PICK = 41
 _MATCHING = 0.8
 """Share of a table's rows that has to make sense."""
 _MAX_TABLE_BYTES = 2**24
@@ -50,17 +50,17 @@ def guess_splits(root: Path, names: Sequence[str], *, clean: bool, seed: int = 0
     in_folders = {name: name.split("/")[0] for name in names}
     folders = set(in_folders.values()) - {""}
     if folders:
-        if clean and "train" in folders and folders <= set(SPLIT_ORDER) and len(folders) > 1:
+        if clean and TRAIN_SPLIT in folders and folders <= set(SPLIT_ORDER) and len(folders) > 1:
             return Splits("from the folders")
         table = {name: SPLIT_WORDS.get(folder.lower()) for name, folder in in_folders.items()}
-        if "train" in table.values():
+        if TRAIN_SPLIT in table.values():
             return _held_out(Splits("from the folders", _grouped(table)), seed)
     for path in _tables(root):
         found = _read_table(path, names)
-        if "train" in found.values():
+        if TRAIN_SPLIT in found.values():
             reason = f"from {path.relative_to(root)}"
             return _held_out(Splits(reason, _grouped(found)), seed)
-    return _held_out(Splits("", {"train": sorted(names)}), seed)
+    return _held_out(Splits("", {TRAIN_SPLIT: sorted(names)}), seed)
 
 
 def _grouped(split_of: Mapping[str, str | None]) -> dict[str, list[str]]:
@@ -75,16 +75,16 @@ def _held_out(splits: Splits, seed: int) -> Splits:
     """The splits with something to evaluate on: drawn from the training samples if there is none."""
     if len(splits.names) > 1:
         return splits
-    names = splits.names["train"]
+    names = splits.names[TRAIN_SPLIT]
     if len(names) < 3:
         raise DatasetError(
             f"found {len(names)} labelled samples and no folders or table of splits; expected at "
             "least 3. Put the samples into folders train/ and val/."
         )
     count = max(1, round(HELD_OUT * len(names)))
-    order = np.random.default_rng([seed, _PICK]).permutation(len(names))
+    order = np.random.default_rng([seed, RandomStream.SPLIT_GUESS]).permutation(len(names))
     val, test, train = order[:count], order[count : 2 * count], order[2 * count :]
-    drawn = {"train": train, "val": val, "test": test}
+    drawn = {TRAIN_SPLIT: train, VAL_SPLIT: val, TEST_SPLIT: test}
     reason = "drawn at random, because nothing in the tree says it"
     return Splits(
         f"{splits.reason}; val and test {reason}" if splits.reason else reason,
@@ -101,7 +101,7 @@ def _tables(root: Path) -> Iterator[Path]:
         found += [Path(folder, name) for name in files]
     small = [p for p in sorted(found) if p.is_file() and p.stat().st_size <= _MAX_TABLE_BYTES]
     yield from (p for p in small if p.suffix.lower() in (".csv", ".tsv"))
-    yield from (p for p in small if p.suffix == ".txt" and SPLIT_WORDS.get(p.stem) == "train")
+    yield from (p for p in small if p.suffix == ".txt" and SPLIT_WORDS.get(p.stem) == TRAIN_SPLIT)
 
 
 def _read_table(path: Path, names: Sequence[str]) -> dict[str, str | None]:

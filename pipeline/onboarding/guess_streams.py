@@ -16,14 +16,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.splits import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from pipeline.datasets.patterns import find_files
 from pipeline.errors import DatasetError
-from pipeline.onboarding.doctor import LABEL, picture_files
+from pipeline.modalities import LABEL
+from pipeline.onboarding.doctor import picture_files
 
 SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
+    **dict.fromkeys(("train", "training", "trn"), TRAIN_SPLIT),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL_SPLIT),
+    **dict.fromkeys(("test", "testing", "tst"), TEST_SPLIT),
 }
 """What folders and tables call a split, to its name here."""
 CONDITIONS = frozenset(
@@ -211,4 +213,4 @@ def _renamed(streams: Sequence[Stream]) -> list[Stream]:
 def _plain(text: str) -> str:
     """A Python identifier made of `text`."""
     word = "_".join(re.findall(r"[A-Za-z0-9]+", text.replace("*", " "))).lower() or "picture"
-    return f"m_{word}" if word[0].isdigit() or word in ("label", "meta") else word
+    return f"m_{word}" if word[0].isdigit() or word in (LABEL, "meta") else word

@@ -23,12 +23,14 @@ import numpy as np
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.core.progress import progress_bar
+from pipeline.core.random_stream import RandomStream
+from pipeline.core.splits import SPLIT_ORDER
 from pipeline.datasets import CARDS
 from pipeline.datasets.card import DatasetCard
 from pipeline.datasets.muses import CITYSCAPES_CLASSES
 from pipeline.datasets.patterns import find_files
-from pipeline.datasets.tree import SPLIT_ORDER
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.modalities import LABEL
 from pipeline.onboarding.config_text import (
     PLACEHOLDERS,
     Tree,
@@ -36,7 +38,6 @@ from pipeline.onboarding.config_text import (
     published_lines,
     to_hex,
 )
-from pipeline.onboarding.doctor import LABEL
 from pipeline.onboarding.guess_labels import Labels, guess_labels
 from pipeline.onboarding.guess_splits import guess_splits
 from pipeline.onboarding.guess_streams import Stream, find_streams
@@ -45,7 +46,6 @@ from pipeline.storage.files import write_bytes
 
 MAX_LABELS = 4000
 FILES_PER_SENSOR = 16
-_PICK = 43
 CLASS_FILES = ("classes.txt", "labels.txt", "class_names.txt", "names.txt")
 
 
@@ -135,7 +135,7 @@ def look_at(root: Path, *, progress: bool) -> Tree:
 
 def _read_labels(paths: Sequence[Path], progress: bool) -> Labels:
     if len(paths) > MAX_LABELS:
-        rng = np.random.default_rng([0, _PICK])
+        rng = np.random.default_rng([0, RandomStream.PROPOSAL_SAMPLES])
         paths = [paths[i] for i in np.sort(rng.choice(len(paths), MAX_LABELS, replace=False))]
 
     def counted() -> Iterator[Path]:

@@ -24,8 +24,8 @@ from pipeline.datasets.base import (
 )
 from pipeline.errors import SampleRefused
 from pipeline.formats.image_codec import encode_array
-from pipeline.formats.shard_tar import LABEL, MAX_MEMBER_NAME, META_MEMBER, picture_member
-from pipeline.modalities import ModalitySpec, check_array
+from pipeline.formats.shard_tar import MAX_MEMBER_NAME, META_MEMBER, picture_member
+from pipeline.modalities import LABEL, ModalitySpec, check_array
 from pipeline.shards.statistics import measure
 
 

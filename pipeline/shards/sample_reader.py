@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CorruptShard, DatasetError
 from pipeline.formats.image_codec import decode_label, decode_picture
-from pipeline.formats.shard_tar import LABEL, local_shard, stored_member
-from pipeline.modalities import ModalitySpec
+from pipeline.formats.shard_tar import local_shard, stored_member
+from pipeline.modalities import LABEL, ModalitySpec
 from pipeline.shards.manifest import Manifest, ShardInfo, holds, strings
 from pipeline.storage.files import AnyPath
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pipeline.config.config import Config
 from pipeline.config.teacher import DescriptionsConfig
 from pipeline.core.fingerprint import SHORT, fingerprint
+from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.shards.manifest import Manifest, ShardInfo, read_table
 from pipeline.storage.files import AnyPath, write_atomic, write_json
 from pipeline.targets.lookup import look_up, point_to
@@ -30,7 +31,6 @@ from pipeline.workspace import Workspace, dataset_slug
 
 SCENE = "scene"
 """The slot of descriptions that belong to a sample as a whole."""
-TRAIN = "train"
 PROVENANCE = "provenance.json"
 _SHA256 = b"shard_sha256"
 
@@ -125,5 +125,5 @@ def description_slots(options: DescriptionsConfig, modalities: Sequence[str]) ->
 def described_shards(options: DescriptionsConfig, manifest: Manifest) -> tuple[ShardInfo, ...]:
     """The shards that get descriptions: labels may be looked at in the training split only."""
     if options.source == "from_labels":
-        return tuple(manifest.shards(TRAIN))
+        return tuple(manifest.shards(TRAIN_SPLIT))
     return manifest.all_shards

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
 from pipeline.config.train import TrainConfig
+from pipeline.core.random_stream import RandomStream
 from pipeline.datasets.resize import nearest, resize
 from pipeline.modalities import ModalitySpec
 from pipeline.shards.sample_reader import Decoded
@@ -30,8 +31,6 @@ COLOUR = "rgb"
 BLUR_PX = (0.1, 1.5)
 """Standard deviations that a blur is drawn from."""
 _KERNEL_PX = 9
-_MORE = 5
-"""Stream of random numbers, as in `student.data.train_stream`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def zoomed(
     """The sample resized by a factor drawn from `augment.scale`, uniform in its logarithm."""
     if not augment.zooms:
         return sample
-    rng = np.random.default_rng([seed, _MORE, position, 0])
+    rng = np.random.default_rng([seed, RandomStream.AUGMENTATION, position, 0])
     factor = math.exp(rng.uniform(*np.log(augment.scale)))
     height, width = (max(1, round(side * factor)) for side in sample.label.shape)
     return fit(sample, (height, width), specs)
@@ -101,7 +100,7 @@ def recoloured(
     """The sample with its colour pictures brighter or darker, flatter or harsher, and blurred."""
     if not augment.recolours:
         return sample
-    rng = np.random.default_rng([seed, _MORE, position, 1])
+    rng = np.random.default_rng([seed, RandomStream.AUGMENTATION, position, 1])
     factors = rng.uniform(1 - augment.jitter, 1 + augment.jitter, 3).tolist()
     sigma = float(rng.uniform(*BLUR_PX)) if rng.random() < augment.blur else 0.0
     arrays = {

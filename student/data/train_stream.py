@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from pipeline.core.random_stream import RandomStream
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.modalities import ModalitySpec, to_unit_range
 from pipeline.shards.sample_reader import Decoded, SampleReader, SampleRef, start_method
@@ -36,8 +37,6 @@ from pipeline.targets.views import ViewSettings, cut, draw_boxes
 from student.data.augment import Augment, Placement, fit, recoloured, zoomed
 from student.data.target_join import WINDOW_SHARDS, TargetJoin, taught
 
-_ORDER, _AUGMENT = 1, 2
-"""Streams of random numbers, told apart by the second word of their seed."""
 _WHOLE = (0.0, 0.0, 1.0, 1.0, 0.0)
 """A stored view, as `Batch.view` has it: all of what the teacher saw, as the teacher saw it."""
 
@@ -161,7 +160,7 @@ class TrainStream(IterableDataset[Batch]):
     def _place(
         self, position: int, ref: SampleRef, sample: Decoded, size: tuple[int, int]
     ) -> Placement:
-        rng = np.random.default_rng([self.seed, _AUGMENT, position])
+        rng = np.random.default_rng([self.seed, RandomStream.CROPS, position])
         mirrored = bool(rng.random() < self.augment.flip)
         spare_y, spare_x = (
             max(0, have - want) for have, want in zip(sample.label.shape, size, strict=True)
@@ -173,7 +172,7 @@ class TrainStream(IterableDataset[Batch]):
 
 def epoch_order(shard_of_N: Sequence[int], seed: int, epoch: int) -> NDArray[np.int64]:
     """A permutation of N samples: shards shuffled, then the samples of each window of shards."""
-    rng = np.random.default_rng([seed, _ORDER, epoch])
+    rng = np.random.default_rng([seed, RandomStream.SAMPLE_ORDER, epoch])
     shard_N = np.asarray(shard_of_N)
     shards = rng.permutation(np.unique(shard_N))
     windows = [
@@ -185,7 +184,7 @@ def epoch_order(shard_of_N: Sequence[int], seed: int, epoch: int) -> NDArray[np.
 
 def drawn_view(seed: int, position: int, views: ViewSettings) -> int:
     """Which of its views the sample at a position of the sequence shows."""
-    return int(np.random.default_rng([seed, _AUGMENT, position]).integers(views.number))
+    return int(np.random.default_rng([seed, RandomStream.CROPS, position]).integers(views.number))
 
 
 def cut_sample(sample: Decoded, box: NDArray[np.float32]) -> Decoded:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.config.config import Config
+from pipeline.core.random_stream import RandomStream
 from student.data.train_stream import Batch
 from student.losses.lscd import TERMS as DISTILLATION
 from student.losses.lscd import Lscd, TeacherBatch
@@ -39,8 +40,6 @@ from student.model.fusion import StageFeatures
 from student.model.student import Student
 from student.model.upsample import resize
 
-_SUBSETS = 3
-"""Stream of random numbers, as in `student.data.train_stream`."""
 TERMS = ("ce", "subset_ce", "consistency", "auxiliary", *DISTILLATION)
 
 Reference = Callable[[Batch], Tensor]
@@ -150,7 +149,7 @@ class Objective(nn.Module):
         iou = self.running.iou().cpu().double().numpy() if self._draws_weak_first else None
         drawn = []
         for b in range(len(present)):
-            rng = np.random.default_rng([self.seed, _SUBSETS, first + b])
+            rng = np.random.default_rng([self.seed, RandomStream.SUBSETS, first + b])
             row = present[b : b + 1]
             drawn.append(draw_subsets(row, rng) if iou is None else draw_weak_first(row, iou, rng))
         return torch.from_numpy(np.concatenate(drawn)).to(batch.present.device)

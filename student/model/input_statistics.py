@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.config.config import Config
+from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.modalities import ModalitySpec
 from pipeline.shards.manifest import Manifest
 
-TRAIN_SPLIT = "train"
 MIN_STD = 1e-3
 """A sensor that always reads the same must not be divided by zero."""
 

@@ -21,6 +21,7 @@ from pipeline import VERSION
 from pipeline.config.config import Config
 from pipeline.config.load import dump_config
 from pipeline.core.fingerprint import SHORT, canonical_json, fingerprint
+from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import AnyPath, read_json, sha256_file, write_bytes, write_json
 from pipeline.targets.descriptions import SCENE, resolve_descriptions
@@ -34,7 +35,6 @@ RUN_SCHEMA = 1
 CHECKPOINT_SCHEMA = 2
 NAMED_WEIGHTS = ("hub", "package", "none")
 """Values of `student.weights` that are not a file."""
-TRAIN_SPLIT = "train"
 LAST, BEST = "last", "best"
 """Names of checkpoints; those of `train.keep_every` are `step-N`."""
 _EXECUTION = {

@@ -22,6 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.config.config import Config
 from pipeline.core.device import choose_device, threads
 from pipeline.core.progress import progress_bar
+from pipeline.core.random_stream import RandomStream
+from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.errors import Any2SegError
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.sample_reader import list_samples
@@ -54,10 +56,7 @@ from student.training.optimizer import Updates
 from student.training.trackers import open_tracker
 from student.training.validation import Validation
 
-TRAIN_SPLIT = "train"
 Pieces = tuple[Batch, ...]
-_STEP = 4
-"""Stream of random numbers, as in `student.data.train_stream`."""
 ALONE = World()
 
 
@@ -280,7 +279,8 @@ class Trainer:
 
 def _seed(seed: int, step: int, rank: int) -> None:
     """Let what a step draws (dropout) depend on nothing that came before it."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, _STEP, step, rank]).generate_state(1)[0]))
+    words = np.random.SeedSequence([seed, RandomStream.TRAINING_STEP, step, rank])
+    torch.manual_seed(int(words.generate_state(1)[0]))
 
 
 def _answer(ema: Ema[Student]) -> Reference:

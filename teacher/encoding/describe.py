@@ -23,6 +23,7 @@ from pipeline.config.config import Config
 from pipeline.config.teacher import DescriptionsConfig
 from pipeline.core.device import choose_device
 from pipeline.core.progress import progress_bar
+from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.core.stage_report import StageReport
 from pipeline.errors import ConfigError
 from pipeline.formats.image_codec import decode_picture
@@ -30,7 +31,6 @@ from pipeline.formats.shard_tar import read_shard, stored_member
 from pipeline.shards.manifest import Manifest, ShardInfo
 from pipeline.targets.descriptions import (
     SCENE,
-    TRAIN,
     TextStore,
     described_shards,
     descriptions_root,
@@ -143,8 +143,8 @@ class _LabelWriter:
 
     def __init__(self, manifest: Manifest) -> None:
         self._classes = manifest.classes
-        self._facts = manifest.table(TRAIN, ("class_pixels", "condition"))
-        places = [place for place in manifest.places if place.split == TRAIN]
+        self._facts = manifest.table(TRAIN_SPLIT, ("class_pixels", "condition"))
+        places = [place for place in manifest.places if place.split == TRAIN_SPLIT]
         self._starts = {place.index: place.start - places[0].start for place in places}
 
     def __call__(self, shard: ShardInfo) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
+from pipeline.core.splits import SPLIT_ORDER
 from pipeline.datasets.base import RGB, DatasetOptions, LoadedSample, SourceSample
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES, DELIVER_PALETTE
 from pipeline.datasets.synthetic.render import RENDERER_VERSION, Scene, render_scene
@@ -20,7 +21,7 @@ from pipeline.datasets.synthetic.weather import scene_attributes
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.modalities import ModalitySpec
 
-SPLITS: tuple[str, ...] = ("train", "val", "test")
+SPLITS: tuple[str, ...] = SPLIT_ORDER
 
 _ARRAYS: dict[str, Callable[[Scene], NDArray[Any]]] = {
     "rgb": lambda scene: scene.rgb,
