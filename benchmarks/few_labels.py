@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 from ablation import NO_LSCD, Fields, base_config, nested, parser, run_all, table
 
-from pipeline.modalities import LABEL
 from pipeline.config.config import Config
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES
 from pipeline.formats.image_codec import decode_label, encode_array
 from pipeline.formats.shard_tar import picture_member, read_shard, shard_name, write_shard
+from pipeline.modalities import LABEL
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
