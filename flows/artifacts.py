@@ -22,9 +22,10 @@ from prefect.artifacts import (
 from flows.planning.status import report_path
 from flows.redact import redacted
 from flows.report.prediction_sheet import prediction_sheet
-from flows.report.score_lines import joined, missing_lines, noise_lines, percent, setting
+from flows.report.score_lines import joined, missing_lines, noise_lines, setting
 from pipeline.config.config import Config
 from pipeline.config.load import rows
+from pipeline.core.units_text import as_percent
 from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json
@@ -135,8 +136,8 @@ def summary(title: str, evaluations: Mapping[str, Mapping[str, Any]], page: str)
         lines.append(f"| {', '.join(subset)} | " + " | ".join(cells) + " |")
     found = list(evaluations.values())
     for name, figures in {
-        "all": [percent(scores["all"]) for scores in found],
-        "mean": [percent(scores["mean"]) for scores in found],
+        "all": [as_percent(scores["all"]) for scores in found],
+        "mean": [as_percent(scores["mean"]) for scores in found],
         "worst": [_worst(scores) for scores in found],
     }.items():
         lines.append(f"| **{name}** | " + " | ".join(f"**{figure}**" for figure in figures) + " |")
@@ -144,7 +145,7 @@ def summary(title: str, evaluations: Mapping[str, Mapping[str, Any]], page: str)
 
 
 def _worst(scores: Mapping[str, Any]) -> str:
-    return f"{percent(scores['worst']['miou'])} ({joined(scores['worst']['modalities'])})"
+    return f"{as_percent(scores['worst']['miou'])} ({joined(scores['worst']['modalities'])})"
 
 
 def _robust_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -156,10 +157,10 @@ def _robust_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[str]
     missing = zip(*map(missing_lines, rows.values()), strict=True)
     noise = zip(*map(noise_lines, rows.values()), strict=True)
     for lines in missing:
-        cells = [percent(line.averages[0]) for line in lines]
+        cells = [as_percent(line.averages[0]) for line in lines]
         yield f"| {lines[0].name}: {lines[0].protocol} | " + " | ".join(cells) + " |"
     for lines in noise:
-        cells = [percent(line.miou) for line in lines]
+        cells = [as_percent(line.miou) for line in lines]
         yield f"| {lines[0].name}: {lines[0].protocol} | " + " | ".join(cells) + " |"
 
 

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from flows.cli.console import ConfigPath, Overrides, out
 from pipeline.config.load import load_config
-from pipeline.storage.disk_space import as_bytes, required_bytes
+from pipeline.core.units_text import as_duration, as_size
+from pipeline.storage.disk_space import required_bytes
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -59,10 +60,10 @@ def _prepare_lines(found: RunPlan) -> Iterator[str]:
         yield "prepare: nothing to do"
         return
     splits = ", ".join(f"{name} {count}" for name, count in todo.samples.items())
-    time = f", {as_time(todo.seconds)} of one core" if todo.seconds is not None else ""
+    time = f", {as_duration(todo.seconds)} of one core" if todo.seconds is not None else ""
     yield (
         f"prepare: {sum(todo.samples.values())} samples ({splits}) into {len(todo.shards)} shards, "
-        f"about {as_bytes(todo.num_bytes)}{time}"
+        f"about {as_size(todo.num_bytes)}{time}"
     )
 
 
@@ -71,7 +72,7 @@ def _table(found: RunPlan) -> Table:
     for work in found.towers:
         table.add_row(
             *(work.tower, work.modality, str(work.num_shards), str(work.num_pictures)),
-            *(str(work.num_tokens), f"{work.flops / 1e9:.1f}", as_bytes(work.num_bytes)),
+            *(str(work.num_tokens), f"{work.flops / 1e9:.1f}", as_size(work.num_bytes)),
         )
     return table
 
@@ -92,10 +93,10 @@ def _precompute_lines(found: RunPlan) -> Iterator[str]:
 
 def _time_lines(times: Prediction, probe: Probe) -> Iterator[str]:
     yield (
-        f"  about {as_time(times.seconds)} on {probe.device}, bound by {times.bottleneck} "
-        f"(arithmetic {as_time(times.compute_s)}, decoding {as_time(times.decode_s)}, writing "
-        f"{as_time(times.write_s)}, reading {as_time(times.read_s)}, loading towers "
-        f"{as_time(times.load_s)}; {'side by side' if probe.overlaps else 'one after the other'})"
+        f"  about {as_duration(times.seconds)} on {probe.device}, bound by {times.bottleneck} "
+        f"(arithmetic {as_duration(times.compute_s)}, decoding {as_duration(times.decode_s)}, writing "
+        f"{as_duration(times.write_s)}, reading {as_duration(times.read_s)}, loading towers "
+        f"{as_duration(times.load_s)}; {'side by side' if probe.overlaps else 'one after the other'})"
     )
 
 
@@ -109,21 +110,13 @@ def _student_lines(found: RunPlan) -> Iterator[str]:
 
 def _room_lines(found: RunPlan) -> Iterator[str]:
     if found.free is None:
-        yield f"writes {as_bytes(found.num_bytes)} to the object store"
+        yield f"writes {as_size(found.num_bytes)} to the object store"
         return
     needed = required_bytes(found.num_bytes)
     verdict = (
         "fits" if found.fits else "DOES NOT FIT: make room, or set `workspace` to another disk"
     )
     yield (
-        f"writes {as_bytes(found.num_bytes)}; needs {as_bytes(needed)} free with a margin, "
-        f"{as_bytes(found.free)} are: {verdict}"
+        f"writes {as_size(found.num_bytes)}; needs {as_size(needed)} free with a margin, "
+        f"{as_size(found.free)} are: {verdict}"
     )
-
-
-def as_time(seconds: float) -> str:
-    """Seconds for people: `0.4 s`, `3.2 min`, `5.1 h`, `2.3 days`."""
-    for unit, size in (("days", 172800.0), ("h", 7200.0), ("min", 120.0)):
-        if seconds >= size:
-            return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"
-    return f"{seconds:.1f} s"

@@ -15,10 +15,10 @@ from flows.report.score_lines import (
     joined,
     missing_lines,
     noise_lines,
-    percent,
     setting,
 )
 from pipeline.config.config import Config
+from pipeline.core.units_text import as_percent
 from pipeline.storage.files import read_json
 from pipeline.workspace import Workspace
 from student.runs.run import identify
@@ -55,7 +55,7 @@ def _say(text: str) -> None:
 def _subset_table(scores: Mapping[str, Any]) -> Table:
     table = _table("Subsets", "modalities", "mIoU", "absent classes as 0", "samples")
     for row in scores["subsets"]:
-        figures = percent(row["miou"]), percent(row["miou_absent_zero"])
+        figures = as_percent(row["miou"]), as_percent(row["miou_absent_zero"])
         table.add_row(escape(joined(row["modalities"])), *figures, str(row["num_samples"]))
     return table
 
@@ -63,7 +63,7 @@ def _subset_table(scores: Mapping[str, Any]) -> Table:
 def _group_table(scores: Mapping[str, Any], kind: str, title: str) -> Table:
     table = _table(title, kind.replace("_", " "), "all", "mean", "worst", "worst subset", "samples")
     for line in group_lines(scores, kind):
-        figures = (percent(line.all), percent(line.mean), percent(line.worst))
+        figures = (as_percent(line.all), as_percent(line.mean), as_percent(line.worst))
         table.add_row(escape(line.name), *figures, escape(line.worst_subset), str(line.num_samples))
     return table
 
@@ -72,17 +72,17 @@ def _missing_table(scores: Mapping[str, Any]) -> Table:
     heads = ("average", "E(0.2)", "E(0.1)", "E(0.05)", "worst", "absent as 0")
     table = _table("Missing modalities", "benchmark", *heads)
     for line in missing_lines(scores):
-        worst = f"{percent(line.worst)} ({line.worst_subset})"
-        averages = map(percent, line.averages)
-        table.add_row(line.name, *averages, escape(worst), percent(line.absent_zero))
+        worst = f"{as_percent(line.worst)} ({line.worst_subset})"
+        averages = map(as_percent, line.averages)
+        table.add_row(line.name, *averages, escape(worst), as_percent(line.absent_zero))
     return table
 
 
 def _noise_table(scores: Mapping[str, Any]) -> Table:
     table = _table("Noise on all modalities", "level", "mIoU", "absent classes as 0")
-    table.add_row("none", percent(scores["all"]), percent(scores["absent_zero"]["all"]))
+    table.add_row("none", as_percent(scores["all"]), as_percent(scores["absent_zero"]["all"]))
     for line in noise_lines(scores):
-        table.add_row(line.name, percent(line.miou), percent(line.absent_zero))
+        table.add_row(line.name, as_percent(line.miou), as_percent(line.absent_zero))
     return table
 
 

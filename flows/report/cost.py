@@ -14,6 +14,7 @@ import numpy as np
 
 from flows.report.sources import RunRow, Sources
 from pipeline.config.config import Config
+from pipeline.core.units_text import as_duration, as_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ def cost_values(sources: Sources, styles: Sequence[RowStyle]) -> dict[str, Any]:
             "modality": p.modality,
             "tower": p.tower,
             "num_samples": p.num_samples,
-            "time": duration(p.seconds),
+            "time": as_duration(p.seconds),
             "each": per_sample(p.seconds, p.num_samples),
-            "stored": size(p.num_bytes),
+            "stored": as_size(p.num_bytes),
         }
         for p in passes
     ]
@@ -47,9 +48,9 @@ def cost_values(sources: Sources, styles: Sequence[RowStyle]) -> dict[str, Any]:
         "passes": lines,
         "pass_total": {
             "num_samples": num,
-            "time": duration(seconds),
+            "time": as_duration(seconds),
             "each": per_sample(seconds, num),
-            "stored": size(sum(p.num_bytes for p in passes)),
+            "stored": as_size(sum(p.num_bytes for p in passes)),
         },
         "trainings": [
             _training(row, style)
@@ -66,7 +67,7 @@ def _training(row: RunRow, style: RowStyle) -> dict[str, Any]:
     rate = len(row.metrics["step"]) / seconds if seconds else math.nan
     return {
         "row": style,
-        "time": duration(seconds),
+        "time": as_duration(seconds),
         "steps_s": f"{rate:.2f}",
         "samples_s": f"{rate * row.config.train.batch_size:.1f}",
         "waiting": f"{100 * waited_s / seconds:.1f} %" if seconds else "-",
@@ -92,27 +93,7 @@ def break_even(pass_s: float, num_samples: int, config: Config) -> str:
     )
     return (
         f"One student looks at {seen:,} samples. With the teacher inside its training loop that would be "
-        f"{duration(inside)} of tower time for every student; the pass took {duration(pass_s)} once, for "
-        f"{num_samples:,} samples. So {first} (break-even at {students:.2g} students of this length)."
+        f"{as_duration(inside)} of tower time for every student; the pass took {as_duration(pass_s)} "
+        f"once, for {num_samples:,} samples. So {first} (break-even at {students:.2g} students of this "
+        "length)."
     )
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def size(num_bytes: int) -> str:
-    """`512 B`, `3.1 kB`, `1.2 GB` (powers of 1000)."""
-    value, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 999.5 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.0f} B" if units[0] == "B" else f"{value:.3g} {units[0]}"

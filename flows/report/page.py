@@ -28,6 +28,7 @@ from flows.report.score_lines import view
 from flows.report.sources import RunRow, SampleInputs, Sources
 from flows.report.tables import group_tables, robust_values
 from pipeline.config.config import Config
+from pipeline.core.units_text import as_percent
 from pipeline.datasets.base import IGNORE_ID, RGB
 
 METRICS = {
@@ -123,13 +124,9 @@ def verdict(main: RunRow) -> str:
     )
 
 
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
-
-
 def _with_sign(fraction: float | None) -> str:
     """`37.3 %` that no line break splits."""
-    return f"{_percent(fraction)}\u00a0%"
+    return f"{as_percent(fraction)}\u00a0%"
 
 
 def _tiles(main: RunRow) -> list[dict[str, str]]:
@@ -142,7 +139,7 @@ def _tiles(main: RunRow) -> list[dict[str, str]]:
     ]
     kept = entries if num > 1 else [entries[0], entries[3]]
     return [
-        {"label": label, "value": _percent(value), "unit": "% mIoU", "note": note}
+        {"label": label, "value": as_percent(value), "unit": "% mIoU", "note": note}
         for label, value, note in kept
     ]
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.core.units_text import as_percent
+
 AVERAGES = ("average", "expected_0.2", "expected_0.1", "expected_0.05")
 """Figures of a table of subsets in the robustness benchmark (`student.evaluation.robustness_scores`)."""
 
@@ -55,17 +57,12 @@ def joined(modalities: Sequence[str]) -> str:
     return " + ".join(modalities)
 
 
-def percent(fraction: float | None) -> str:
-    """`37.3`, or `-` where no labelled pixel stands behind it."""
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
-
-
 def headline(scores: Mapping[str, Any]) -> str:
     """All, mean and worst in one line."""
     worst = scores["worst"]
     return (
-        f"all {percent(scores['all'])}, mean of {len(scores['subsets'])} subsets "
-        f"{percent(scores['mean'])}, worst {percent(worst['miou'])} ({joined(worst['modalities'])})"
+        f"all {as_percent(scores['all'])}, mean of {len(scores['subsets'])} subsets "
+        f"{as_percent(scores['mean'])}, worst {as_percent(worst['miou'])} ({joined(worst['modalities'])})"
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.units_text import as_size
 from pipeline.errors import NotEnoughSpace
 from pipeline.formats.zarr_rows import CRC_BYTES, INDEX_ENTRY_BYTES
 from pipeline.storage.files import AnyPath
@@ -59,16 +60,7 @@ def require_space(path: AnyPath, num_bytes: int, what: str) -> None:
     free, needed = free_bytes(path), required_bytes(num_bytes)
     if free is not None and free < needed:
         raise NotEnoughSpace(
-            f"{path}: {what}: expected {as_bytes(needed)} free ({as_bytes(num_bytes)} and a margin), "
-            f"found {as_bytes(free)}. Make room, or set `workspace` to another disk or an object "
+            f"{path}: {what}: expected {as_size(needed)} free ({as_size(num_bytes)} and a margin), "
+            f"found {as_size(free)}. Make room, or set `workspace` to another disk or an object "
             "store; `any2seg plan CONFIG` shows what needs how much."
         )
-
-
-def as_bytes(num_bytes: float) -> str:
-    """A number of bytes for people: `812 B`, `1.2 MB`, `34.0 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.report.cost import break_even, cost_values, duration, per_sample, size
+from flows.report.cost import break_even, cost_values, per_sample
 from flows.report.page import style_of
 from flows.report.sources import PassCost, read_sources, scored_rows
 from pipeline.config.config import Config
@@ -17,23 +17,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     root: Path = tmp_path_factory.mktemp("cost")
     write_pictures(root / "source", {"rgb": "rgb"}, 2, 8, 8)
     return folder_config(root, {"rgb": "rgb"}, ["a", "b"])
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.4, "9.4 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"),
-     (3599.7, "1 h 00 min"), (7800, "2 h 10 min")],
-)  # fmt: skip
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (3_140_000, "3.14 MB"), (999_999, "1 MB")],
-)
-def test_sizes(num_bytes: int, text: str) -> None:
-    assert size(num_bytes) == text
 
 
 def test_milliseconds_a_sample() -> None:

@@ -119,7 +119,7 @@ def test_shards_that_do_not_fit_are_refused_before_anything_is_written(
     make_source(train=10, val=3)
     config = make_config()
     monkeypatch.setattr("pipeline.storage.disk_space.free_bytes", lambda path: 1000)
-    with pytest.raises(NotEnoughSpace, match="shards of 13 samples: expected .* found 1.0 kB"):
+    with pytest.raises(NotEnoughSpace, match="shards of 13 samples: expected .* found 1 kB"):
         make(config)
     assert tar_bytes(config) == 0
 
