@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -39,6 +38,7 @@ from pipeline.config.load import load_config
 from pipeline.config.student import StudentConfig
 from pipeline.core.device import choose_device
 from pipeline.core.frozen_model import Frozen
+from pipeline.core.hub import fetch_snapshot
 from pipeline.datasets import ADAPTERS, open_dataset
 from pipeline.datasets.base import RGB, FileReader
 from pipeline.datasets.images import BadPictureError, read_picture
@@ -271,11 +271,5 @@ def _portable(config: Config) -> dict[str, Any]:
 def _fetch(model_id: str, hub: Mapping[str, Any]) -> Path:
     if Path(model_id).is_dir():
         return Path(model_id)
-    asked = {key: value for key, value in hub.items() if key != "resume_download"}
-    try:
-        return Path(snapshot_download(model_id, allow_patterns=[CONFIG, WEIGHTS], **asked))
-    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise CheckpointError(
-            f"{model_id}: neither a folder nor a model that the hub gives: "
-            f"{str(error).splitlines()[0]}"
-        ) from None
+    options = {key: value for key, value in hub.items() if key != "resume_download"}
+    return fetch_snapshot(model_id, (CONFIG, WEIGHTS), "the model's name", **options)

@@ -16,8 +16,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pipeline.core.hub import fetch_first
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.formats.weight_files import first_line, read_state
+from pipeline.formats.weight_files import read_state
 from pipeline.modalities import IMAGENET_MEAN, IMAGENET_STD
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -136,23 +137,4 @@ def _weight_file(name: str, weights: str) -> Path:
     if path.exists() or (weights != "hub" and not looks_like_a_repository):
         return path
     repository = f"nvidia/{name.replace('_', '-')}" if weights == "hub" else weights
-    return _fetch(repository)
-
-
-def _fetch(repository: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    for file in HUB_FILES:
-        try:
-            return Path(hf_hub_download(repository, file))
-        except EntryNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"student.weights: could not fetch {file} of {repository}: {first_line(error)}. "
-                f"Set student.weights to 'none' or a file."
-            ) from None
-    raise CheckpointError(
-        f"{repository}: expected {' or '.join(HUB_FILES)}, found neither. Check student.weights."
-    )
+    return fetch_first(repository, HUB_FILES, "student.weights")

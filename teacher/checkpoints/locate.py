@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.hub import fetch_first, fetch_optional
 from pipeline.errors import CheckpointError
 from pipeline.modalities import TowerName
 from teacher.checkpoints.hub_config import PREFIX, TOWERS, HubConfig, read_config
@@ -26,6 +27,7 @@ CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; the second is a pickle that is read as tensors only."""
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
+_SETTING = "teacher.name"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -153,46 +155,11 @@ def _require_same(name: str, config: HubConfig, modality: TowerName | None) -> N
 def _fetched(
     repo: str, modality: TowerName | None, revision: str | None, local_only: bool = False
 ) -> TowerFiles:
-    config = _download(repo, (CONFIG,), revision, local_only)
+    config = fetch_first(repo, (CONFIG,), _SETTING, revision=revision, local_only=local_only)
     _require_same(repo, read_config(config), modality)
     # The commit that the configuration came from: a branch may move between two files.
     commit = config.parent.name
-    _download(repo, WEIGHTS, commit, local_only)
+    fetch_first(repo, WEIGHTS, _SETTING, revision=commit, local_only=local_only)
     for file in TOKENIZER:
-        _download_optional(repo, file, commit, local_only)
+        fetch_optional(repo, file, revision=commit, local_only=local_only)
     return _single(config.parent, repo, commit)
-
-
-def _download(repo: str, names: tuple[str, ...], revision: str | None, local_only: bool) -> Path:
-    """The first of `names` that the repository has; `CheckpointError` if none can be had."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    reasons = []
-    for name in names:
-        try:
-            path = _download_optional(repo, name, revision, local_only)
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            reasons.append(f"{name}: {str(error).strip().splitlines()[0]}")
-            continue
-        if path is not None:
-            return path
-        reasons.append(f"{name}: not there")
-    raise CheckpointError(
-        f"hub repository {repo} (revision {revision or 'main'}): expected "
-        f"{' or '.join(names)}; found: {'; '.join(reasons)}. Check the name and the network, or "
-        "download it once and set teacher.name to the local directory."
-    )
-
-
-def _download_optional(repo: str, name: str, revision: str | None, local_only: bool) -> Path | None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=local_only))
-    except LocalEntryNotFoundError:
-        if name in TOKENIZER:
-            return None
-        raise
-    except EntryNotFoundError:
-        return None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.config.teacher import DescriptionsConfig
+from pipeline.core.hub import fetch_snapshot
 from pipeline.errors import CheckpointError
 from pipeline.modalities import ModalitySpec, to_unit_range
 from teacher.encoding.identity import weights_digest
@@ -31,17 +32,7 @@ def find_model(options: DescriptionsConfig) -> Path:
     """The captioning model's folder, fetched from the hub if it is not a local one."""
     if Path(options.model).is_dir():
         return Path(options.model)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        found = snapshot_download(options.model, revision=options.revision, allow_patterns=_FILES)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"captioner {options.model!r}: expected a folder or a hub model, found: "
-            f"{str(error).strip().splitlines()[0]}. Check the name and the network."
-        ) from error
-    return Path(found)
+    return fetch_snapshot(options.model, _FILES, "descriptions.model", revision=options.revision)
 
 
 def captioner_identity(options: DescriptionsConfig, folder: Path, cache: Path) -> dict[str, Any]:
