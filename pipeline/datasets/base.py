@@ -182,7 +182,7 @@ class FileReader(Protocol):
     """What an adapter offers besides if its samples are files that can be read one by one."""
 
     def read(self, modality: str, path: Path) -> NDArray[Any]:
-        """A file in its modality's stored form, by the adapter's options. `BadPictureError`."""
+        """A file in its modality's stored form, by the adapter's options. `BadImageError`."""
 
 
 class AdapterFactory(Protocol):

@@ -23,17 +23,12 @@ from numpy.typing import NDArray
 from pipeline.datasets.base import IGNORE_ID, RGB, SourceSample
 from pipeline.datasets.card import DatasetCard
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES, DELIVER_PALETTE, RAW_IGNORE_ID
-from pipeline.datasets.images import (
-    BadPictureError,
-    label_table,
-    read_label,
-    read_picture,
-    read_raw,
-)
+from pipeline.datasets.label_images import label_table, read_label
 from pipeline.datasets.patterns import find_files
 from pipeline.datasets.resize import nearest
 from pipeline.datasets.tree import Entry, TreeAdapter, TreeOptions, entries_by_split
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.formats.image_file import BadImageError, read_image, read_raw
 from pipeline.modalities import LABEL, ModalitySpec
 
 DELIVER_CARD = DatasetCard(
@@ -151,7 +146,7 @@ class DeliverAdapter(TreeAdapter):
     def _read(self, name: str, path: Path) -> NDArray[Any]:
         spec = self._specs[name]
         if spec.kind != "depth" or self._options.raw_depth == "mm16":
-            return read_picture(path, spec)
+            return read_image(path, spec)
         return carla_depth(path)
 
     def _read_label(self, path: Path) -> NDArray[np.uint8]:
@@ -177,11 +172,11 @@ def corner_case(name: str) -> str:
 def carla_depth(path: Path) -> NDArray[np.uint16]:
     """(H, W) millimetres of a CARLA depth picture; 0 where nothing was hit, 65535 beyond 65 m.
 
-    Raises `BadPictureError` for anything but an 8-bit colour picture.
+    Raises `BadImageError` for anything but an 8-bit colour picture.
     """
     raw = read_raw(path)
     if raw.values.ndim != 3 or raw.values.dtype != np.uint8:
-        raise BadPictureError(
+        raise BadImageError(
             f"{path}: expected CARLA's 24-bit depth in an RGB picture, found {raw.mode}; "
             'for 16-bit millimetres set dataset.raw_depth = "mm16", for HHA use kind "hha"'
         )

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
 from pipeline.datasets.base import RGB, SourceSample
-from pipeline.datasets.images import read_picture
 from pipeline.datasets.labels import LabelOptions, LabelReader
 from pipeline.datasets.patterns import Found, check_pattern, find_files, visible
 from pipeline.datasets.resize import resize
@@ -34,6 +33,7 @@ from pipeline.datasets.tree import (
 )
 from pipeline.datasets.values import CHANNEL_INDEX, ValueRule, read_values
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.formats.image_file import read_image
 from pipeline.modalities import LABEL, ModalitySpec
 
 
@@ -202,7 +202,7 @@ class FolderAdapter(TreeAdapter):
     def _read(self, name: str, path: Path) -> NDArray[Any]:
         source = self._options.sources.get(name)
         if source is None:
-            return read_picture(path, self._specs[name])
+            return read_image(path, self._specs[name])
         return read_values(path, self._specs[name], source)
 
     def _read_label(self, path: Path) -> NDArray[np.uint8]:

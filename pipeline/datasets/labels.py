@@ -1,7 +1,7 @@
 """What the labels of a data set mean: classes, ids or colours, and what is ignored.
 
 `LabelOptions` is the part of a config that adapters without built-in classes share, `LabelReader` reads
-label files by it. Nothing is written; a label that does not fit raises `BadPictureError`.
+label files by it. Nothing is written; a label that does not fit raises `BadImageError`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.datasets.base import IGNORE_ID, RGB, DatasetOptions
-from pipeline.datasets.images import File, label_table, read_colour_label, read_label
+from pipeline.datasets.label_images import label_table, read_colour_label, read_label
+from pipeline.formats.image_file import File
 
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 
@@ -101,7 +102,7 @@ class LabelReader:
         self._channel = channel
 
     def __call__(self, file: File) -> NDArray[np.uint8]:
-        """(H, W) class ids. Raises `BadPictureError`."""
+        """(H, W) class ids. Raises `BadImageError`."""
         if self._colours:
             return read_colour_label(file, self._colours)
         return read_label(file, self._table, self._channel)

@@ -26,17 +26,12 @@ from numpy.typing import NDArray
 from pipeline.core.splits import SPLIT_ORDER
 from pipeline.datasets.base import IGNORE_ID, RGB, SourceSample
 from pipeline.datasets.card import DatasetCard
-from pipeline.datasets.images import (
-    BadPictureError,
-    label_table,
-    one_channel,
-    read_label,
-    read_raw,
-)
+from pipeline.datasets.label_images import label_table, read_label
 from pipeline.datasets.patterns import find_files
 from pipeline.datasets.split_tables import read_split_lists
 from pipeline.datasets.tree import Entry, TreeAdapter, TreeOptions, entries_by_table
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.formats.image_file import BadImageError, one_channel, read_raw
 from pipeline.modalities import LABEL, ModalitySpec
 
 MCUBES_CLASSES: tuple[str, ...] = (
@@ -181,7 +176,7 @@ class McubesAdapter(TreeAdapter):
         mask_path = _companion(path, NIR_MASKS)
         white = one_channel(mask_path, read_raw(mask_path)) > 0
         if white.shape != values.shape:
-            raise BadPictureError(
+            raise BadImageError(
                 f"{mask_path}: expected the picture's size {values.shape}, found {white.shape}"
             )
         return np.where(white == self._white_is_hole, 0, values).astype(dtype)
@@ -207,7 +202,7 @@ def _companion(path: Path, folder: str) -> Path:
 def _seen(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     """What the near-infrared camera sees too."""
     if array.shape[1] <= CUT_COLUMNS:
-        raise BadPictureError(
+        raise BadImageError(
             f"{path}: expected more than {CUT_COLUMNS} columns, found {array.shape[1]}"
         )
     return np.ascontiguousarray(array[:, CUT_COLUMNS:])
@@ -218,7 +213,7 @@ def _whole(path: Path, channels: int, dtype: str) -> NDArray[Any]:
     raw = read_raw(path)
     values = raw.values if channels == 3 else one_channel(path, raw)
     if values.ndim != (3 if channels == 3 else 2) or values.dtype not in (np.uint8, np.uint16):
-        raise BadPictureError(
+        raise BadImageError(
             f"{path}: expected 8 or 16 bits and {channels} channels, found {raw.mode}"
         )
     if values.dtype == dtype:
@@ -233,7 +228,7 @@ def _share(path: Path, low: float) -> NDArray[np.float64]:
     values = raw.values.astype(np.float64)
     slack = 1e-3
     if values.ndim != 2 or not ((values >= low - slack) & (values <= 1 + slack)).all():
-        raise BadPictureError(
+        raise BadImageError(
             f"{path}: expected (H, W) numbers from {low:g} to 1, found {values.shape} from "
             f"{values.min():g} to {values.max():g}"
         )

@@ -24,16 +24,11 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.base import IGNORE_ID, RGB, SourceSample
 from pipeline.datasets.card import DatasetCard
-from pipeline.datasets.images import (
-    BadPictureError,
-    label_table,
-    read_label,
-    read_picture,
-    read_raw,
-)
+from pipeline.datasets.label_images import label_table, read_label
 from pipeline.datasets.patterns import Found, Place, find_files
 from pipeline.datasets.tree import Entry, TreeAdapter, TreeOptions, entries_by_split
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.formats.image_file import BadImageError, read_image, read_raw
 from pipeline.modalities import LABEL, ModalitySpec
 
 CITYSCAPES_CLASSES: tuple[str, ...] = (
@@ -167,17 +162,17 @@ class MusesAdapter(TreeAdapter):
 
     def _read(self, name: str, path: Path) -> NDArray[Any]:
         spec = self._specs[name]
-        return range_picture(path) if spec.kind == "lidar" else read_picture(path, spec)
+        return range_picture(path) if spec.kind == "lidar" else read_image(path, spec)
 
     def _read_label(self, path: Path) -> NDArray[np.uint8]:
         return read_label(path, self._label_table)
 
 
 def range_picture(path: Path) -> NDArray[np.uint16]:
-    """(H, W) millimetres of the SDK's projected LiDAR, 0 where no point fell. `BadPictureError`."""
+    """(H, W) millimetres of the SDK's projected LiDAR, 0 where no point fell. `BadImageError`."""
     raw = read_raw(path)
     if raw.values.ndim != 3 or raw.values.dtype == np.uint8:
-        raise BadPictureError(
+        raise BadImageError(
             f"{path}: expected the SDK's three channels of 16 bits or floats, found {raw.mode}; "
             'for 8-bit pictures use kind "lidar_image"'
         )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-from pipeline.datasets.images import EXTENSIONS
+from pipeline.formats.image_file import EXTENSIONS
 
 _TOKEN = re.compile(r"(\*|\{split\}|\{condition\})")
 FIELDS = ("split", "condition")

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pipeline.datasets.images import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.datasets.tree import ordered
 from pipeline.errors import DatasetError
+from pipeline.formats.image_file import ARRAY_EXTENSIONS, EXTENSIONS
 
 _ENDINGS = EXTENSIONS | ARRAY_EXTENSIONS
 Row = tuple[Path, int, str, str]

@@ -23,10 +23,10 @@ from pydantic import PositiveInt
 
 from pipeline.core.splits import SPLIT_ORDER
 from pipeline.datasets.base import DatasetOptions, LoadedSample, SourceSample
-from pipeline.datasets.images import EXTENSIONS, BadPictureError
 from pipeline.datasets.patterns import Found, Place
 from pipeline.datasets.resize import resize_sample
 from pipeline.errors import DatasetError, SampleRefused
+from pipeline.formats.image_file import EXTENSIONS, BadImageError
 from pipeline.modalities import LABEL, ModalitySpec
 
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -85,26 +85,26 @@ class TreeAdapter(ABC):
             raise SampleRefused(sample.key, self._refusals[sample.key])
         try:
             decoded = self._decode(sample)
-        except BadPictureError as error:
+        except BadImageError as error:
             raise SampleRefused(sample.key, str(error)) from None
         return resize_sample(decoded, self._tree.size_px, self._specs)
 
     def read(self, modality: str, path: Path) -> NDArray[Any]:
-        """Stored form of one modality's file. Raises `BadPictureError`."""
+        """Stored form of one modality's file. Raises `BadImageError`."""
         return self._read(modality, path)
 
     def _decode(self, sample: SourceSample) -> LoadedSample:
         if sample.label is None:
-            raise BadPictureError(f"no label: expected {self._expected(LABEL, sample)}")
+            raise BadImageError(f"no label: expected {self._expected(LABEL, sample)}")
         absent = [name for name in self._specs if name not in sample.files]
         if absent and (self._tree.missing == "refuse" or not sample.files):
-            raise BadPictureError(f"no {absent[0]}: expected {self._expected(absent[0], sample)}")
+            raise BadImageError(f"no {absent[0]}: expected {self._expected(absent[0], sample)}")
         label = self._read_label(Path(sample.label))
         arrays = {}
         for name, file in sample.files.items():
             arrays[name] = self._fitted(name, self._read(name, Path(file)), label.shape)
             if arrays[name].shape[:2] != label.shape:
-                raise BadPictureError(
+                raise BadImageError(
                     f"{file}: expected the label's size {_size(label)}, found {_size(arrays[name])}"
                 )
         return LoadedSample(arrays, label)
@@ -185,11 +185,11 @@ class TreeAdapter(ABC):
 
     @abstractmethod
     def _read(self, name: str, path: Path) -> NDArray[Any]:
-        """Stored form of one modality. Raises `BadPictureError`."""
+        """Stored form of one modality. Raises `BadImageError`."""
 
     @abstractmethod
     def _read_label(self, path: Path) -> NDArray[np.uint8]:
-        """(H, W) class ids. Raises `BadPictureError`."""
+        """(H, W) class ids. Raises `BadImageError`."""
 
 
 def entries_by_split(found: Mapping[str, Found]) -> dict[str, list[Entry]]:

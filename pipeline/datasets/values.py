@@ -4,7 +4,7 @@
 
 in the kind's unit (`unit` converts metres and centimetres). A value listed in `invalid`, a NaN or
 an infinity is stored as 0, which means "nothing measured". Results beyond the stored type saturate.
-Raises `BadPictureError` for a file that the rule does not describe.
+Raises `BadImageError` for a file that the rule does not describe.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat
 
 from pipeline.core.frozen_model import Frozen
-from pipeline.datasets.images import BadPictureError, File, Raw, fit_dtype, one_channel, read_raw
+from pipeline.formats.image_file import BadImageError, File, Raw, fit_dtype, one_channel, read_raw
 from pipeline.modalities import ModalitySpec
 
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
@@ -64,7 +64,7 @@ def num_bits(spec: ModalitySpec) -> int:
 
 
 def read_values(path: File, spec: ModalitySpec, rule: ValueRule) -> NDArray[Any]:
-    """(H, W) or (H, W, 3) stored form of a file. Raises `BadPictureError`."""
+    """(H, W) or (H, W, 3) stored form of a file. Raises `BadImageError`."""
     raw = read_raw(path)
     _require_bits(path, raw, rule.bits or num_bits(spec))
     values = _channels(path, raw, spec, rule)
@@ -76,7 +76,7 @@ def _require_bits(path: File, raw: Raw, wanted: int) -> None:
     is_float = raw.values.dtype.kind == "f"
     found = 32 if is_float else 8 if raw.values.dtype == np.uint8 else 16
     if found != wanted:
-        raise BadPictureError(
+        raise BadImageError(
             f"{path}: expected {wanted} bits a channel, found {raw.mode} ({found}); set `bits`"
         )
 

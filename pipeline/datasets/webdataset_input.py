@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.base import RGB, LoadedSample, SourceSample, StoredSample
-from pipeline.datasets.images import BadPictureError, File
 from pipeline.datasets.labels import LabelOptions, LabelReader
 from pipeline.datasets.patterns import visible
 from pipeline.datasets.resize import resize_sample
@@ -33,6 +32,7 @@ from pipeline.datasets.tree import TreeOptions, make_key, ordered
 from pipeline.datasets.values import ValueRule, read_values
 from pipeline.errors import ConfigError, CorruptShard, DatasetError, SampleRefused
 from pipeline.formats.image_codec import decode_picture, unpack
+from pipeline.formats.image_file import BadImageError, File
 from pipeline.formats.shard_tar import ACCEPTED, WRITTEN, picture_member, stored_member
 from pipeline.formats.tar_index import TarMember, TarSample, list_tar
 from pipeline.modalities import LABEL, LABEL_SPEC, ModalitySpec
@@ -102,7 +102,7 @@ class WebdatasetAdapter:
             raise SampleRefused(sample.key, self._refusals[sample.key])
         try:
             loaded = self._decode(sample)
-        except BadPictureError as error:
+        except BadImageError as error:
             raise SampleRefused(sample.key, str(error)) from None
         return resize_sample(loaded, self._options.size_px, self._specs)
 
@@ -136,17 +136,17 @@ class WebdatasetAdapter:
         found = {name: self._member(source, name) for name in self._specs}
         label_member = self._member(source, LABEL)
         if label_member is None:
-            raise BadPictureError(f"{sample.shard}: {source.key} has no {self._endings(LABEL)}")
+            raise BadImageError(f"{sample.shard}: {source.key} has no {self._endings(LABEL)}")
         absent = [name for name in self._specs if found[name] is None]
         if absent and (self._options.missing == "refuse" or len(absent) == len(self._specs)):
-            raise BadPictureError(f"{sample.shard}: {source.key} has no {self._endings(absent[0])}")
+            raise BadImageError(f"{sample.shard}: {source.key} has no {self._endings(absent[0])}")
         label = self._read_label(_opened(label_member))
         arrays = {}
         for name, member in found.items():
             if member is not None:
                 arrays[name] = self._read(name, member)
                 if arrays[name].shape[:2] != label.shape:
-                    raise BadPictureError(
+                    raise BadImageError(
                         f"{member}: expected the label's size {label.shape}, found "
                         f"{arrays[name].shape[:2]}"
                     )
@@ -161,7 +161,7 @@ class WebdatasetAdapter:
         endings = [wanted] if wanted else [f"{name}.{ending}" for ending in ENDINGS]
         present = [source.by_ending[ending] for ending in endings if ending in source.by_ending]
         if len(present) > 1:
-            raise BadPictureError(
+            raise BadImageError(
                 f"expected one {name} member, found {', '.join(map(str, present))}; name one with "
                 f"dataset.members.{name}"
             )
@@ -256,11 +256,11 @@ class _Unpacked:
         return str(self._member)
 
     def read_bytes(self) -> bytes:
-        """The array file. `BadPictureError` if the frame is damaged."""
+        """The array file. `BadImageError` if the frame is damaged."""
         try:
             return unpack(self._member.read_bytes(), str(self))
         except CorruptShard as error:
-            raise BadPictureError(str(error)) from None
+            raise BadImageError(str(error)) from None
 
 
 def _opened(member: TarMember) -> File:

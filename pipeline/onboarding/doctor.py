@@ -27,8 +27,8 @@ from pipeline.core.progress import progress_bar
 from pipeline.core.random_stream import RandomStream
 from pipeline.datasets import CARDS, open_dataset
 from pipeline.datasets.base import SourceSample
-from pipeline.datasets.images import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.errors import DatasetError, SampleRefused
+from pipeline.formats.image_file import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.modalities import LABEL
 from pipeline.onboarding.file_header import FileForm, file_form
 from pipeline.shards.sample_encoder import SampleEncoder

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets.images import ARRAY_EXTENSIONS
+from pipeline.formats.image_file import ARRAY_EXTENSIONS
 
 _CHANNELS = {"1": 1, "L": 1, "P": 1, "LA": 2, "PA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "F": 1}
 _NAMES = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGBA"}

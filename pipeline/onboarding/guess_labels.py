@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.base import IGNORE_ID, RGB
-from pipeline.datasets.images import ARRAY_EXTENSIONS, read_raw
 from pipeline.errors import DatasetError
+from pipeline.formats.image_file import ARRAY_EXTENSIONS, read_raw
 
 MAX_CLASSES = 255
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from pipeline.core.random_stream import RandomStream
 from pipeline.core.splits import SPLIT_ORDER, TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
-from pipeline.datasets.images import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.errors import DatasetError
+from pipeline.formats.image_file import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.onboarding.guess_streams import SPLIT_WORDS, affixes
 
 HELD_OUT = 0.15

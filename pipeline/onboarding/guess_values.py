@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.images import BadPictureError, Raw, read_raw
 from pipeline.errors import DatasetError
+from pipeline.formats.image_file import BadImageError, Raw, read_raw
 from pipeline.modalities import KINDS
 from pipeline.onboarding.doctor_rules import MAX_METRES
 from pipeline.onboarding.file_header import UNREADABLE, FileForm, file_form
@@ -77,7 +77,7 @@ def read_stream(paths: Sequence[Path]) -> Values:
     for path in paths:
         try:
             raw = read_raw(path)
-        except BadPictureError as problem:
+        except BadImageError as problem:
             error = str(problem)
             continue
         sizes.add(raw.values.shape[:2])

@@ -25,8 +25,8 @@ from PIL import Image
 from pipeline.core.progress import progress_bar
 from pipeline.core.stage_report import Failure, StageReport
 from pipeline.datasets.base import RGB
-from pipeline.datasets.images import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.formats.image_file import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.modalities import ModalitySpec, to_unit_range
 from pipeline.storage.files import write_bytes
 from student.evaluation.sliding_window import Window

@@ -41,9 +41,9 @@ from pipeline.core.frozen_model import Frozen
 from pipeline.core.hub import fetch_snapshot
 from pipeline.datasets import ADAPTERS, open_dataset
 from pipeline.datasets.base import RGB, FileReader
-from pipeline.datasets.images import BadPictureError, read_picture
 from pipeline.datasets.resize import resize, target_size
 from pipeline.errors import CheckpointError, ConfigError, DatasetError
+from pipeline.formats.image_file import BadImageError, read_image
 from pipeline.modalities import ModalitySpec, check_array, to_unit_range
 from pipeline.shards.manifest import DATASET, Manifest
 from pipeline.storage.files import read_json
@@ -181,8 +181,8 @@ class Segmenter(ModelHubMixin):
         try:
             if isinstance(self._adapter, FileReader):
                 return self._adapter.read(modality, path)
-            return read_picture(path, self.specs[modality])
-        except BadPictureError as error:
+            return read_image(path, self.specs[modality])
+        except BadImageError as error:
             raise DatasetError(f"{modality}: {error}") from None
 
     @cached_property

@@ -5,9 +5,9 @@ input size, longer side truncated, centre crop, CLIP mean and standard deviation
 millimetres, clipped to [0.01, max_depth] metres, not inverted. Every deviation is a field of
 `settings.Preprocessing`.
 
-Rules for pictures that upstream refuses: one channel is replicated to three, alpha is dropped,
-palettes are expanded, 16-bit values are divided by 65535 (depth: they are millimetres). EXIF
-orientation is ignored, as upstream does.
+Rules for images that upstream refuses: one channel is replicated to three, alpha is dropped,
+palettes are expanded, 16-bit values are divided by 65535 (depth: they are millimetres), values that
+16 bits cannot hold are refused. EXIF orientation is ignored, as upstream does.
 
 Writes nothing. Fails with `ValueError` naming the sample's position, what was expected and found.
 """
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.formats.image_file import BadImageError, read_any_image
 from teacher.preprocessing.audio import audio_pixels
 from teacher.preprocessing.options import CLIP_MEAN, CLIP_STD, Picture, Preprocessing, Sample
 from teacher.preprocessing.video import video_pixels
@@ -55,20 +56,6 @@ def to_pixels(
         cropped = resize_and_crop(unit_BCHW, settings.size_px, settings.antialias)
         out[torch.as_tensor(indices, device=device)] = normalise(cropped)
     return out
-
-
-def read_picture(path: str | Path) -> Picture:
-    """A picture file as stored: (H, W) or (H, W, 3), uint8 or uint16; alpha dropped."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        if image.mode in ("RGBA", "LA"):
-            return np.asarray(image.convert(image.mode.removesuffix("A")))
-        if image.mode in ("L", "RGB"):
-            return np.asarray(image)
-        if image.mode.startswith("I"):
-            return np.asarray(image).astype(np.uint16)
-        return np.asarray(image.convert("RGB"))
 
 
 def resize_and_crop(unit_BCHW: Tensor, size_px: int, antialias: bool) -> Tensor:
@@ -106,7 +93,10 @@ def depth_to_unit(depth_mm: Tensor, max_depth_m: float, holes: str) -> Tensor:
 
 def _picture(sample: Sample, index: int) -> Picture:
     if isinstance(sample, (str, Path)):
-        return read_picture(sample)
+        try:
+            return read_any_image(Path(sample))
+        except BadImageError as error:
+            raise ValueError(f"sample {index}: {error}") from None
     if not isinstance(sample, np.ndarray) or sample.dtype not in (np.uint8, np.uint16):
         found = getattr(sample, "dtype", type(sample).__name__)
         raise ValueError(f"sample {index}: expected a uint8 or uint16 array or a path, got {found}")

@@ -22,13 +22,13 @@ from pipeline.datasets.deliver import (
     carla_depth,
     corner_case,
 )
-from pipeline.datasets.images import BadPictureError
 from pipeline.datasets.synthetic.adapter import scene_index
 from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.datasets.synthetic.render import Scene, render_scene
 from pipeline.datasets.synthetic.weather import scene_attributes
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
 from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.image_file import BadImageError
 from pipeline.modalities import KINDS
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
@@ -254,7 +254,7 @@ def test_depth_in_another_code_is_refused_with_the_option(root: Path) -> None:
     sample = adapter(root).samples("val")[0]
     millimetres = np.full((SIZE, SIZE), 1234, np.uint16)
     Image.fromarray(millimetres).save(sample.files["depth"])
-    with pytest.raises(BadPictureError, match='raw_depth = "mm16"'):
+    with pytest.raises(BadImageError, match='raw_depth = "mm16"'):
         carla_depth(Path(sample.files["depth"]))
     found = adapter(root, raw_depth="mm16").load(sample).arrays["depth"]
     np.testing.assert_array_equal(found, millimetres)

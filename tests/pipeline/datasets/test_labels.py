@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.datasets.images import BadPictureError
 from pipeline.datasets.labels import LabelOptions, LabelReader
+from pipeline.formats.image_file import BadImageError
 
 
 @given(
@@ -48,5 +48,5 @@ def test_several_colours_may_be_one_class_and_the_first_shows_it() -> None:
 def test_a_wide_colour_label_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "w.png")
     options = LabelOptions(adapter="x", classes=("a",), label_colours={"#000000": 0})
-    with pytest.raises(BadPictureError, match="expected an 8-bit colour label"):
+    with pytest.raises(BadImageError, match="expected an 8-bit colour label"):
         LabelReader(options)(tmp_path / "w.png")

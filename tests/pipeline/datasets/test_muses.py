@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.images import BadPictureError
 from pipeline.datasets.muses import (
     CITYSCAPES_CLASSES,
     CITYSCAPES_PALETTE,
@@ -18,6 +17,7 @@ from pipeline.datasets.muses import (
     range_picture,
 )
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
+from pipeline.formats.image_file import BadImageError
 from pipeline.modalities import KINDS
 
 SIZE = (4, 6)
@@ -132,7 +132,7 @@ def test_8_bit_lidar_pictures_need_their_own_kind(tmp_path: Path, save: Save) ->
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     write_frame(tmp_path, "val/fog/day", "r", save, "")
     path = save(tmp_path / "lidar/val/fog/day/r_lidar.png", picture)
-    with pytest.raises(BadPictureError, match='use kind "lidar_image"'):
+    with pytest.raises(BadImageError, match='use kind "lidar_image"'):
         range_picture(path)
     opened = adapter(tmp_path, {"lidar": KINDS["lidar_image"]})
     np.testing.assert_array_equal(opened.load(opened.samples("val")[0]).arrays["lidar"], picture)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.datasets.images import BadPictureError
 from pipeline.datasets.values import ValueRule, read_values
+from pipeline.formats.image_file import BadImageError
 from pipeline.modalities import KINDS
 
 Save = Callable[[Path, np.ndarray], Path]
@@ -79,7 +79,7 @@ def test_floating_point_metres_with_holes(tmp_path: Path) -> None:
     for name in ("d.npy", "d.tif"):
         found = read_values(tmp_path / name, KINDS["depth"], rule)
         assert found[0].tolist() == [0, 0, 0, 0, 0, 1500, 65_535]
-    with pytest.raises(BadPictureError, match=r"expected 16 bits a channel, found F \(32\)"):
+    with pytest.raises(BadImageError, match=r"expected 16 bits a channel, found F \(32\)"):
         read_values(tmp_path / "d.tif", KINDS["depth"], ValueRule())
 
 
@@ -100,7 +100,7 @@ def test_8_bits_widen_into_16(tmp_path: Path, save: Save) -> None:
     path = save(tmp_path / "d.png", np.array([[0, 1, 255]], np.uint8))
     rule = ValueRule(bits=8, unit="m", scale=0.2)
     assert read_values(path, KINDS["depth"], rule)[0].tolist() == [0, 200, 51_000]
-    with pytest.raises(BadPictureError, match=r"expected 16 bits a channel, found L \(8\)"):
+    with pytest.raises(BadImageError, match=r"expected 16 bits a channel, found L \(8\)"):
         read_values(path, KINDS["depth"], ValueRule(unit="m"))
 
 
@@ -111,7 +111,7 @@ def test_channel_rules(tmp_path: Path, save: Save, channel: str, expected: int) 
     path = save(tmp_path / "c.png", np.full((2, 3, 3), (10, 20, 33), np.uint8))
     found = read_values(path, KINDS["gray"], ValueRule.model_validate({"channel": channel}))
     np.testing.assert_array_equal(found, np.full((2, 3), expected))
-    with pytest.raises(BadPictureError, match="expected a grey picture, found colour"):
+    with pytest.raises(BadImageError, match="expected a grey picture, found colour"):
         read_values(path, KINDS["gray"], ValueRule())
 
 

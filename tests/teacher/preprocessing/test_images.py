@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from teacher.preprocessing.images import read_picture, to_pixels
+from teacher.preprocessing.images import to_pixels
 from teacher.preprocessing.options import Preprocessing
 
 ATOL = 1e-5
@@ -89,20 +89,13 @@ def test_one_channel_is_replicated_and_16_bit_scaled() -> None:
     torch.testing.assert_close(from_16_bit, from_grey, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "I;16"])
-def test_every_picture_mode_is_read_by_rule(tmp_path: Path, mode: str) -> None:
-    rgb = np.random.default_rng([3]).integers(0, 256, (8, 9, 3), dtype=np.uint8)
-    if mode == "I;16":
-        image = Image.fromarray(rgb[..., 0].astype(np.uint16) * 257)
-    else:
-        image = Image.fromarray(rgb).convert(mode)
-    image.save(tmp_path / "x.png")
-    array = read_picture(tmp_path / "x.png")
-    wanted = {"I;16": (8, 9), "LA": (8, 9)}.get(mode, (8, 9, 3))
-    assert array.shape == wanted
-    assert array.dtype == (np.uint16 if mode == "I;16" else np.uint8)
-    if mode == "RGBA":
-        assert np.array_equal(array, rgb)
+def test_a_file_is_its_array_and_one_that_16_bits_cannot_hold_is_refused(tmp_path: Path) -> None:
+    depth_mm = np.array([[1_000, 65_535], [2_000, 3_000]], np.uint16).repeat(8, 0)
+    Image.fromarray(depth_mm).save(tmp_path / "d.png")
+    assert torch.equal(to_pixels([tmp_path / "d.png"], DEPTH), to_pixels([depth_mm], DEPTH))
+    Image.fromarray(depth_mm.astype(np.int32) + 1).save(tmp_path / "far.tif")
+    with pytest.raises(ValueError, match=r"sample 1: .*far\.tif: expected values 0\.\.65535"):
+        to_pixels([tmp_path / "d.png", tmp_path / "far.tif"], DEPTH)
 
 
 def test_holes_can_be_far() -> None:

@@ -1,12 +1,13 @@
-"""Source pictures to stored forms, by rule: bit depth, grey or colour, alpha, palettes, label ids.
+"""Image and array files to NumPy arrays, by rule: bit depth, grey or colour, alpha, palettes.
 
-Nothing is written. A picture that does not fit raises `BadPictureError`, whose text names the file,
-what was expected and what was found; adapters turn it into `SampleRefused`.
+Nothing is written. A file that does not fit raises `BadImageError`, whose text names the file, what
+was expected and what was found.
 
-Rules: 16-bit kinds need 16-bit pictures and 8-bit kinds 8-bit ones; a colour kind given a grey
-picture replicates it; a grey kind given a colour picture is served if all channels are equal; alpha
-is dropped; palette pictures are expanded, except labels, whose palette indices are the ids. Arrays
-(`.npy`, `.npz` with one array) are read too, never unpickled. Other rules: `pipeline.datasets.values`.
+Rules: alpha is dropped; palettes are expanded, except by `read_ids`, which returns their indices;
+values beyond 65,535 and below 0 are refused, never wrapped. Where a form is given, 16-bit kinds need
+16-bit images and 8-bit kinds 8-bit ones; a colour kind given a grey image replicates it; a grey kind
+given a colour image is served if all channels are equal. Arrays (`.npy`, `.npz` with one array) are
+read too, never unpickled.
 """
 
 from __future__ import annotations
@@ -21,22 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from pipeline.datasets.base import IGNORE_ID, RGB
 from pipeline.formats.image_codec import parse_npy
 from pipeline.modalities import ModalitySpec
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-"""File name endings (any case) that count as pictures."""
+"""File name endings (any case) that count as images."""
 ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
 """File name endings of arrays; read where a pattern or a layout names them."""
-LOSSY = frozenset({".jpg", ".jpeg"})
 ORIENTATION_TAG = 274
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 WIDE_COLOUR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 """How a PNG's 16-bit colour lies in the file, to the order that shows Pillow the low bytes."""
 NUM_CHANNELS = {"L": 1, "RGB": 3, "F": 1, **dict.fromkeys(SIXTEEN_BIT_MODES, 1)}
 MAX_ARRAY_BYTES = 2**30
-REFUSED_ID = -1
 
 
 class File(Protocol):
@@ -50,7 +48,7 @@ class File(Protocol):
         """All of it. `OSError` if it cannot be read."""
 
 
-class BadPictureError(Exception):
+class BadImageError(Exception):
     """A file that cannot serve; the text says which, what was expected and what was found."""
 
 
@@ -64,25 +62,38 @@ class Raw:
     """Pillow's name of the form (`L`, `RGB`, `I;16`, ...), or the dtype of an array."""
 
 
-def read_picture(path: File, spec: ModalitySpec) -> NDArray[Any]:
-    """(H, W) or (H, W, 3), uint8 or uint16, as `spec` is stored. Raises `BadPictureError`."""
+def read_image(path: File, spec: ModalitySpec) -> NDArray[Any]:
+    """(H, W) or (H, W, 3), uint8 or uint16, as `spec` is stored. Raises `BadImageError`."""
     raw = read_raw(path)
     require_depth(path, raw, spec.dtype)
     return to_channels(path, raw, spec)
 
 
-def read_raw(path: File) -> Raw:
-    """Decode any picture or array file. Raises `BadPictureError`."""
+def read_any_image(path: File) -> NDArray[Any]:
+    """(H, W) or (H, W, 3), uint8 or uint16, whichever the file has; any EXIF orientation, which is
+    not applied. Raises `BadImageError`.
+    """
+    raw = read_raw(path, upright=False)
+    if raw.values.dtype.kind == "f":
+        raise BadImageError(f"{path}: expected whole numbers, found {raw.mode}")
+    return raw.values if raw.values.dtype == np.uint8 else fit_dtype(path, raw.values, "uint16")
+
+
+def read_raw(path: File, *, upright: bool = True) -> Raw:
+    """Decode any image or array file. Raises `BadImageError`.
+
+    `upright` refuses an EXIF orientation other than 1; otherwise the tag is ignored.
+    """
     data = _read_bytes(path)
     if path.suffix.lower() in ARRAY_EXTENSIONS:
         return _read_array(path, data)
-    image, low_bytes = _open(path, data)
+    image, low_bytes = _open(path, data, upright)
     if image.mode in ("1", "LA"):
         image = image.convert("L")
     elif image.mode in ("P", "PA", "RGBA"):
         image = image.convert("RGBA").convert("RGB")
     if image.mode not in NUM_CHANNELS:
-        raise BadPictureError(
+        raise BadImageError(
             f"{path}: expected a grey or RGB picture, found {image.mode}; convert it to PNG"
         )
     values = np.array(image)
@@ -92,21 +103,21 @@ def read_raw(path: File) -> Raw:
 
 
 def require_depth(path: File, raw: Raw, dtype: str) -> None:
-    """Raise `BadPictureError` unless the file has the 8 or 16 bits of `dtype`."""
+    """Raise `BadImageError` unless the file has the 8 or 16 bits of `dtype`."""
     if raw.mode == "RGB;16":
-        raise BadPictureError(
+        raise BadImageError(
             f"{path}: expected 8 bits a colour channel, found 16; say so with `bits = 16` and a scale"
         )
     if dtype == "uint16" and (raw.values.ndim != 2 or raw.values.dtype == np.uint8):
-        raise BadPictureError(f"{path}: expected a 16-bit single-channel picture, found {raw.mode}")
+        raise BadImageError(f"{path}: expected a 16-bit single-channel picture, found {raw.mode}")
     if dtype == "uint8" and raw.values.dtype != np.uint8:
-        raise BadPictureError(f"{path}: expected an 8-bit grey or RGB picture, found {raw.mode}")
+        raise BadImageError(f"{path}: expected an 8-bit grey or RGB picture, found {raw.mode}")
     if raw.values.dtype.kind == "f":
-        raise BadPictureError(f"{path}: expected whole numbers, found {raw.mode}; say `bits = 32`")
+        raise BadImageError(f"{path}: expected whole numbers, found {raw.mode}; say `bits = 32`")
 
 
 def to_channels(path: File, raw: Raw, spec: ModalitySpec) -> NDArray[Any]:
-    """The samples in the channels and, if they fit, the type of `spec`; or `BadPictureError`."""
+    """The samples in the channels and, if they fit, the type of `spec`; or `BadImageError`."""
     values = fit_dtype(path, raw.values, spec.dtype)
     if spec.channels == 3:
         return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
@@ -114,91 +125,34 @@ def to_channels(path: File, raw: Raw, spec: ModalitySpec) -> NDArray[Any]:
 
 
 def one_channel(path: File, raw: Raw) -> NDArray[Any]:
-    """(H, W) of a grey picture, or of a colour one whose channels are equal."""
+    """(H, W) of a grey image, or of a colour one whose channels are equal."""
     if raw.values.ndim == 2:
         return raw.values
     if (raw.values != raw.values[:, :, :1]).any():
-        raise BadPictureError(f"{path}: expected a grey picture, found colour ({raw.mode})")
+        raise BadImageError(f"{path}: expected a grey picture, found colour ({raw.mode})")
     return np.ascontiguousarray(raw.values[:, :, 0])
 
 
 def fit_dtype(path: File, values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """`values` as `dtype`. Raises `BadPictureError` if one does not fit."""
+    """`values` as `dtype`. Raises `BadImageError` if one does not fit."""
     limit = np.iinfo(dtype).max
     if values.dtype != dtype and (values.min() < 0 or values.max() > limit):
-        raise BadPictureError(
+        raise BadImageError(
             f"{path}: expected values 0..{limit}, found {values.min()}..{values.max()}"
         )
     return values.astype(dtype)
 
 
-def read_label(
-    path: File, id_table: NDArray[np.int16], channel: int | None = None
-) -> NDArray[np.uint8]:
-    """(H, W) class ids of a label picture through `id_table` (see `label_table`).
+def read_ids(path: File, channel: int | None = None) -> NDArray[Any]:
+    """(H, W) whole numbers of a label file: of its one channel, or of `channel` of a colour image.
 
-    The picture has one channel, or the ids are in `channel` of a colour picture. Raises
-    `BadPictureError` naming the raw ids that the table refuses.
+    A palette's indices are the ids. Raises `BadImageError`.
     """
-    raw = _label_ids(path, channel).astype(np.int64)
-    if raw.min() < 0 or raw.max() >= len(id_table):
-        raise BadPictureError(
-            f"{path}: label ids from {raw.min()} to {raw.max()}; expected 16-bit ids"
-        )
-    ids = id_table[raw]
-    if ids.min() == REFUSED_ID:
-        bad = np.unique(raw[ids == REFUSED_ID])
-        raise BadPictureError(
-            f"{path}: label id {', '.join(map(str, bad[:5]))} is out of range (no class has it); "
-            "list it in dataset.ignore_ids or dataset.remap, or mend the label"
-        )
-    return ids.astype(np.uint8)
-
-
-def read_colour_label(path: File, colours: dict[RGB, int]) -> NDArray[np.uint8]:
-    """(H, W) class ids of a label painted in colours. `BadPictureError` names unknown colours."""
-    _refuse_lossy(path)
-    raw = read_raw(path)
-    if raw.values.dtype != np.uint8:
-        raise BadPictureError(f"{path}: expected an 8-bit colour label, found {raw.mode}")
-    channels = np.broadcast_to(np.atleast_3d(raw.values), (*raw.values.shape[:2], 3))
-    codes = channels.astype(np.int64) @ np.array([65536, 256, 1])
-    found, inverse = np.unique(codes, return_inverse=True)
-    table = {(red << 16) + (green << 8) + blue: i for (red, green, blue), i in colours.items()}
-    unknown = [f"#{code:06x}" for code in found.tolist() if code not in table]
-    if unknown:
-        raise BadPictureError(
-            f"{path}: label colour {', '.join(unknown[:5])} is in no class; list it in "
-            "dataset.label_colours (255: ignored), or mend the label"
-        )
-    ids = np.array([table[code] for code in found.tolist()], dtype=np.uint8)
-    return ids[inverse].reshape(codes.shape)
-
-
-def label_table(
-    num_classes: int, ignore_ids: tuple[int, ...], remap: dict[int, int]
-) -> NDArray[np.int16]:
-    """(65536,) raw id to class id, `IGNORE_ID` or `REFUSED_ID`.
-
-    A non-empty `remap` is complete: raw ids in neither it nor `ignore_ids` are refused, because
-    letting them through unchanged would silently give them another class's id.
-    """
-    table = np.full(2**16, REFUSED_ID, dtype=np.int16)
-    if remap:
-        table[list(remap)] = list(remap.values())
-    else:
-        table[:num_classes] = np.arange(num_classes)
-    table[list(ignore_ids)] = IGNORE_ID
-    return table
-
-
-def _label_ids(path: File, channel: int | None) -> NDArray[Any]:
-    _refuse_lossy(path)
     data = _read_bytes(path)
     if path.suffix.lower() in ARRAY_EXTENSIONS:
         values = _read_array(path, data).values
         if values.ndim != 2 or values.dtype.kind not in "ui":
-            raise BadPictureError(
+            raise BadImageError(
                 f"{path}: expected (H, W) whole numbers, found {values.shape} {values.dtype}"
             )
         return values
@@ -206,17 +160,12 @@ def _label_ids(path: File, channel: int | None) -> NDArray[Any]:
     if channel is not None and image.mode in ("RGB", "RGBA"):
         return np.asarray(image)[..., channel]
     if image.mode not in ("L", "P", "1", *SIXTEEN_BIT_MODES):
-        raise BadPictureError(f"{path}: expected a single-channel label, found {image.mode}")
+        raise BadImageError(f"{path}: expected a single-channel label, found {image.mode}")
     return np.asarray(image)
 
 
-def _refuse_lossy(path: File) -> None:
-    if path.suffix.lower() in LOSSY:
-        raise BadPictureError(f"{path}: expected a lossless label picture, found JPEG")
-
-
-def _open(path: File, data: bytes) -> tuple[Image.Image, Image.Image | None]:
-    """The decoded picture, and the low bytes of 16-bit colour, which Pillow leaves out.
+def _open(path: File, data: bytes, upright: bool = True) -> tuple[Image.Image, Image.Image | None]:
+    """The decoded image, and the low bytes of 16-bit colour, which Pillow leaves out.
 
     PNG checksums are verified, because Pillow's decoder does not.
     """
@@ -232,15 +181,15 @@ def _open(path: File, data: bytes) -> tuple[Image.Image, Image.Image | None]:
         low_bytes = _low_bytes(data, wide) if wide in WIDE_COLOUR else None
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception as error:  # a decoder fed with damaged bytes may raise anything
-        raise BadPictureError(f"{path}: expected a whole picture, found: {error}") from None
+        raise BadImageError(f"{path}: expected a whole picture, found: {error}") from None
     if frames != 1:
-        raise BadPictureError(f"{path}: expected one picture, found {frames} in the file")
-    if orientation != 1:
-        raise BadPictureError(
+        raise BadImageError(f"{path}: expected one picture, found {frames} in the file")
+    if upright and orientation != 1:
+        raise BadImageError(
             f"{path}: expected upright pixels, found EXIF orientation {orientation}"
         )
     if image.mode in ("RGB", "RGBA") and "16" in wide and low_bytes is None:
-        raise BadPictureError(f"{path}: expected 8 bits a colour channel, found {wide}")
+        raise BadImageError(f"{path}: expected 8 bits a colour channel, found {wide}")
     return image, low_bytes
 
 
@@ -253,7 +202,7 @@ def _low_bytes(data: bytes, raw_mode: str) -> Image.Image:
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How the samples lie in the file; Pillow narrows 16-bit colour to 8 without a word."""
+    """How the samples lie in the file; Pillow silently narrows 16-bit colour to 8."""
     args = image.tile[0][3] if image.tile else None
     return args if isinstance(args, str) else str(args[0]) if args else ""
 
@@ -262,9 +211,9 @@ def _read_bytes(path: File) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BadPictureError(f"{path}: cannot be read: {error.strerror}") from None
+        raise BadImageError(f"{path}: cannot be read: {error.strerror}") from None
     if not data:
-        raise BadPictureError(f"{path}: expected a picture, found an empty file")
+        raise BadImageError(f"{path}: expected a picture, found an empty file")
     return data
 
 
@@ -275,13 +224,13 @@ def _read_array(path: File, data: bytes) -> Raw:
             data = _only_member(data)
         values = parse_npy(data)
     except Exception as error:  # damaged bytes may raise anything
-        raise BadPictureError(f"{path}: expected one whole array, found: {error}") from None
+        raise BadImageError(f"{path}: expected one whole array, found: {error}") from None
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     if values.dtype.kind not in "uif" or values.size == 0:
-        raise BadPictureError(f"{path}: expected numbers, found {values.shape} {values.dtype}")
+        raise BadImageError(f"{path}: expected numbers, found {values.shape} {values.dtype}")
     if values.ndim != 2 and (values.ndim != 3 or values.shape[2] != 3):
-        raise BadPictureError(f"{path}: expected (H, W) or (H, W, 3), found {values.shape}")
+        raise BadImageError(f"{path}: expected (H, W) or (H, W, 3), found {values.shape}")
     return Raw(np.ascontiguousarray(values), f"an array of {values.dtype}")
 
 
