@@ -28,7 +28,7 @@ from pipeline.config.config import Config
 from pipeline.core.fingerprint import SHORT
 from pipeline.errors import Any2SegError, CheckpointError, WorkspaceBusy
 from pipeline.storage.files import AnyPath, find_paths, read_json
-from pipeline.storage.lease import LOCK_NAME, locked
+from pipeline.storage.lease import LOCK, locked
 from pipeline.targets.descriptions import description_request, description_slots
 from pipeline.targets.lookup import INDEX, look_up
 from pipeline.targets.store import target_request
@@ -217,7 +217,7 @@ def _size(path: AnyPath) -> int:
 
 
 def _delete(workspace: Workspace, item: Item) -> None:
-    lock = item.path / LOCK_NAME if item.path.is_dir() else lock_of(item.path, workspace.root)
+    lock = item.path / LOCK if item.path.is_dir() else lock_of(item.path, workspace.root)
     if lock is None or not lock.exists():
         _delete_files(item.path)
         return
@@ -241,7 +241,7 @@ def _delete_files(path: AnyPath) -> None:
 def _rank(file: AnyPath, root: AnyPath) -> int:
     """Place in the order of deletion: what vouches goes first, the lock goes last."""
     name = str(file)[len(str(root)) + 1 :]
-    if file.name == LOCK_NAME:
+    if file.name == LOCK:
         return len(VOUCHERS) + 1
     matches = [rank for rank, part in enumerate(VOUCHERS) if part in name]
     return matches[0] if matches else len(VOUCHERS)

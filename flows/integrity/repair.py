@@ -24,7 +24,7 @@ from pipeline.config.config import Config
 from pipeline.errors import Any2SegError, WorkspaceBusy
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import AnyPath
-from pipeline.storage.lease import LOCK_NAME, locked
+from pipeline.storage.lease import LOCK, locked
 from pipeline.targets.descriptions import descriptions_root
 from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
@@ -114,7 +114,7 @@ def _repair_dataset(
     folder = workspace.dataset(config)
     mended: list[Finding] = []
     left: list[Left] = []
-    with locked(folder / LOCK_NAME, wait=False):
+    with locked(folder / LOCK, wait=False):
         work = DatasetRepair(config, folder)
         for finding in findings:
             try:
@@ -158,8 +158,8 @@ def lock_of(path: AnyPath, root: AnyPath) -> AnyPath | None:
     """The lock of the dataset, store or run that a file belongs to."""
     folder = path.parent
     while folder not in (root, folder.parent):
-        if (folder / LOCK_NAME).exists():
-            return folder / LOCK_NAME
+        if (folder / LOCK).exists():
+            return folder / LOCK
         folder = folder.parent
     return None
 

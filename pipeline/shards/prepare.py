@@ -41,7 +41,7 @@ from pipeline.shards.source_index import (
     source_index_path,
 )
 from pipeline.storage.files import AnyPath, sweep_partials, write_json
-from pipeline.storage.lease import LOCK_NAME, locked
+from pipeline.storage.lease import LOCK, locked
 from pipeline.workspace import Workspace, dataset_identity
 
 NAMED_IN_ERRORS = 3
@@ -66,7 +66,7 @@ def prepare(config: Config, workspace: Workspace, *, progress: bool = True) -> S
     listing = {split: adapter.samples(split) for split in adapter.splits()}
     _require_unique_keys(listing)
     index = SourceIndex(source_index_path(config, workspace))
-    with locked(folder / LOCK_NAME, wait=False):
+    with locked(folder / LOCK, wait=False):
         sweep_partials(folder)
         write_description(config, adapter, folder)
         records = DatasetRecords(folder)

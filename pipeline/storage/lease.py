@@ -34,7 +34,7 @@ from pipeline.storage.remote_path import RemotePath, Tagged, guarded
 TTL_S = 30.0
 """Seconds of silence after which a holder in an object store counts as gone."""
 POLLS_PER_TTL = 10
-LOCK_NAME = ".lock"
+LOCK = ".lock"
 """Name of the lock in a folder that one process at a time may write."""
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.errors import DigestMismatch
 from pipeline.storage.files import PARTIAL_SUFFIX, AnyPath, sha256_file
-from pipeline.storage.lease import LOCK_NAME
+from pipeline.storage.lease import LOCK
 from pipeline.storage.remote_path import CacheSettings, RemotePath
 
 COPIES = "objects"
@@ -103,7 +103,7 @@ def _copies(folder: Path) -> Iterator[tuple[int, int, Path]]:
 
 @contextlib.contextmanager
 def _exclusively(folder: Path) -> Iterator[None]:
-    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

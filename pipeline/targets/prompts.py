@@ -25,7 +25,7 @@ from pipeline.datasets import open_dataset
 from pipeline.errors import CorruptTarget, MissingTarget
 from pipeline.formats.zarr_array import RowArray
 from pipeline.storage.files import AnyPath, read_json, sweep_partials, write_json
-from pipeline.storage.lease import LOCK_NAME, locked
+from pipeline.storage.lease import LOCK, locked
 from pipeline.targets.lookup import REMEDY, look_up, point_to, slug
 from pipeline.workspace import SCHEMA_VERSION, Workspace
 
@@ -66,7 +66,7 @@ class PromptStore:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise CorruptTarget(f"{name}: expected finite numbers. Look at the text tower.")
-        with locked(path / LOCK_NAME, wait=True):
+        with locked(path / LOCK, wait=True):
             sweep_partials(path)
             if not (path / PROVENANCE).exists():
                 digests = {

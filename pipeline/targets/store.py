@@ -31,7 +31,7 @@ from pipeline.errors import CorruptTarget, DigestMismatch, MissingTarget
 from pipeline.formats.zarr_array import RowArray
 from pipeline.shards.manifest import ShardInfo
 from pipeline.storage.files import AnyPath, map_paths, read_json, sweep_partials, write_json
-from pipeline.storage.lease import LOCK_NAME, locked
+from pipeline.storage.lease import LOCK, locked
 from pipeline.storage.local_copies import local_copy
 from pipeline.storage.remote_path import RemotePath
 from pipeline.targets.ledger import Ledger, Standing
@@ -332,9 +332,7 @@ class TargetStore:
     @staticmethod
     def _alone(path: AnyPath) -> AbstractContextManager[None]:
         """On disk, one writer at a time; in an object store, conditional puts do without a lock."""
-        return (
-            nullcontext() if isinstance(path, RemotePath) else locked(path / LOCK_NAME, wait=True)
-        )
+        return nullcontext() if isinstance(path, RemotePath) else locked(path / LOCK, wait=True)
 
     def _cost_path(self, shard: ShardInfo) -> AnyPath:
         return self.path / "cost" / shard.split / f"{shard.name}.json"

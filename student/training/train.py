@@ -18,7 +18,7 @@ from pipeline.config.config import Config
 from pipeline.core.device import choose_device
 from pipeline.core.stage_report import StageReport
 from pipeline.shards.manifest import Manifest
-from pipeline.storage.lease import LOCK_NAME, locked
+from pipeline.storage.lease import LOCK, locked
 from pipeline.targets.reader import TeacherSource
 from pipeline.workspace import Workspace
 from student.runs.launch import is_launched, launch
@@ -56,7 +56,7 @@ def train(
     with ExitStack() as stack:
         found = stack.enter_context(world(choose_device(config.train.device)))
         if found.leads:
-            stack.enter_context(locked(run.folder / LOCK_NAME, wait=False))
+            stack.enter_context(locked(run.folder / LOCK, wait=False))
             open_run(config, workspace, manifest)
         found.wait()
         first, figures = run_loop(

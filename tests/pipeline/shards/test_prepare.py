@@ -22,7 +22,7 @@ from pipeline.errors import DatasetError, WorkspaceBusy
 from pipeline.formats.shard_tar import read_shard
 from pipeline.shards.manifest import QUARANTINE, Manifest, read_rows
 from pipeline.shards.prepare import prepare
-from pipeline.storage.lease import LOCK_NAME, locked
+from pipeline.storage.lease import LOCK, locked
 from pipeline.workspace import Workspace
 
 Tree = Callable[[Path], dict[str, bytes]]
@@ -199,7 +199,7 @@ def test_leftovers_of_a_killed_writer_are_swept(
 def test_a_second_writer_is_refused(prepared: tuple[Config, Workspace, Manifest]) -> None:
     config, _, _ = prepared
     with (
-        locked(folder(config) / LOCK_NAME, wait=False),
+        locked(folder(config) / LOCK, wait=False),
         pytest.raises(WorkspaceBusy, match="another"),
     ):
         run(config)
