@@ -15,7 +15,8 @@ from pipeline.config.config import Config
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.formats.shard_tar import WRITTEN
 from pipeline.storage.files import AnyPath
-from pipeline.storage.remote_path import CacheSettings, RemotePath
+from pipeline.storage.pure_remote_path import CacheSettings
+from pipeline.storage.remote_path import RemotePath
 
 SCHEMA_VERSION = 1
 """Version of the on-disk format."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.storage import object_store as remote_client
-from pipeline.storage.remote_path import CacheSettings, RemotePath
+from pipeline.storage.pure_remote_path import CacheSettings
+from pipeline.storage.remote_path import RemotePath
 from tests.support.object_server import ObjectServer
 
 

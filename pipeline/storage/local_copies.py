@@ -21,7 +21,8 @@ from pathlib import Path
 from pipeline.errors import DigestMismatch
 from pipeline.storage.files import PARTIAL_SUFFIX, AnyPath, sha256_file
 from pipeline.storage.lease import LOCK
-from pipeline.storage.remote_path import CacheSettings, RemotePath
+from pipeline.storage.pure_remote_path import CacheSettings
+from pipeline.storage.remote_path import RemotePath
 
 COPIES = "objects"
 ABANDONED_S = 3600

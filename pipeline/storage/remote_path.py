@@ -1,35 +1,33 @@
-"""Paths in an object store: `s3://bucket/prefix` (`gs://`, `az://` alike) with pathlib's names.
+"""Objects and prefixes of an object store, read, written and listed under pathlib's names.
 
 Every call is one request or a listing; a put is atomic. Credentials and the endpoint come from the
 environment alone (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...) and stand in no path, error or
 repr. What fails is tried again for a bounded time (`pipeline.storage.object_store`), then raises
-`StorageUnavailable`. `ConfigError` says what the environment or the URL lacks; a missing object is
-a `FileNotFoundError`, as on disk.
+`StorageUnavailable`. `ConfigError` says what the environment lacks; a missing object is a
+`FileNotFoundError`, as on disk.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
-from pipeline.errors import ConfigError, StorageUnavailable
+from pipeline.errors import StorageUnavailable
 from pipeline.storage.object_store import (
     RETRY_S,
-    SCHEMES,
     connect,
-    hide_secrets,
     insist,
     library,
     not_found,
     translated,
 )
+from pipeline.storage.pure_remote_path import PureRemotePath
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -37,15 +35,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 READ_BLOCK_BYTES = 1 << 20
 """What `open` fetches at a time."""
-_URL = re.compile(r"(?P<scheme>[a-z0-9]+)://(?P<bucket>[A-Za-z0-9._-]+)(?:/(?P<key>[^?#]*))?")
-
-
-@dataclass(frozen=True, slots=True)
-class CacheSettings:
-    """Where verified copies of large objects are kept, and how many bytes of them."""
-
-    folder: Path
-    max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,74 +62,8 @@ class RemoteStat:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class RemotePath:
-    """One object or prefix. Small, hashable and picklable; no two calls share state."""
-
-    root: str
-    """`s3://bucket`."""
-    key: str
-    """Everything after the bucket, without slashes at its ends."""
-    cache: CacheSettings | None = field(default=None, compare=False, repr=False)
-    """For `pipeline.storage.local_copies`; every path made from this one has it too."""
-
-    @classmethod
-    def of(cls, url: str, cache: CacheSettings | None = None) -> RemotePath:
-        """The path of a URL. Raises `ConfigError` for other schemes, users, passwords, queries."""
-        match = _URL.fullmatch(url)
-        if match is None or match["scheme"] not in SCHEMES:
-            raise ConfigError(
-                f"{hide_secrets(url)}: expected s3://BUCKET/PREFIX (or gs://, az://) and nothing "
-                "else. Credentials belong into the environment, e.g. AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY"
-            )
-        key = (match["key"] or "").strip("/")
-        if any(part in {"", ".", ".."} for part in key.split("/")) and key:
-            raise ConfigError(f"{url}: expected plain folder names after the bucket")
-        return cls(f"{match['scheme']}://{match['bucket']}", key, cache)
-
-    def __str__(self) -> str:
-        return f"{self.root}/{self.key}" if self.key else self.root
-
-    def __truediv__(self, part: str) -> RemotePath:
-        return self.joinpath(part)
-
-    def joinpath(self, *parts: str) -> RemotePath:
-        """The path below; a part may hold slashes."""
-        return replace(self, key="/".join(p for p in (self.key, *parts) if p).rstrip("/"))
-
-    @property
-    def name(self) -> str:
-        """The last part."""
-        return self.key.rpartition("/")[2]
-
-    @property
-    def stem(self) -> str:
-        """The last part without its last ending."""
-        return PurePosixPath(self.key).stem
-
-    @property
-    def suffix(self) -> str:
-        """The last ending, with its dot."""
-        return PurePosixPath(self.key).suffix
-
-    @property
-    def parent(self) -> RemotePath:
-        """The path above; the bucket's is the bucket."""
-        return replace(self, key=self.key.rpartition("/")[0])
-
-    def with_name(self, name: str) -> RemotePath:
-        """The neighbour of that name."""
-        return self.parent / name
-
-    def with_suffix(self, suffix: str) -> RemotePath:
-        """The neighbour with that ending instead of the last one."""
-        return self.with_name(self.stem + suffix)
-
-    def relative_to(self, other: RemotePath) -> PurePosixPath:
-        """The way from `other` to here. Raises `ValueError` if it does not lead here."""
-        if other.root != self.root:
-            raise ValueError(f"{self} is not below {other}")
-        return PurePosixPath(self.key).relative_to(other.key)
+class RemotePath(PureRemotePath):
+    """One object or prefix, to read and write; no two calls share state."""
 
     def is_file(self) -> bool:
         """Whether there is an object of this name."""

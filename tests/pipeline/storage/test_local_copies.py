@@ -14,7 +14,8 @@ import pytest
 from pipeline.errors import DigestMismatch
 from pipeline.storage.files import write_bytes
 from pipeline.storage.local_copies import fetch, local_copy, shrink
-from pipeline.storage.remote_path import CacheSettings, RemotePath
+from pipeline.storage.pure_remote_path import CacheSettings
+from pipeline.storage.remote_path import RemotePath
 from tests.support.object_server import ObjectServer
 
 pytestmark = pytest.mark.server
@@ -105,7 +106,8 @@ def test_what_killed_processes_left_counts_and_goes(prefix: RemotePath, tmp_path
 FETCH = """
 import sys
 from pathlib import Path
-from pipeline.storage.remote_path import CacheSettings, RemotePath
+from pipeline.storage.remote_path import RemotePath
+from pipeline.storage.pure_remote_path import CacheSettings
 from pipeline.storage.local_copies import fetch
 url, folder, digests = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
 prefix = RemotePath.of(url, CacheSettings(folder, 2500))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-import pickle
 import subprocess
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, StorageUnavailable
 from pipeline.storage import object_store as remote_client
@@ -35,26 +32,6 @@ from tests.support.object_server import ObjectServer
 
 server = pytest.mark.server
 BUCKET = RemotePath("s3://bucket", "")
-NAMES = st.from_regex(r"[a-z0-9_-]{1,6}(\.[a-z0-9]{1,4}){0,2}", fullmatch=True)
-
-
-@given(parts=st.lists(NAMES, min_size=1, max_size=4), name=NAMES)
-def test_parts_are_those_of_pathlib(parts: list[str], name: str) -> None:
-    wanted = PurePosixPath("/", *parts)
-    path = BUCKET.joinpath(*parts)
-    assert str(path) == f"s3://bucket{wanted}"
-    assert (path.name, path.stem, path.suffix) == (wanted.name, wanted.stem, wanted.suffix)
-    assert str(path.parent / name) == f"s3://bucket{wanted.parent / name}".replace("t//", "t/")
-    assert path.with_name(name).key == str(wanted.with_name(name)).lstrip("/")
-    assert path.with_suffix(".x").key == str(wanted.with_suffix(".x")).lstrip("/")
-    assert path.relative_to(BUCKET) == wanted.relative_to("/")
-    assert relative(path / name, path) == name
-    assert pickle.loads(pickle.dumps(path)) == path  # noqa: S301 our own bytes
-
-
-def test_paths_of_two_buckets_have_nothing_in_common() -> None:
-    with pytest.raises(ValueError, match="not below"):
-        (BUCKET / "a").relative_to(RemotePath("s3://other", ""))
 
 
 @server
