@@ -31,7 +31,6 @@ from pipeline.storage.remote_path import RemotePath
 from tests.support.object_server import ObjectServer
 
 server = pytest.mark.server
-BUCKET = RemotePath("s3://bucket", "")
 
 
 @server
