@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.planning.estimate import bytes_to_write
 from pipeline.config.config import Config
 from pipeline.core.progress import Advance, progress_bar
 from pipeline.core.stage_report import StageReport
@@ -46,7 +45,14 @@ from teacher.encoding.batches import Batch, decoded_batches
 from teacher.encoding.class_prompts import embed_classes, templates
 from teacher.encoding.encoder import Encoder, Rows, choose_device
 from teacher.encoding.identity import prompt_identity
-from teacher.encoding.units import TowerPlan, Unit, num_targets, plan_towers, plan_units
+from teacher.encoding.units import (
+    TowerPlan,
+    Unit,
+    bytes_to_write,
+    num_targets,
+    plan_towers,
+    plan_units,
+)
 from teacher.encoding.views import encode_views, stored_pictures_a_batch
 
 __all__ = ["choose_device", "precompute", "precompute_prompts"]
