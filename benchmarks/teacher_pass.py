@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.planning.estimate import bytes_to_write, predict
+from flows.planning.estimate import predict
 from flows.planning.probe import ProbeSource, commit_seconds, measure
 from pipeline.config.config import Config
 from pipeline.shards.manifest import Manifest
@@ -34,8 +34,8 @@ from pipeline.workspace import Workspace
 from teacher.encoding.batches import decoded_batches, read_pictures
 from teacher.encoding.encoder import Encoder, Rows
 from teacher.encoding.precompute import precompute
-from teacher.encoding.units import plan_towers, plan_units
-from teacher.preprocessing.options import Sample
+from teacher.encoding.units import bytes_to_write, plan_towers, plan_units
+from teacher.preprocessing.config import Sample
 from teacher.towers.vision_tower import Tower
 
 SEED = 5

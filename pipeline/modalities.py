@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 
-TowerName = Literal["image", "depth", "thermal", "video", "audio"]
+TowerName = Literal["image", "depth", "thermal"]
 Transfer = Literal["linear", "log"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -1,11 +1,8 @@
-"""Examine a teacher: what its towers are, and whether they behave as a teacher must.
+"""Describe the towers of a teacher and run their self-tests.
 
-Per tower: source, revision, digest, parameters, dtype, logit scale, frames, input size, and checks on
-random pixel values: unit norm, determinism, independence of the batch, and that LoRA pairs in the file
-have an effect. The text tower is checked the same way on random token ids.
-
-Writes only the digest cache. Fails with `CheckpointError` for a tower that cannot be loaded; a check
-that does not hold is reported, not raised.
+Checks on random pixel values: unit norm, determinism, independence of the batch, and that LoRA pairs
+in the file have an effect. The text tower is checked the same way on random token ids. A failed
+check is reported, not raised.
 """
 
 from __future__ import annotations
@@ -18,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.formats.weight_files import read_tensors
 from pipeline.modalities import TowerName
 from teacher.checkpoints.locate import TowerFiles, towers_in
-from teacher.checkpoints.tensors import lora_updates, read_tensors
+from teacher.checkpoints.tensors import lora_updates
 from teacher.encoding.identity import weights_digest
 from teacher.towers.text_tower import TextTower, load_text_tower
 from teacher.towers.vision_tower import Tower, load_tower
@@ -28,12 +26,12 @@ from teacher.towers.vision_tower import Tower, load_tower
 BATCH = 4
 UNIT_NORM_ATOL = 1e-5
 BATCH_ATOL = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}
-"""Largest difference of a unit vector encoded alone and in a batch: rounding, no more."""
+"""Largest difference allowed between a unit vector encoded alone and in a batch: rounding only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One property that was examined."""
+    """The result of one check."""
 
     name: str
     passed: bool
@@ -41,8 +39,8 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What is known of one tower."""
+class TowerReport:
+    """One tower and the results of its checks."""
 
     tower: str
     """`image`, `depth`, ..., or `text`."""
@@ -54,19 +52,18 @@ class Finding:
     dtype: str
     logit_scale: float
     """As stored, i.e. its logarithm; NaN for the text tower."""
-    num_frames: int
     input_px: tuple[int, int]
-    """Height and width; audio: mel bins and frames; text: 1 and the tokens of a sequence."""
+    """Height and width; text: 1 and the tokens of a sequence."""
     embedding_dim: int
     checks: tuple[Check, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether every check holds."""
+        """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
 
-def examine(
+def check_towers(
     name: str,
     *,
     cache: Path,
@@ -74,42 +71,44 @@ def examine(
     dtype: str = "float32",
     device: str = "cpu",
     towers: Sequence[TowerName] | None = None,
-) -> Iterator[Finding]:
-    """Load and check each tower of a source (or those asked for), then its text tower.
+) -> Iterator[TowerReport]:
+    """Load and check each tower of a source (or those in `towers`), then its text tower.
 
-    Towers are yielded as they are done and held one at a time. `cache` keeps weight digests.
+    One tower is in memory at a time. `cache` keeps weight digests. Raises `CheckpointError` for a
+    tower that cannot be loaded.
     """
     for modality in towers or towers_in(name, revision):
         tower = load_tower(name, modality, revision=revision, dtype=dtype, device=device)
-        yield _tower_finding(tower, dtype, cache)
-    yield _text_finding(load_text_tower(name, revision=revision, dtype=dtype, device=device), cache)
+        yield _check_tower(tower, dtype, cache)
+    yield _check_text_tower(
+        load_text_tower(name, revision=revision, dtype=dtype, device=device), cache
+    )
 
 
-def as_lines(finding: Finding) -> list[str]:
-    """The finding as text, one line a fact and a check."""
-    scale = "-" if np.isnan(finding.logit_scale) else f"{finding.logit_scale:.4f}"
-    height, width = finding.input_px
+def as_lines(report: TowerReport) -> list[str]:
+    """The report as lines of text, one per check."""
+    scale = "-" if np.isnan(report.logit_scale) else f"{report.logit_scale:.4f}"
+    height, width = report.input_px
     return [
-        f"{finding.tower} tower: {finding.source} (revision {finding.revision})",
-        f"  weights sha256 {finding.digest}",
-        f"  {finding.num_parameters:,} parameters, {finding.dtype}, log logit scale {scale}",
-        f"  input {height} x {width}, frames {finding.num_frames}, D {finding.embedding_dim}",
+        f"{report.tower} tower: {report.source} (revision {report.revision})",
+        f"  weights sha256 {report.digest}",
+        f"  {report.num_parameters:,} parameters, {report.dtype}, log logit scale {scale}",
+        f"  input {height} x {width}; D {report.embedding_dim}",
         *(
             f"  {'ok  ' if check.passed else 'FAIL'} {check.name}: {check.detail}"
-            for check in finding.checks
+            for check in report.checks
         ),
     ]
 
 
-def _tower_finding(tower: Tower, dtype: str, cache: Path) -> Finding:
+def _check_tower(tower: Tower, dtype: str, cache: Path) -> TowerReport:
     layout = tower.network.layout
-    frames = (layout.num_frames,) if layout.temporal else ()
-    shape = (BATCH, 3, *frames, *layout.input_px)
-    rng = np.random.default_rng([0, layout.num_frames])
+    shape = (BATCH, 3, *layout.input_px)
+    rng = np.random.default_rng([0, 1])
     pixels = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
     checks = [*_embedding_checks(lambda x: tower.encode(x).embedding, pixels, dtype)]
     checks += _lora_check(tower.files)
-    return Finding(
+    return TowerReport(
         tower=tower.files.config.modality,
         source=tower.files.name,
         revision=tower.files.revision or "local",
@@ -117,21 +116,20 @@ def _tower_finding(tower: Tower, dtype: str, cache: Path) -> Finding:
         num_parameters=_num_parameters(tower.network),
         dtype=dtype,
         logit_scale=tower.logit_scale,
-        num_frames=layout.num_frames,
         input_px=layout.input_px,
         embedding_dim=tower.embedding_dim,
         checks=tuple(checks),
     )
 
 
-def _text_finding(text: TextTower, cache: Path) -> Finding:
+def _check_text_tower(text: TextTower, cache: Path) -> TowerReport:
     vocab = int(text.files.config.text["vocab_size"])
     rng = np.random.default_rng([1, vocab])
     ids = rng.integers(0, vocab - 1, (BATCH, text.context_length))
     ids[:, text.context_length // 2 :] = vocab - 1
     dtype = str(next(text.network.parameters()).dtype).removeprefix("torch.")
     checks = _embedding_checks(lambda x: text.encode_ids(x).embedding, torch.from_numpy(ids), dtype)
-    return Finding(
+    return TowerReport(
         tower="text",
         source=text.files.name,
         revision=text.files.revision or "local",
@@ -139,7 +137,6 @@ def _text_finding(text: TextTower, cache: Path) -> Finding:
         num_parameters=_num_parameters(text.network),
         dtype=dtype,
         logit_scale=float("nan"),
-        num_frames=1,
         input_px=(1, text.context_length),
         embedding_dim=text.embedding_dim,
         checks=tuple(checks),
@@ -149,7 +146,7 @@ def _text_finding(text: TextTower, cache: Path) -> Finding:
 def _embedding_checks(
     encode: Callable[[Tensor], Tensor], inputs: Tensor, dtype: str
 ) -> Iterator[Check]:
-    """Unit norm, determinism and independence of the batch of `encode`, (B, ...) to (B, E)."""
+    """Checks of `encode`, which maps (B, ...) to (B, E)."""
     together = encode(inputs)
     norm_error = float((together.norm(dim=-1) - 1).abs().max())
     yield Check("unit norm", norm_error <= UNIT_NORM_ATOL, f"off by at most {norm_error:.1e}")
@@ -164,15 +161,15 @@ def _embedding_checks(
 
 
 def _lora_check(files: TowerFiles) -> list[Check]:
-    """Whether the merged LoRA pairs move their weights; none for a checkpoint without LoRA."""
+    """Whether every LoRA pair changes its weight; empty for a checkpoint without LoRA."""
     alpha = float(files.config.vision["lora_alpha"])
     updates = lora_updates(read_tensors(files.weights), alpha, str(files.weights))
     if not updates:
         return []
-    silent = [name for name, update in updates.items() if not update.any()]
+    zero = [name for name, update in updates.items() if not update.any()]
     largest = max(float(update.abs().max()) for update in updates.values())
     detail = f"{len(updates)} pairs, largest change of a weight {largest:.1e}"
-    return [Check("LoRA effect", not silent, detail + (f"; none in {silent[0]}" if silent else ""))]
+    return [Check("LoRA effect", not zero, detail + (f"; none in {zero[0]}" if zero else ""))]
 
 
 def _num_parameters(network: nn.Module) -> int:

@@ -110,17 +110,17 @@ def teacher(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
 ) -> None:
-    """Show what the towers of a teacher are, and check that they behave as a teacher must.
+    """Describe the towers of a teacher and run their self-tests.
 
-    Ends with exit code 1 if a check fails.
+    Exit code 1 if a check fails.
     """
-    from teacher.check_tower import as_lines, examine
+    from teacher.check_tower import as_lines, check_towers
 
     cache = Path(user_cache_dir("any2seg"))
     passed = True
-    for finding in examine(name, cache=cache, revision=revision, dtype=dtype, device=device):
-        passed = passed and finding.passed
-        for line in as_lines(finding):
+    for report in check_towers(name, cache=cache, revision=revision, dtype=dtype, device=device):
+        passed = passed and report.passed
+        for line in as_lines(report):
             out.print(line, markup=False, highlight=False, soft_wrap=True)
     if not passed:
         raise typer.Exit(1)

@@ -121,16 +121,6 @@ def count_work(
     return [_work(config, plan, name, units, pictures) for plan in plans for name in plan.stores]
 
 
-def bytes_to_write(plans: Sequence[TowerPlan], units: Sequence[Unit]) -> int:
-    """Exact bytes of the objects that the units will commit."""
-    sizes = {
-        name: sum(object_bytes(store.provenance).values())
-        for plan in plans
-        for name, store in plan.stores.items()
-    }
-    return sum(sizes[name] for unit in units for name in unit.modalities)
-
-
 def predict(units: Sequence[Unit], probe: Probe, shard_bytes: float) -> Prediction:
     """Follow the pass through the units: see `teacher.encoding.batches` and `teacher.encoding.precompute`.
 

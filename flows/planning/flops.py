@@ -1,9 +1,7 @@
 """How much arithmetic a vision tower does on one picture, from its config.json alone. No torch.
 
 Counted as PyTorch's FlopCounterMode counts: two operations a multiply-add, in matrix products,
-convolution and attention; norms, softmax and activations (below one per cent) are left out. Exact
-for towers that see one frame (image, depth, thermal); a video tower repeats it for every frame and
-adds its temporal blocks, which are not counted here. Nothing is read or written, nothing can fail.
+convolution and attention; norms, softmax and activations (below one per cent) are left out.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Files of pretrained weights, as flat tensors. Nothing is ever unpickled, nothing is written.
-
-`CheckpointError` for a file that is absent, damaged, or holds more than tensors.
-"""
+"""Files of model weights (safetensors, or a torch pickle read as tensors only) as flat dicts of tensors."""
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -14,30 +12,47 @@ from torch import Tensor
 
 from pipeline.errors import CheckpointError
 
+StateDict = dict[str, Tensor]
+"""Tensor name to tensor."""
+UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    KeyError,
+)
+"""What safetensors and torch raise for truncated, corrupted or foreign files."""
+_REMEDY = "Fetch it again from a source you trust."
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """A flat state dict from safetensors or a torch file; nothing is ever unpickled."""
+
+def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
+    """All tensors of a file, on the CPU, as stored.
+
+    `remedy` ends the message of the `CheckpointError` for a file that is absent, corrupted, or holds
+    anything but a flat dict of tensors.
+    """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Check student.weights.")
+        raise CheckpointError(f"{path}: no such file. {remedy}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        # Refuses every pickled object that is not a tensor, so no code in the file can run.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except UNREADABLE as error:
+        excess = "more than tensors: " if isinstance(error, pickle.UnpicklingError) else ""
         raise CheckpointError(
-            f"{path}: not a readable file of tensors: {first_line(error)}"
-        ) from None
-    except Exception as error:  # pickle.UnpicklingError: naming it would import pickle
-        if type(error).__name__ != "UnpicklingError":
-            raise
+            f"{path}: expected a checkpoint of tensors only, found {excess}{first_line(error)}. {remedy}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(
-            f"{path}: holds more than tensors; convert it to safetensors first"
-        ) from None
+            f"{path}: expected a flat dict of tensors, found something else. {remedy}"
+        )
     return dict(state)
 
 
 def first_line(error: Exception) -> str:
     """Class and first line of an error."""
-    return (
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-    )
+    lines = str(error).strip().splitlines() or ["no reason given"]
+    return f"{type(error).__name__}: {lines[0]}"

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.formats.weight_files import first_line, read_state
+from pipeline.formats.weight_files import first_line, read_tensors
 from student.model.mix_transformer import SIZES as MIT_SIZES
 from student.model.mix_transformer import Mit
 from student.model.stems import ModalityConv, split_stem
@@ -127,10 +127,10 @@ def _load_weights(net: nn.Module, name: str, weights: str) -> None:
     """Load `package` or a file (safetensors or torch) into a `features_only` network, strictly."""
     if weights == "package":
         path = _packaged_file()
-        state = _in_order(read_state(path), name, path)
+        state = _in_order(read_tensors(path), name, path)
     else:
         path = Path(weights)
-        state = read_state(path)
+        state = read_tensors(path, remedy="Check student.weights.")
     own = net.state_dict()
     picked = {}
     for key, tensor in own.items():

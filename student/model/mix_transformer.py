@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.core.hub import fetch_first
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.formats.weight_files import read_state
+from pipeline.formats.weight_files import read_tensors
 from pipeline.modalities import IMAGENET_MEAN, IMAGENET_STD
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -64,7 +64,8 @@ class Mit(nn.Module):
         self.net = _build(depths, channels)
         if weights != "none":
             path = _weight_file(name, weights)
-            load_encoder(self.net, name, read_state(path), path)
+            state = read_tensors(path, remedy="Check student.weights.")
+            load_encoder(self.net, name, state, path)
 
     def forward(self, pictures_N3HW: Tensor) -> list[Tensor]:
         """Four maps (N, C_i, H_i, W_i)."""

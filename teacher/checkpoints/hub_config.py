@@ -1,11 +1,9 @@
-"""What a released config.json means: LanguageBind's class defaults and override rule. No torch.
+"""Parse a released config.json: LanguageBind's class defaults and override rule. No torch.
 
 Upstream's rule (its composite config classes): a `vision_config_dict` (or `text_config_dict`) is
 completed with the class defaults and overwrites all of `vision_config`; so for the Huge checkpoint
 the dict is authoritative, and fields it lacks fall back to defaults, not to `vision_config`.
 The joint width is the top-level `projection_dim` (768); the sub-configs' 512 is never used.
-
-Fails with `CheckpointError` when the file is missing, is not JSON, or belongs to another modality.
 """
 
 from __future__ import annotations
@@ -49,7 +47,6 @@ LANGUAGEBIND_VISION_DEFAULTS: JsonDict = {
 }
 MODALITY_DEFAULTS: dict[str, JsonDict] = {
     "depth": {"max_depth": 10},
-    "audio": {"audio_sample_rate": 16000, "audio_mean": 0.5, "audio_std": 0.5},
 }
 TEXT_DEFAULTS: JsonDict = {
     "vocab_size": 49408,
@@ -78,20 +75,18 @@ class HubConfig:
     vision: JsonDict
     text: JsonDict
     stated: JsonDict
-    """Vision fields that the file itself states (no defaults): what tensors may contradict."""
+    """Vision fields of the file itself, without defaults: those that tensors may contradict."""
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches (rows, columns): audio has (mel, time), all others are square."""
+        """Patches (rows, columns)."""
         rows, columns = self.input_px
         patch = int(self.vision["patch_size"])
         return rows // patch, columns // patch
 
     @property
     def input_px(self) -> tuple[int, int]:
-        """Height and width of the input; for audio mel bins and time frames."""
-        if self.modality == "audio":
-            return int(self.vision["num_mel_bins"]), int(self.vision["target_length"])
+        """Height and width of the input; `image_size` may be a number or a pair."""
         size = self.vision["image_size"]
         height, width = size if isinstance(size, list) else (size, size)
         return int(height), int(width)
@@ -100,7 +95,7 @@ class HubConfig:
 def effective(
     defaults: Mapping[str, Any], section: Mapping[str, Any], override: Mapping[str, Any] | None
 ) -> JsonDict:
-    """A sub-config as upstream ends up with it: defaults < section < (defaults < override)."""
+    """A sub-config by upstream's precedence: defaults < section < (defaults < override)."""
     merged = {**defaults, **section}
     return {**merged, **defaults, **override} if override is not None else merged
 
@@ -108,7 +103,7 @@ def effective(
 def parse_config(raw: Mapping[str, Any], where: str) -> HubConfig:
     """Upstream's effective configuration of a config.json's content.
 
-    `where` names the file in errors. Raises `CheckpointError` for a model type that is no tower.
+    `where` names the file in errors. Raises `CheckpointError` for any model type but the towers'.
     """
     modality = _modality_of(raw, where)
     defaults = {
@@ -136,12 +131,13 @@ def _modality_of(raw: Mapping[str, Any], where: str) -> TowerName:
     known = ", ".join(f"{PREFIX}{tower.capitalize()}" for tower in TOWERS)
     raise CheckpointError(
         f"{where}: expected a model_type of {known}, found {model_type!r}. "
-        "Point teacher.name at a LanguageBind checkpoint."
+        "Point teacher.name at a LanguageBind checkpoint of one of these; examples/ loads video and "
+        "audio ones."
     )
 
 
 def read_config(path: Path) -> HubConfig:
-    """Read and parse a config.json."""
+    """Read and parse a config.json. `CheckpointError` if it is not there or not JSON."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

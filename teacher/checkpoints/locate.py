@@ -1,4 +1,4 @@
-"""Find a tower's files: the packaged default, a local directory, or a hub repository. No torch.
+"""Locate a tower's files: the packaged default, a local directory, or a hub repository. No torch.
 
 - `languagebind-tiny` is the root shipped with this package.
 - A local root holds one sub-directory a tower (LanguageBind_Image, LanguageBind_Depth, ...); a
@@ -6,8 +6,7 @@
 - `ORG/REPO` is one tower on the hub, `ORG` stands for `ORG/LanguageBind_<Tower>`. HF_HUB_OFFLINE is
   honoured; a revision pins what is fetched.
 
-Writes only into the hub's own cache. Fails with `CheckpointError`: nothing there, no network, files
-missing, or a directory of another modality.
+Files fetched from the hub go into its own cache.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class TowerFiles:
-    """The files of one tower, on the local disk."""
+    """The local files of one tower."""
 
     name: str
-    """As a user would type it to get this tower."""
+    """The name that a user would give to load this tower."""
     directory: Path
     weights: Path
     config: HubConfig
@@ -79,7 +78,7 @@ def find_tower(
 
 
 def find_text_tower(name: str, revision: str | None = None) -> TowerFiles:
-    """The checkpoint whose text half is used: the source's one tower, its Image tower, or its first.
+    """The checkpoint whose text half is used: the source itself, its Image tower, or its first tower.
 
     The text towers of all released L/14 checkpoints are the same frozen weights upstream.
     Raises `CheckpointError` as `find_tower` does.
@@ -95,7 +94,7 @@ def find_text_tower(name: str, revision: str | None = None) -> TowerFiles:
 
 
 def towers_in(name: str, revision: str | None = None) -> tuple[TowerName, ...]:
-    """The towers of a source; all five for a hub organisation, whose repositories are not listed.
+    """The towers of a source; all three for a hub organisation, whose repositories are not listed.
 
     Raises `CheckpointError` as `find_tower` does, and for a directory without towers.
     """
@@ -106,10 +105,10 @@ def towers_in(name: str, revision: str | None = None) -> tuple[TowerName, ...]:
     root = ASSETS / TINY if name == TINY else Path(name)
     if (root / CONFIG).is_file():
         return (_single(root, name).config.modality,)
-    found = tuple(tower for tower in TOWERS if (root / tower_folder(tower) / CONFIG).is_file())
-    if not found:
+    towers = tuple(tower for tower in TOWERS if (root / tower_folder(tower) / CONFIG).is_file())
+    if not towers:
         raise CheckpointError(f"{root}: expected {CONFIG} or {PREFIX}_<Tower>/{CONFIG}, found none")
-    return found
+    return towers
 
 
 def tower_folder(modality: TowerName) -> str:
@@ -122,10 +121,10 @@ def _local(root: Path, name: str, modality: TowerName) -> TowerFiles:
         return _require_modality(_single(root, name), modality)
     folder = root / tower_folder(modality)
     if not (folder / CONFIG).is_file():
-        found = sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
+        others = sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
         raise CheckpointError(
             f"{root}: expected {CONFIG}, or {tower_folder(modality)}/{CONFIG} for the {modality} "
-            f"tower; found towers: {', '.join(found) or 'none'}. Correct teacher.name or add it."
+            f"tower; found towers: {', '.join(others) or 'none'}. Correct teacher.name or add it."
         )
     return _require_modality(_single(folder, f"{name}/{folder.name}"), modality)
 

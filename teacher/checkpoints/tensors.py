@@ -1,37 +1,22 @@
-"""Read a released checkpoint into plain tensors: LoRA merged, names unified, nothing left over.
+"""A released checkpoint's tensors in CLIP's own naming: LoRA merged, every tensor accounted for.
 
-Layouts read: plain; LoRA pairs under `encoder.base_model.model.layers` in both peft spellings (the
-frozen weight as `.weight` or `.base_layer.weight`); temporal towers; Conv3d patch kernels of depth
-one. Safetensors are preferred; a .bin is read with `weights_only=True`: no code in it can run.
-
-Writes nothing. Fails with `CheckpointError` naming the tensor that is missing, unexpected,
-mis-shaped or contradicts config.json.
+Layouts: plain; LoRA pairs under `encoder.base_model.model.layers` in both peft spellings (the frozen
+weight as `.weight` or `.base_layer.weight`); Conv3d patch kernels of depth one. `CheckpointError`
+names the tensor that is missing, unexpected, mis-shaped or contradicts config.json.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.formats.weight_files import StateDict
 from teacher.checkpoints.hub_config import HubConfig
 
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
-StateDict = dict[str, Tensor]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LORA = re.compile(r"\.lora_(?P<side>[AB])\.default\.weight$")
 _PEFT_ENCODER = ".encoder.base_model.model.layers."
@@ -46,39 +31,27 @@ def torch_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
-def read_tensors(path: Path) -> StateDict:
-    """All tensors of a safetensors or .bin file, on the CPU, as stored."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"{path}: expected a checkpoint of tensors only, found: {reason}. Fetch it again from "
-            "a source you trust."
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{path}: expected a flat dict of tensors, found something else.")
-    return state
-
-
-def normalise(raw: Mapping[str, Tensor], config: HubConfig, where: str) -> StateDict:
-    """The checkpoint in plain CLIP naming, with LoRA merged in fp32 and position ids dropped.
+def plain_state(raw: Mapping[str, Tensor], config: HubConfig, where: str) -> StateDict:
+    """The checkpoint in CLIP's own naming, with LoRA merged in fp32 and position ids dropped.
 
     W += (alpha / r) * B @ A, r from the tensors, alpha from the config (Hu et al. 2021, eq. 3).
     """
-    state = {
-        name.replace(".base_layer.", "."): tensor
-        for name, tensor in raw.items()
-        if not name.endswith(".position_ids")
-    }
+    state = rename_lora_keys(raw)
     check_stated(state, config, where)
     state = merge_lora(state, float(config.vision["lora_alpha"]), where)
-    state = {name.replace(_PEFT_ENCODER, ".encoder.layers."): t for name, t in state.items()}
     if _PATCH in state and state[_PATCH].ndim == 5:
         state[_PATCH] = _flatten_tube(state[_PATCH], where)
     return state
+
+
+def rename_lora_keys(raw: Mapping[str, Tensor]) -> StateDict:
+    """Undo peft's prefixes and both its spellings of a frozen weight; position ids are dropped."""
+    return {
+        name.replace(".base_layer.", ".").replace(_PEFT_ENCODER, ".encoder.layers."): tensor
+        for name, tensor in raw.items()
+        # Constants 0, 1, 2, ...: some releases store them, others do not.
+        if not name.endswith(".position_ids")
+    }
 
 
 def merge_lora(state: Mapping[str, Tensor], alpha: float, where: str) -> StateDict:
@@ -90,7 +63,7 @@ def merge_lora(state: Mapping[str, Tensor], alpha: float, where: str) -> StateDi
 
 
 def lora_updates(state: Mapping[str, Tensor], alpha: float, where: str) -> StateDict:
-    """(alpha / r) * B @ A of every pair, in fp32, by the name of the layer that it belongs to.
+    """(alpha / r) * B @ A of every pair, in fp32, by the name of its layer.
 
     Raises `CheckpointError` for half a pair or shapes that do not fit the frozen weight.
     """
@@ -113,20 +86,20 @@ def lora_updates(state: Mapping[str, Tensor], alpha: float, where: str) -> State
 
 
 def check_stated(state: Mapping[str, Tensor], config: HubConfig, where: str) -> None:
-    """Refuse a config.json that says otherwise than the tensors about rank, frames or layout."""
+    """Refuse a config.json that contradicts the tensors about LoRA rank, frames or layout."""
     lora_r = next((t.shape[0] for n, t in state.items() if ".lora_A." in n), 0)
     frames = next((t.shape[1] for n, t in state.items() if n.endswith(_TEMPORAL)), None)
     patch = state.get(_PATCH)
     tubes = patch is not None and patch.ndim == 5
-    found = {
+    in_tensors = {
         "lora_r": lora_r,
         "num_frames": frames or 1,
         "add_time_attn": frames is not None,
         "clip_type": "vl_new" if tubes else config.stated.get("clip_type"),
     }
     if config.stated.get("clip_type") == "vl_new" and not tubes:
-        found["clip_type"] = "2-D patch kernel"
-    for field, value in found.items():
+        in_tensors["clip_type"] = "2-D patch kernel"
+    for field, value in in_tensors.items():
         if field in config.stated and config.stated[field] != value:
             raise CheckpointError(
                 f"{where}: config.json says {field} = {config.stated[field]}, the tensors say "

@@ -26,7 +26,7 @@ from pipeline.targets.store import PATCH
 
 if TYPE_CHECKING:
     from teacher.encoding.units import TowerPlan
-    from teacher.preprocessing.options import Sample
+    from teacher.preprocessing.config import Sample
     from teacher.towers.vision_tower import Tower
 
 Rows = dict[str, NDArray[np.float32]]
@@ -55,10 +55,10 @@ class Encoder:
         wanted = fingerprint(store.provenance.tower)
         held, tower = self._towers.get(plan.tower, ("", None))
         if tower is None or held != wanted:
-            from teacher.towers.vision_tower import load_found
+            from teacher.towers.vision_tower import load_from_files
 
             self._towers.pop(plan.tower, None)  # never two of them in memory
-            tower = load_found(plan.files, plan.preprocessing, dtype, self.device)
+            tower = load_from_files(plan.files, plan.preprocessing, dtype, self.device)
             self._towers[plan.tower] = (wanted, tower)
         return tower
 

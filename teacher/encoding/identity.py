@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.errors import CheckpointError
 from pipeline.storage.files import read_json, sha256_file, write_json
 from teacher.checkpoints.locate import TowerFiles
-from teacher.preprocessing.options import Preprocessing
+from teacher.preprocessing.config import Preprocessing
 
 FORWARD_VERSION = 1
 """Raised when the same weights and pixel values start to give other embeddings."""

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.planning.estimate import bytes_to_write
 from pipeline.config.config import Config
 from pipeline.core.device import choose_device
 from pipeline.core.progress import Advance, progress_bar
@@ -47,7 +46,14 @@ from teacher.encoding.batches import Batch, decoded_batches
 from teacher.encoding.class_prompts import embed_classes, templates
 from teacher.encoding.encoder import Encoder, Rows
 from teacher.encoding.identity import prompt_identity
-from teacher.encoding.units import TowerPlan, Unit, num_targets, plan_towers, plan_units
+from teacher.encoding.units import (
+    TowerPlan,
+    Unit,
+    bytes_to_write,
+    num_targets,
+    plan_towers,
+    plan_units,
+)
 from teacher.encoding.views import encode_views, stored_pictures_a_batch
 
 

@@ -19,6 +19,7 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.formats.shard_tar import shard_name
 from pipeline.modalities import ModalitySpec, TowerName
 from pipeline.shards.manifest import ShardInfo
+from pipeline.storage.disk_space import object_bytes
 from pipeline.targets.store import (
     EMBEDDING,
     PATCH,
@@ -31,10 +32,7 @@ from pipeline.targets.views import ViewSettings, view_identity, view_shapes
 from pipeline.workspace import Workspace
 from teacher.checkpoints.locate import TowerFiles, find_tower
 from teacher.encoding.identity import tower_identity
-from teacher.preprocessing.options import Preprocessing, preprocessing_for
-
-PICTURE_TOWERS: tuple[TowerName, ...] = ("image", "depth", "thermal")
-"""Towers that read what shards hold; clips and sounds are not stored in shards."""
+from teacher.preprocessing.config import Preprocessing, preprocessing_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +163,16 @@ def num_targets(units: Iterable[Unit]) -> int:
     return sum(len(unit.modalities) for unit in units)
 
 
+def bytes_to_write(plans: Sequence[TowerPlan], units: Sequence[Unit]) -> int:
+    """Exact size of the objects that the units will commit."""
+    sizes = {
+        name: sum(object_bytes(store.provenance).values())
+        for plan in plans
+        for name, store in plan.stores.items()
+    }
+    return sum(sizes[name] for unit in units for name in unit.modalities)
+
+
 def _plan_tower(
     config: Config,
     workspace: Workspace,
@@ -217,11 +225,6 @@ def _output_shapes(config: Config, files: TowerFiles) -> dict[str, tuple[int, ..
 
 
 def _require_readable(name: str, spec: ModalitySpec) -> None:
-    if spec.tower not in PICTURE_TOWERS:
-        raise ConfigError(
-            f"modalities.{name}.tower: expected one of {', '.join(PICTURE_TOWERS)}, found "
-            f"{spec.tower!r}: shards hold pictures, not clips or sound"
-        )
     if spec.tower == "depth" and spec.unit != "mm":
         raise ConfigError(
             f"modalities.{name}.tower: the depth tower reads millimetres, kind {spec.kind!r} holds "

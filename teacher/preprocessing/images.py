@@ -1,15 +1,13 @@
-"""Stored samples to pixel values, exactly as upstream's processors do it, batched on the device.
+"""Stored samples to pixel values as upstream's processors compute them, batched on the device.
 
 Upstream by default: bicubic resize of the float tensor WITHOUT antialiasing, shorter side to the
 input size, longer side truncated, centre crop, CLIP mean and standard deviation. Depth is
 millimetres, clipped to [0.01, max_depth] metres, not inverted. Every deviation is a field of
-`settings.Preprocessing`.
+`teacher.preprocessing.config.Preprocessing`.
 
 Rules for images that upstream refuses: one channel is replicated to three, alpha is dropped,
 palettes are expanded, 16-bit values are divided by 65535 (depth: they are millimetres), values that
 16 bits cannot hold are refused. EXIF orientation is ignored, as upstream does.
-
-Writes nothing. Fails with `ValueError` naming the sample's position, what was expected and found.
 """
 
 from __future__ import annotations
@@ -24,37 +22,31 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.formats.image_file import BadImageError, read_any_image
-from teacher.preprocessing.audio import audio_pixels
-from teacher.preprocessing.options import CLIP_MEAN, CLIP_STD, Picture, Preprocessing, Sample
-from teacher.preprocessing.video import video_pixels
+from teacher.preprocessing.config import CLIP_MEAN, CLIP_STD, Picture, Preprocessing, Sample
 
 NEAREST_M = 0.01
-"""Upstream's lower clip of metric depth, which is also what a hole becomes."""
+"""Upstream's lower clip of metric depth, and so the depth of a hole."""
 
 
 def to_pixels(
-    samples: Sequence[Sample], settings: Preprocessing, device: str | torch.device = "cpu"
+    samples: Sequence[Sample], preprocessing: Preprocessing, device: str | torch.device = "cpu"
 ) -> Tensor:
-    """Pixel values of `samples` for the tower of `settings`, float32 on `device`.
+    """Pixel values (B, 3, S, S) of `samples` for the tower of `preprocessing`, float32 on `device`.
 
-    Samples are file paths, or: (H, W) or (H, W, 3) uint8/uint16 pictures; (H, W) millimetres for
-    depth; (T, H, W, 3) uint8 clips for video; (waveform (C, L) in -1..1, rate in Hz) for audio.
-    Returns (B, 3, S, S); video (B, 3, T, S, S); audio (B, 3, mel, time).
+    Samples are image files or arrays: (H, W) or (H, W, 3), uint8 or uint16; (H, W) millimetres for
+    depth. Raises `ValueError` naming the position of a sample of another form.
     """
-    if settings.tower == "audio":
-        return torch.stack([audio_pixels(sample, settings) for sample in samples]).to(device)
-    if settings.tower == "video":
-        return torch.stack([video_pixels(sample, settings, device) for sample in samples])
     pictures = [_picture(sample, index) for index, sample in enumerate(samples)]
-    out = torch.empty((len(pictures), 3, settings.size_px, settings.size_px), device=device)
+    size_px = preprocessing.size_px
+    out = torch.empty((len(pictures), 3, size_px, size_px), device=device)
     for indices in _groups(pictures):
         batch = np.stack([pictures[i] for i in indices])
-        if settings.tower == "depth":
-            unit_BCHW = _depth_unit(batch, settings, device, indices[0])
+        if preprocessing.tower == "depth":
+            unit_BCHW = _depth_unit(batch, preprocessing, device, indices[0])
         else:
             unit_BCHW = _colour_unit(batch, device, indices[0])
-        cropped = resize_and_crop(unit_BCHW, settings.size_px, settings.antialias)
-        out[torch.as_tensor(indices, device=device)] = normalise(cropped)
+        cropped = resize_and_crop(unit_BCHW, size_px, preprocessing.antialias)
+        out[torch.as_tensor(indices, device=device)] = normalise_pixels(cropped)
     return out
 
 
@@ -72,15 +64,15 @@ def resize_and_crop(unit_BCHW: Tensor, size_px: int, antialias: bool) -> Tensor:
     return unit_BCHW[..., top : top + size_px, left : left + size_px]
 
 
-def normalise(unit_BCHW: Tensor) -> Tensor:
-    """CLIP's mean and standard deviation; a single channel broadcasts to three."""
+def normalise_pixels(unit_BCHW: Tensor) -> Tensor:
+    """Standardise by CLIP's mean and deviation; a single channel broadcasts to three."""
     mean = torch.tensor(CLIP_MEAN, device=unit_BCHW.device).view(3, 1, 1)
     std = torch.tensor(CLIP_STD, device=unit_BCHW.device).view(3, 1, 1)
     return (unit_BCHW - mean) / std
 
 
 def depth_to_unit(depth_mm: Tensor, max_depth_m: float, holes: str) -> Tensor:
-    """(..., H, W) float millimetres to (0, 1]: metres, clipped, divided by the largest depth."""
+    """(..., H, W) float millimetres to (0, 1]: metres, clipped, divided by the maximum depth."""
     metres = depth_mm / 1000.0
     largest = metres.amax((-2, -1), keepdim=True) if max_depth_m == 0 else max_depth_m
     if holes == "far":
@@ -104,7 +96,7 @@ def _picture(sample: Sample, index: int) -> Picture:
 
 
 def _groups(pictures: Sequence[Picture]) -> list[list[int]]:
-    """Indices of pictures of one form, so that each group is resized as one batch."""
+    """Indices by shape and dtype, so that each group is resized as one batch."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, picture in enumerate(pictures):
         groups.setdefault((picture.shape, picture.dtype), []).append(index)
@@ -125,14 +117,14 @@ def _colour_unit(batch: Picture, device: str | torch.device, index: int) -> Tens
 
 
 def _depth_unit(
-    batch: Picture, settings: Preprocessing, device: str | torch.device, index: int
+    batch: Picture, preprocessing: Preprocessing, device: str | torch.device, index: int
 ) -> Tensor:
     if batch.ndim != 3:
         raise ValueError(
             f"sample {index}: expected (H, W) depth in millimetres, found {tuple(batch.shape[1:])}"
         )
     depth_mm = _on_device(batch, device).float()
-    return depth_to_unit(depth_mm, settings.max_depth_m, settings.holes)[:, None]
+    return depth_to_unit(depth_mm, preprocessing.max_depth_m, preprocessing.holes)[:, None]
 
 
 def _on_device(batch: Picture, device: str | torch.device) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.modalities import TowerName
-from teacher.preprocessing.images import depth_to_unit, normalise
+from teacher.preprocessing.images import depth_to_unit, normalise_pixels
 from teacher.tiny.cache import Scenes
 from teacher.tiny.captions import Content
 from teacher.tiny.layout import GRID, IMAGE_PX, MAX_DEPTH_M
@@ -87,7 +87,7 @@ def pixel_values(
     if grey is not None:
         weights = torch.from_numpy(grey.dirichlet(np.ones(3), len(rows)).astype(np.float32))
         unit = torch.einsum("bchw,bc->bhw", unit, weights)[:, None]
-    return normalise(_crop(unit, boxes, "bicubic"))
+    return normalise_pixels(_crop(unit, boxes, "bicubic"))
 
 
 def truth_of(scenes: Scenes, rows: NDArray[np.intp], boxes: list[Box]) -> Truth:

@@ -1,9 +1,7 @@
 """The text tower: CLIP's text transformer from a checkpoint's text half, with its tokenizer.
 
-The pooled state is the one at the first largest token id, i.e. at the first end of text, whatever
+The pooled state is that of the first largest token id, i.e. of the first end of text, whatever
 `eos_token_id` the config states; neither padding nor the attention mask changes it.
-
-Writes nothing. Fails with `CheckpointError` for files that are missing or do not fit each other.
 """
 
 from __future__ import annotations
@@ -18,17 +16,11 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from pipeline.errors import CheckpointError
+from pipeline.formats.weight_files import read_tensors
 from teacher.checkpoints.hub_config import HubConfig
 from teacher.checkpoints.locate import TowerFiles, find_text_tower
-from teacher.checkpoints.tensors import (
-    normalise,
-    read_tensors,
-    require_exact,
-    split_halves,
-    torch_dtype,
-)
+from teacher.checkpoints.tensors import plain_state, require_exact, split_halves, torch_dtype
 from teacher.checkpoints.tokenizer import ClipTokenizer, load_tokenizer
-from teacher.towers.load_count import count_load
 
 _BATCH = 256
 """Texts encoded at once."""
@@ -38,7 +30,7 @@ _POOL_AT_LARGEST_ID = 2
 
 @dataclass(frozen=True, slots=True)
 class TextOutput:
-    """What the text tower says about N token sequences of length L, all float32."""
+    """Outputs of the text tower for N token sequences of length L, all float32."""
 
     embedding: Tensor
     """(N, E) unit-norm joint embedding."""
@@ -97,7 +89,7 @@ class TextTower:
 
     @torch.inference_mode()
     def encode_ids(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> TextOutput:
-        """Encode (N, L) token ids; the mask changes only the states of padding."""
+        """Encode (N, L) token ids. The mask changes only the hidden states of padding."""
         mask = None if attention_mask is None else attention_mask.to(self.device)
         model: nn.Module = self.network.text_model
         states = model(input_ids=input_ids.to(self.device), attention_mask=mask)
@@ -117,12 +109,11 @@ def load_text_tower(
     dtype: str = "float32",
     device: str | torch.device = "cpu",
 ) -> TextTower:
-    """Load the text half of a source: of its Image checkpoint, or of the one tower it is.
+    """Load the text half of a source: of its Image checkpoint, or of its only tower.
 
     A checkpoint without tokenizer files still encodes token ids. Raises `CheckpointError`.
     """
     files = find_text_tower(str(path_or_name), revision)
-    count_load("text")
     network = _load_network(files)
     nn.Module.to(network, device=device, dtype=torch_dtype(dtype))
     return TextTower(files, network, torch.device(device))
@@ -160,7 +151,7 @@ def expected_text_tensors(config: HubConfig) -> dict[str, Tensor]:
 
 def _load_network(files: TowerFiles) -> CLIPTextModelWithProjection:
     where = str(files.weights)
-    _, text = split_halves(normalise(read_tensors(files.weights), files.config, where))
+    _, text = split_halves(plain_state(read_tensors(files.weights), files.config, where))
     if not text:
         raise CheckpointError(
             f"{where}: expected text_model.* tensors, found a checkpoint without a text tower. "
@@ -170,7 +161,7 @@ def _load_network(files: TowerFiles) -> CLIPTextModelWithProjection:
         network = text_network(files.config)
     require_exact(text, network.state_dict(), where)
     network.load_state_dict(text, strict=True, assign=True)
-    # A non-persistent buffer: no checkpoint carries it, so it is still without storage here.
+    # A non-persistent buffer: no checkpoint carries it, so it still has no storage here.
     positions = network.text_model.embeddings.position_embedding.num_embeddings
     network.text_model.embeddings.position_ids = torch.arange(positions)[None]
     network.requires_grad_(False)

@@ -1,36 +1,28 @@
-"""A tower ready to use: files found, weights loaded strictly, preprocessing and encoding together.
+"""A vision tower: its files located, its weights loaded strictly, preprocessing and encoding together.
 
-    tower = load_tower("LanguageBind/LanguageBind_Depth", "depth", device="cuda", dtype="bfloat16")
-    output = tower.encode(tower.preprocess([depth_mm_HW]))
-
-Writes nothing. Fails with `CheckpointError` (files, tensors) or `ConfigError` (options).
+tower = load_tower("LanguageBind/LanguageBind_Depth", "depth", device="cuda", dtype="bfloat16")
+output = tower.encode(tower.preprocess([depth_mm_HW]))
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pipeline.errors import CheckpointError
+from pipeline.formats.weight_files import StateDict, read_tensors
 from pipeline.modalities import TowerName
+from teacher.checkpoints.hub_config import HubConfig
 from teacher.checkpoints.locate import TowerFiles, find_tower
-from teacher.checkpoints.tensors import (
-    normalise,
-    read_tensors,
-    require_exact,
-    split_halves,
-    torch_dtype,
-)
+from teacher.checkpoints.tensors import plain_state, require_exact, split_halves, torch_dtype
+from teacher.preprocessing.config import Preprocessing, Sample, preprocessing_for
 from teacher.preprocessing.images import to_pixels
-from teacher.preprocessing.options import Preprocessing, Sample, preprocessing_for
-from teacher.towers.load_count import count_load
 from teacher.towers.text_tower import expected_text_tensors
-from teacher.towers.vision_network import TowerOutput, VisionNetwork, layout_of
+from teacher.towers.vision_network import TowerOutput, VisionNetwork, network_of
 
-__all__ = ["Tower", "TowerOutput", "load_found", "load_tower"]
+__all__ = ["Tower", "TowerOutput", "load_from_files", "load_network", "load_tower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +43,10 @@ class Tower:
 
     @torch.inference_mode()
     def encode(self, pixel_values: Tensor, *, patch: bool = False) -> TowerOutput:
-        """Encode (B, 3, H, W) pixel values, or (B, 3, T, H, W) clips; `patch` adds the dense ones.
+        """Encode (B, 3, H, W) pixel values; `patch` adds the dense embeddings.
 
-        Without temporal attention T frames are averaged as upstream does; with it T must be the
-        tower's frame count. Raises `ValueError` for other shapes.
+        (B, 3, T, H, W) is accepted as upstream does: the T frames are averaged. Raises `ValueError`
+        for other shapes.
         """
         output: TowerOutput = self.network(pixel_values.to(self.device), patch=patch)
         return output
@@ -66,7 +58,7 @@ class Tower:
 
     @property
     def logit_scale(self) -> float:
-        """The learned log temperature; the container multiplies by its exponential."""
+        """The learned log temperature: upstream multiplies cosines by its exponential."""
         return float(self.network.logit_scale)
 
 
@@ -81,31 +73,35 @@ def load_tower(
 ) -> Tower:
     """Load the `modality` tower of a hub name, a local directory or `languagebind-tiny`.
 
-    `options` are fields of `teacher.preprocessing.options.Preprocessing` (`antialias`, `max_depth_m`, ...).
-    Raises `CheckpointError` or `ConfigError`; see the module docstring.
+    `options` are fields of `teacher.preprocessing.config.Preprocessing` (`antialias`, `max_depth_m`, ...).
+    Raises `CheckpointError` (files, tensors) or `ConfigError` (options, `dtype`).
     """
     files = find_tower(str(path_or_name), modality, revision)
-    return load_found(files, preprocessing_for(files.config, **options), dtype, device)
+    return load_from_files(files, preprocessing_for(files.config, **options), dtype, device)
 
 
-def load_found(
+def load_from_files(
     files: TowerFiles, preprocessing: Preprocessing, dtype: str, device: str | torch.device
 ) -> Tower:
-    """Load the tower whose files were found already. Raises `CheckpointError`."""
-    count_load(files.config.modality)
-    network = _load_network(files).to(device=device, dtype=torch_dtype(dtype))
+    """Load a tower whose files have been located. Raises `CheckpointError`."""
+    network = load_network(files).to(device=device, dtype=torch_dtype(dtype))
     return Tower(files, network, preprocessing, torch.device(device))
 
 
-def _load_network(files: TowerFiles) -> VisionNetwork:
+def load_network(
+    files: TowerFiles,
+    build: Callable[[HubConfig, StateDict, str], VisionNetwork] = network_of,
+) -> VisionNetwork:
+    """The network in evaluation mode, with its weights. Raises `CheckpointError`.
+
+    `build` makes the network for a config and the vision tensors; the last argument names the file.
+    """
     where = str(files.weights)
-    state = normalise(read_tensors(files.weights), files.config, where)
+    state = plain_state(read_tensors(files.weights), files.config, where)
     vision, text = split_halves(state)
-    layout = layout_of(files.config, vision, where)
-    if layout.hidden_size % layout.num_heads:
-        raise CheckpointError(f"{where}: width {layout.hidden_size} / {layout.num_heads} heads")
+    # Without storage: the checkpoint's tensors take the place of the parameters.
     with torch.device("meta"):
-        network = VisionNetwork(layout)
+        network = build(files.config, vision, where)
     require_exact(vision, network.state_dict(), where)
     if text:
         require_exact(text, expected_text_tensors(files.config), where)

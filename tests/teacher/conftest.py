@@ -15,10 +15,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pipeline.config.config import Config
+from pipeline.formats.weight_files import StateDict, read_tensors
 from pipeline.shards.prepare import prepare
 from pipeline.storage.files import write_json
 from pipeline.workspace import Workspace
 from teacher.checkpoints.hub_config import read_config
+from teacher.towers import text_tower, vision_tower
 from teacher.towers.text_tower import text_network
 from teacher.towers.vision_network import VisionNetwork, layout_of
 
@@ -55,6 +57,20 @@ def depth_dir(tmp_path: Path) -> Path:
     return shutil.copytree(GOLDENS / "LanguageBind_Depth", tmp_path / "LanguageBind_Depth")
 
 
+@pytest.fixture
+def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The weight files that the towers have read so far, in order."""
+    paths: list[Path] = []
+
+    def record(path: Path) -> StateDict:
+        paths.append(path)
+        return read_tensors(path)
+
+    for module in (text_tower, vision_tower):
+        monkeypatch.setattr(module, "read_tensors", record)
+    return paths
+
+
 def write_source(root: Path, seed: int = 0) -> Path:
     """A source with an image and a depth tower of random weights, text halves and tokenizers."""
     from tokenizers.pre_tokenizers import ByteLevel
@@ -63,7 +79,7 @@ def write_source(root: Path, seed: int = 0) -> Path:
 
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(f"{letter}</w>" for letter in letters), BOS, EOS]
-    backend = clip_backend({word: index for index, word in enumerate(words)}, [])
+    backend = clip_backend({word: index for index, word in enumerate(words)}, []).backend_tokenizer
     for tower in ("Image", "Depth"):
         folder = root / f"LanguageBind_{tower}"
         folder.mkdir(parents=True)

@@ -11,7 +11,6 @@ from flows.planning.estimate import (
     Prediction,
     Probe,
     TowerRate,
-    bytes_to_write,
     count_work,
     future_units,
     pictures_by_place,
@@ -24,7 +23,7 @@ from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare_plan import FutureShard
 from pipeline.workspace import Workspace
 from teacher.encoding.precompute import precompute
-from teacher.encoding.units import Unit, plan_towers, plan_units
+from teacher.encoding.units import Unit, bytes_to_write, plan_towers, plan_units
 from tests.teacher.conftest import config, prepared, root, source
 
 __all__ = ["config", "prepared", "root", "source"]

@@ -11,9 +11,11 @@ from pipeline.errors import CheckpointError
 from teacher.checkpoints.hub_config import parse_config, read_config
 
 
-def test_every_golden_case(shared: Path) -> None:
-    paths = sorted((shared / "languagebind" / "config_cases").glob("*.json"))
-    assert len(paths) >= 6
+def test_every_golden_case_of_a_tower(shared: Path) -> None:
+    """Those of video and audio are in tests/examples."""
+    folder = shared / "languagebind" / "config_cases"
+    paths = sorted([*folder.glob("image_*.json"), *folder.glob("depth_*.json")])
+    assert len(paths) >= 2
     for path in paths:
         case = json.loads(path.read_text())
         expected = case["effective_in_upstream"]
@@ -28,7 +30,7 @@ def test_every_golden_case(shared: Path) -> None:
 def test_a_vision_config_dict_is_authoritative() -> None:
     """The Huge checkpoint's rule: what the dict lacks falls back to defaults, not to the section."""
     raw = {
-        "model_type": "LanguageBindVideo",
+        "model_type": "LanguageBindImage",
         "vision_config": {"hidden_size": 8, "num_frames": 4, "clip_type": "vl_new"},
         "vision_config_dict": {"hidden_size": 16},
     }
@@ -53,9 +55,9 @@ def test_image_size_may_be_a_list(size: object) -> None:
     assert config.grid == (7, 7)
 
 
-def test_audio_has_a_rectangular_grid() -> None:
-    vision = {"num_mel_bins": 126, "target_length": 1036, "patch_size": 14}
-    config = parse_config({"model_type": "LanguageBindAudio", "vision_config": vision}, "here")
+def test_a_grid_may_be_rectangular() -> None:
+    vision = {"image_size": [126, 1036], "patch_size": 14}
+    config = parse_config({"model_type": "LanguageBindImage", "vision_config": vision}, "here")
     assert config.grid == (9, 74)
 
 
@@ -65,6 +67,7 @@ def test_audio_has_a_rectangular_grid() -> None:
         ("{", "expected a readable config.json"),
         ("[]", "expected a JSON object"),
         ('{"model_type": "bert"}', "expected a model_type of LanguageBindImage, .* found 'bert'"),
+        ('{"model_type": "LanguageBindAudio"}', "LanguageBindThermal, found 'LanguageBindAudio'"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:

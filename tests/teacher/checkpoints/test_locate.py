@@ -16,10 +16,10 @@ from teacher.checkpoints.locate import find_text_tower, find_tower
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def test_a_root_holds_one_folder_a_tower(goldens: Path) -> None:
-    depth, video = find_tower(str(goldens), "depth"), find_tower(str(goldens), "video")
+def test_a_root_holds_one_folder_a_tower(source: Path) -> None:
+    depth, image = find_tower(str(source), "depth"), find_tower(str(source), "image")
     assert depth.directory.name == "LanguageBind_Depth"
-    assert video.directory.name == "LanguageBind_Video"
+    assert image.directory.name == "LanguageBind_Image"
     assert depth.revision is None
     assert find_tower(str(depth.directory), "depth").weights == depth.weights
 
@@ -27,7 +27,7 @@ def test_a_root_holds_one_folder_a_tower(goldens: Path) -> None:
 def test_the_text_tower_is_the_images_else_the_first(goldens: Path, source: Path) -> None:
     assert find_text_tower(str(source)).directory.name == "LanguageBind_Image"
     assert find_text_tower(str(goldens)).directory.name == "LanguageBind_Depth"
-    assert find_text_tower(str(goldens / "LanguageBind_Video")).config.modality == "video"
+    assert find_text_tower(str(source / "LanguageBind_Depth")).config.modality == "depth"
 
 
 def test_safetensors_are_preferred(depth_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Token ids against upstream's tokenizer, and the cleaning rules."""
+"""Token ids against upstream's tokenizer, and the cleaning of texts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ftfy import fix_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -16,8 +17,6 @@ from teacher.checkpoints.tokenizer import (
     BOS,
     EOS,
     ClipTokenizer,
-    clean_text,
-    clip_backend,
     load_tokenizer,
 )
 
@@ -43,7 +42,7 @@ def test_equals_the_goldens(shared: Path, names: tuple[str, ...]) -> None:
 
 
 def test_text_is_framed_padded_and_truncated() -> None:
-    tokenizer = ClipTokenizer(clip_backend({"a": 0, "a</w>": 1, **SPECIAL}, []), "here")
+    tokenizer = ClipTokenizer({"a": 0, "a</w>": 1, **SPECIAL}, [], "here")
     ids, mask = tokenizer(["A a", "", "a " * 9], 5)
     assert ids == [[2, 1, 1, 3, 3], [2, 3, 3, 3, 3], [2, 1, 1, 1, 3]]
     assert mask == [[1, 1, 1, 1, 0], [1, 1, 0, 0, 0], [1, 1, 1, 1, 1]]
@@ -53,7 +52,7 @@ def test_text_is_framed_padded_and_truncated() -> None:
 @given(st.text(max_size=60))
 def test_any_text_can_be_encoded(text: str) -> None:
     letters = {chr(code): code - 33 for code in range(33, 127)}
-    tokenizer = ClipTokenizer(clip_backend({**letters, BOS: 94, EOS: 95}, []), "here")
+    tokenizer = ClipTokenizer({**letters, BOS: 94, EOS: 95}, [], "here")
     ids, mask = tokenizer([text], 12)
     assert len(ids[0]) == len(mask[0]) == 12
     assert (ids[0][0], ids[0][sum(mask[0]) - 1]) == (94, 95)
@@ -69,16 +68,23 @@ def test_any_text_can_be_encoded(text: str) -> None:
         ("a\r\nb\rc", "a\nb\nc"),
         ("a\x00b\x1b[31mc", "abc"),
         ("e\u0301", "\u00e9"),
+        ("caf\u00c3\u00a9", "caf\u00e9"),
     ],
 )
-def test_cleaning_rules(text: str, cleaned: str) -> None:
-    assert clean_text(text) == cleaned
+def test_a_text_has_the_tokens_of_its_cleaned_form(
+    small: ClipTokenizer, text: str, cleaned: str
+) -> None:
+    assert small([text], 20) == small([cleaned], 20)
+    assert fix_text(text) == cleaned
+
+
+def test_no_text_gives_no_rows(small: ClipTokenizer) -> None:
+    assert small([], 20) == ([], [])
 
 
 def test_files_that_cannot_serve_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: expected tokenizer files"):
         load_tokenizer([tmp_path / "tokenizer.json"])
-    backend = clip_backend({BOS: 0, EOS: 1, "a": 2}, [])
     with pytest.raises(CheckpointError, match=r"as its largest id .* found 0 and 1 of 3 ids"):
-        ClipTokenizer(backend, "here")
+        ClipTokenizer({BOS: 0, EOS: 1, "a": 2}, [], "here")

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import CheckpointError
 from teacher.checkpoints.locate import find_text_tower, find_tower
 from teacher.encoding.identity import prompt_identity, tower_identity, weights_digest
-from teacher.preprocessing.options import preprocessing_for
+from teacher.preprocessing.config import preprocessing_for
 
 
 def test_the_digest_is_computed_once_per_file_identity(

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from teacher.preprocessing.config import Preprocessing
 from teacher.preprocessing.images import to_pixels
-from teacher.preprocessing.options import Preprocessing
 
 ATOL = 1e-5
 IMAGE, DEPTH = Preprocessing("image"), Preprocessing("depth")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from teacher.preprocessing.images import normalise
+from teacher.preprocessing.images import normalise_pixels
 from teacher.tiny.cache import Scenes
 from teacher.tiny.layout import GRID
 from teacher.tiny.lexicon import CLASSES
@@ -43,8 +43,8 @@ def test_flip_mirrors_pixels_and_contents(scenes):
 
 def test_grey_copies_have_one_value_for_all_channels(scenes):
     grey = pixel_values(scenes, "rgb", ROWS, WHOLE, np.random.default_rng([0]))
-    scale = normalise(torch.ones(1, 3, 1, 1)) - normalise(torch.zeros(1, 3, 1, 1))
-    unit = (grey - normalise(torch.zeros(1, 3, 1, 1))) / scale
+    scale = normalise_pixels(torch.ones(1, 3, 1, 1)) - normalise_pixels(torch.zeros(1, 3, 1, 1))
+    unit = (grey - normalise_pixels(torch.zeros(1, 3, 1, 1))) / scale
     torch.testing.assert_close(unit[:, 0], unit[:, 1], atol=1e-4, rtol=0)
     assert float(unit.std()) > 0.01
 

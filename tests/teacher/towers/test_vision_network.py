@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from teacher.towers.vision_network import TemporalLayer, VisionLayout, VisionNetwork, patch_product
+from teacher.towers.vision_network import VisionLayout, VisionNetwork, patch_product
 
 SQUARE = VisionLayout(
     hidden_size=16,
@@ -21,7 +20,6 @@ SQUARE = VisionLayout(
     grid=(2, 2),
     projection_dim=12,
 )
-CLIP = replace(SQUARE, temporal=True, num_frames=3)
 
 
 def network(layout: VisionLayout, seed: int = 0) -> VisionNetwork:
@@ -56,50 +54,15 @@ def test_without_temporal_parts_it_is_transformers_clip() -> None:
     torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state)
 
 
-def naive_attention(layer: torch.nn.Module, x_TD: Tensor, num_heads: int) -> Tensor:
-    """Attention over rows, head by head."""
-    heads = []
-    queries, keys, values = (getattr(layer, f"{n}_proj")(x_TD) for n in "qkv")
-    for q, k, v in zip(*(t.chunk(num_heads, -1) for t in (queries, keys, values)), strict=True):
-        heads.append((q @ k.T / q.shape[-1] ** 0.5).softmax(-1) @ v)
-    return layer.out_proj(torch.cat(heads, -1))
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("temporal_mlp", [False, True])
-def test_frames_are_mixed_per_token_within_a_sample(temporal_mlp: bool) -> None:
-    layer = network(replace(CLIP, temporal_mlp=temporal_mlp)).vision_model.encoder.layers[0]
-    assert isinstance(layer, TemporalLayer)
-    hidden = torch.randn(2, 3, 5, 16)
-    found = layer.mix_frames(hidden.flatten(0, 1)).view(2, 3, 5, 16)
-    for sample in range(2):
-        for token in range(5):
-            x = hidden[sample, :, token] + layer.temporal_embedding[0]
-            x = x + naive_attention(layer.temporal_attn, layer.temporal_layer_norm1(x), 2)
-            if temporal_mlp:
-                x = x + layer.temporal_mlp(layer.temporal_layer_norm2(x))
-            torch.testing.assert_close(found[sample, :, token], x, atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_a_class_embedding_per_frame_goes_to_its_frame() -> None:
-    embeddings = network(replace(CLIP, class_per_frame=True)).vision_model.embeddings
-    tokens = embeddings(torch.zeros(6, 3, 16, 16), 3)[:, 0]
-    expected = embeddings.class_embedding + embeddings.position_embedding.weight[0]
-    torch.testing.assert_close(tokens, expected.repeat(2, 1))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("layout", [SQUARE, CLIP], ids=["picture", "clip"])
-def test_patch_embeddings_equal_a_naive_value_path(layout: VisionLayout) -> None:
-    net, frames = network(layout), layout.num_frames
+@pytest.mark.parametrize("frames", [1, 3])
+def test_patch_embeddings_equal_a_naive_value_path(frames: int) -> None:
+    net = network(SQUARE)
     pixels = torch.randn(2, 3, frames, 16, 16)
-    x = net.vision_model.embeddings(pixels.transpose(1, 2).flatten(0, 1), frames)
+    x = net.vision_model.embeddings(pixels.transpose(1, 2).flatten(0, 1))
     x = net.vision_model.pre_layrnorm(x)
     first, last = net.vision_model.encoder.layers
     x = first(x, None)
-    if layout.temporal:
-        x = last.mix_frames(x)
     expected = torch.empty(2, 4, 12)
     for sample in range(2):
         for patch in range(4):

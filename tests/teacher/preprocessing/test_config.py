@@ -1,4 +1,4 @@
-"""Preprocessing settings: what config.json implies, and what a fingerprint sees."""
+"""Preprocessing: what config.json implies, and what a fingerprint covers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import pytest
 
 from pipeline.errors import ConfigError
 from teacher.checkpoints.hub_config import parse_config
-from teacher.preprocessing.options import Preprocessing, preprocessing_for
+from teacher.preprocessing.config import Preprocessing, preprocessing_for
 
 
 def test_the_checkpoint_gives_the_defaults() -> None:
-    vision = {"num_mel_bins": 126, "target_length": 1036, "audio_mean": -4.0, "audio_std": 4.5}
-    audio = parse_config({"model_type": "LanguageBindAudio", "vision_config": vision}, "here")
-    settings = preprocessing_for(audio)
-    assert (settings.num_mel_bins, settings.target_length) == (126, 1036)
-    assert (settings.audio_mean, settings.audio_std) == (-4.0, 4.5)
+    image = parse_config(
+        {"model_type": "LanguageBindImage", "vision_config": {"image_size": 336}}, "here"
+    )
+    assert preprocessing_for(image) == Preprocessing("image", size_px=336)
     depth = parse_config(
         {"model_type": "LanguageBindDepth", "vision_config": {"image_size": 64, "max_depth": 80}},
         "here",

@@ -1,66 +1,125 @@
-"""Waveforms to pixel values as upstream's audio processor does: three windows of mel features.
+"""LanguageBind's audio tower: score texts against a WAV file.
 
-Resampling is windowed-sinc (the torchaudio default: width 6, rolloff 0.99, Hann), the features are
-Kaldi's fbank (25 ms / 10 ms, no dither, no energy), both written here: torchaudio is not needed.
-Upstream draws the three windows of a long clip at random; ours are the middle of each third, or
-its own draw from a given numpy seed.
+    python -m examples.languagebind_audio CHECKPOINT_FOLDER SOUND.wav \
+        --text-source LanguageBind/LanguageBind_Image --text "a siren" --text "rain"
 
-Writes nothing. Fails with `ValueError` for a file that is not PCM WAV or a clip shorter than 25 ms.
+The network is an image tower's with a grid of mel bins by time. Resampling is windowed-sinc (the
+torchaudio default: width 6, rolloff 0.99, Hann), the features are Kaldi's fbank (25 ms / 10 ms, no
+dither, no energy); torchaudio is not needed. Upstream draws the three windows of a long clip at
+random; ours are the middle of each third, or its own draw from a given numpy seed.
+
+Shape letters: C channels, L samples, T feature frames, M mel bins, P phases.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import wave
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from teacher.preprocessing.options import Preprocessing, Sample, Waveform
+from examples.languagebind_video import checkpoint_files
+from teacher import load_text_tower
+from teacher.checkpoints.hub_config import HubConfig, parse_config
+from teacher.checkpoints.locate import CONFIG
+from teacher.towers.vision_network import VisionNetwork
+from teacher.towers.vision_tower import load_network
 
 FRAME_S, SHIFT_S = 0.025, 0.010
 PREEMPHASIS = 0.97
 LOW_HZ = 20.0
 SINC_WIDTH, SINC_ROLLOFF = 6, 0.99
 NUM_WINDOWS = 3
+DEFAULTS = {"audio_sample_rate": 16000, "audio_mean": 0.5, "audio_std": 0.5}
+"""What config.json may leave out, as in upstream's class."""
 
 
-def audio_pixels(sample: Sample, settings: Preprocessing) -> Tensor:
-    """A waveform with its rate, or a WAV file, to (3, num_mel_bins, target_length)."""
-    sound = read_wav(sample) if isinstance(sample, (str, Path)) else sample
-    if not isinstance(sound, tuple) or np.ndim(sound[0]) != 2:
-        raise ValueError(f"audio: expected ((C, L) waveform, rate) or a path, found {type(sound)}")
-    samples, rate = sound
-    waveform = torch.as_tensor(np.asarray(samples, dtype=np.float32))
-    waveform = resample(waveform, rate, settings.sample_rate_hz)
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A waveform."""
+
+    samples: NDArray[np.float32]
+    """(C, L) in -1..1."""
+    rate_hz: int
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """How a sound becomes pixel values; see `features_of`."""
+
+    num_mel_bins: int = 112
+    target_length: int = 1036
+    """Frames of 10 ms; shorter clips are tiled, longer ones give three windows."""
+    sample_rate_hz: int = 16000
+    mean: float = -4.2677393
+    std: float = 4.5689974
+    window_seed: int | None = None
+    """None: the middle window of each third. An int: upstream's draw from that numpy seed."""
+
+
+def audio_config(raw: Mapping[str, Any], where: str) -> HubConfig:
+    """An audio checkpoint's config.json as an image tower's of (mel bins, frames) pixels."""
+    config = parse_config({**raw, "model_type": "LanguageBindImage"}, where)
+    size = [config.vision["num_mel_bins"], config.vision["target_length"]]
+    return replace(config, vision={**DEFAULTS, **config.vision, "image_size": size})
+
+
+def features_of(config: HubConfig, window_seed: int | None = None) -> Features:
+    """The features that an audio checkpoint was trained on."""
+    vision = config.vision
+    return Features(
+        num_mel_bins=int(vision["num_mel_bins"]),
+        target_length=int(vision["target_length"]),
+        sample_rate_hz=int(vision["audio_sample_rate"]),
+        mean=float(vision["audio_mean"]),
+        std=float(vision["audio_std"]),
+        window_seed=window_seed,
+    )
+
+
+def load_audio_network(folder: Path) -> tuple[VisionNetwork, HubConfig]:
+    """The network of a local audio checkpoint and its config. Raises `CheckpointError`."""
+    path = folder / CONFIG
+    config = audio_config(json.loads(path.read_text(encoding="utf-8")), str(path))
+    return load_network(checkpoint_files(folder, config)), config
+
+
+def audio_pixels(sound: Sound, features: Features) -> Tensor:
+    """Three windows of mel features, (3, num_mel_bins, target_length)."""
+    waveform = resample(torch.from_numpy(sound.samples), sound.rate_hz, features.sample_rate_hz)
     waveform = waveform - waveform.mean()
-    mel_TM = fbank(waveform[0], settings.sample_rate_hz, settings.num_mel_bins)
-    starts = window_starts(len(mel_TM), settings.target_length, settings.window_seed)
-    windows = [_window(mel_TM, start, settings.target_length) for start in starts]
+    mel_TM = fbank(waveform[0], features.sample_rate_hz, features.num_mel_bins)
+    starts = window_starts(len(mel_TM), features.target_length, features.window_seed)
+    windows = [_window(mel_TM, start, features.target_length) for start in starts]
     stacked = torch.stack(windows).transpose(1, 2)
-    return (stacked - settings.audio_mean) / (settings.audio_std * 2)
+    return (stacked - features.mean) / (features.std * 2)
 
 
-def read_wav(path: str | Path) -> Waveform:
-    """A PCM WAV file of 8, 16, 24 or 32 bits as (C, L) float32 in -1..1 and its rate."""
+def read_wav(path: Path) -> Sound:
+    """A PCM WAV file of 8, 16, 24 or 32 bits. Raises `ValueError` for any other file."""
     try:
         with wave.open(str(path), "rb") as file:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             raw = np.frombuffer(file.readframes(file.getnframes()), dtype=np.uint8)
     except (wave.Error, EOFError) as error:
-        raise ValueError(
-            f"{path}: expected a PCM WAV file, found: {error}. Convert it or pass (waveform, rate)."
-        ) from error
+        raise ValueError(f"{path}: expected a PCM WAV file, found: {error}. Convert it.") from error
     if width == 1:
         values = (raw.astype(np.float32) - 128.0) / 128.0
     else:
         words = np.zeros((raw.size // width, 4), dtype=np.uint8)
         words[:, 4 - width :] = raw.reshape(-1, width)
         values = words.view("<i4")[:, 0].astype(np.float64) / 2.0**31
-    return values.astype(np.float32).reshape(-1, channels).T, rate
+    return Sound(np.ascontiguousarray(values.astype(np.float32).reshape(-1, channels).T), rate)
 
 
 def resample(waveform: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:
@@ -135,3 +194,22 @@ def _window(mel_TM: Tensor, start: int, target_length: int) -> Tensor:
     if len(mel_TM) < target_length:
         mel_TM = mel_TM.repeat(target_length // len(mel_TM) + 1, 1)
     return mel_TM[start : start + target_length]
+
+
+def main(
+    checkpoint: Path,
+    sound: Path,
+    text: Annotated[list[str], typer.Option(help="A text to score; repeatable.")],
+    text_source: Annotated[str, typer.Option(help="Source of the text tower, as teacher.name.")],
+) -> None:
+    """Print the cosine of every text with the sound."""
+    network, config = load_audio_network(checkpoint)
+    pixels = audio_pixels(read_wav(sound), features_of(config))
+    with torch.inference_mode():
+        cosines = load_text_tower(text_source).encode(text) @ network(pixels[None]).embedding[0]
+    for line, cosine in zip(text, cosines.tolist(), strict=True):
+        print(f"{cosine:.4f} {line}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

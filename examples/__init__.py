@@ -1,0 +1,1 @@
+"""Runnable examples beside the pipeline: LanguageBind modalities that shards do not hold."""
