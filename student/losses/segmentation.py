@@ -62,11 +62,11 @@ def hard_pixel_loss(
     return (nats * weight).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def consistency_loss(logits_BKHW: Tensor, wanted_BKHW: Tensor, tau: float) -> Tensor:
-    """tau^2 KL(softmax(wanted / tau) || softmax(logits / tau)), nats, mean over all positions.
+def consistency_loss(student_BKHW: Tensor, teacher_BKHW: Tensor) -> Tensor:
+    """KL(softmax(teacher) || softmax(student)) of logits, nats, mean over all positions.
 
-    No gradient flows to `wanted`. Unlabelled positions count: they have an answer here.
+    No gradient flows to `teacher`. Unlabelled positions count: the teacher predicts them too.
     """
-    wanted = (wanted_BKHW.detach() / tau).log_softmax(1)
-    found = (logits_BKHW / tau).log_softmax(1)
-    return tau * tau * (wanted.exp() * (wanted - found)).sum(1).mean()
+    teacher = teacher_BKHW.detach().log_softmax(1)
+    student = student_BKHW.log_softmax(1)
+    return (teacher.exp() * (teacher - student)).sum(1).mean()

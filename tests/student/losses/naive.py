@@ -41,13 +41,13 @@ def mse(wanted: Row, found: Row, tau: float = 1.0) -> float:
     return sum((w - f) ** 2 for w, f in zip(wanted, found, strict=True)) / len(wanted)
 
 
-def cosine(wanted: Row, found: Row, tau: float = 1.0) -> float:
+def cosine(wanted: Row, found: Row) -> float:
     product = sum(w * f for w, f in zip(wanted, found, strict=True))
     lengths = [math.sqrt(sum(x * x for x in row)) for row in (wanted, found)]
     return 1 - product / (lengths[0] * lengths[1])
 
 
-DISTANCES = {"kl": kl, "mse": mse, "cosine": cosine}
+DISTANCES = {"kl": kl, "mse": mse}
 
 
 def average(values: Sequence[tuple[int, float]], weights: Sequence[float] | None) -> float:
@@ -72,37 +72,6 @@ def inter(student, teacher, present, tau, distance, weights=None, scene=None) ->
                 wanted.append(scene[1][b, m].item())
             if len(wanted) > 1:
                 values.append((m, DISTANCES[distance](wanted, found, tau)))
-    return average(values, weights)
-
-
-def cross_scene(student, teacher, present, tau, distance, weights=None) -> float:
-    B, M = present.shape
-    there = [(b, m) for b in range(B) for m in range(M) if present[b, m]]
-    values = []
-    for one in there:
-        others = [other for other in there if other != one]
-        if len(others) > 1:
-            wanted = [dot(teacher[one], teacher[other]) for other in others]
-            found = [dot(student[one], student[other]) for other in others]
-            values.append((one[1], DISTANCES[distance](wanted, found, tau)))
-    return average(values, weights)
-
-
-def language(student, teacher, prompts, present, tau, distance, weights=None) -> float:
-    B, M = present.shape
-    values = [
-        (
-            m,
-            DISTANCES[distance](
-                [dot(teacher[b, m], prompt) for prompt in prompts],
-                [dot(student[b, m], prompt) for prompt in prompts],
-                tau,
-            ),
-        )
-        for b in range(B)
-        for m in range(M)
-        if present[b, m]
-    ]
     return average(values, weights)
 
 
@@ -139,5 +108,5 @@ def dense(student, wanted, counts, distance, prompts, tau, weights=None) -> floa
                         rows = [[dot(normed(v), prompt) for prompt in prompts] for v in (t, s)]
                         values.append((m, kl(*rows, tau)))
                     else:
-                        values.append((m, DISTANCES[distance](t.tolist(), s.tolist())))
+                        values.append((m, cosine(t.tolist(), s.tolist())))
     return average(values, weights)

@@ -1,28 +1,26 @@
-"""Every fusion: any subset, absent contents, the primary, the order of modalities; MFF's carry and
-concatenation against loops."""
+"""Every fusion: any subset, absent contents, the primary, the order of modalities; concatenation
+against loops."""
 
 from __future__ import annotations
+
+from typing import get_args
 
 import pytest
 import torch
 from torch.nn import functional
 
 from pipeline.config.student import StudentConfig
-from student.model.fusion import StageFeatures, build_fusion
-from student.model.upsample import resize
-from tests.student.model.test_mff import cosine
+from student.model.fusion import FUSIONS, StageFeatures, build_fusion
 
 CHANNELS = (3, 4, 5, 6)
 SIZES = ((5, 9), (3, 5), (2, 3), (1, 2))
 NAMES = ("rgb", "depth", "nir", "event", "lidar", "dolp", "aolp")
-FUSIONS = ("mff", "mff_carry", "mean", "concat", "rgb_only", "cmnext")
-ORDERLESS = ("mff", "mff_carry", "mean")
+ORDERLESS = ("mff", "mean")
 
 
 def build(fusion: str, num_modalities: int, primary: str | None = None):
     torch.manual_seed(0)
-    kind, carry = fusion.removesuffix("_carry"), fusion.endswith("_carry")
-    config = StudentConfig(fusion=kind, mff_carry=carry, primary=primary)
+    config = StudentConfig(fusion=fusion, primary=primary)
     return build_fusion(config, CHANNELS, NAMES[:num_modalities]).double()
 
 
@@ -123,36 +121,13 @@ def test_concatenation_equals_loops():
             assert found[b, c, 1, 2].item() == pytest.approx(wanted, abs=1e-9)
 
 
-def test_carried_mff_equals_loops():
-    built, maps, present = build("mff_carry", 3), example(3), presence(3)
-    fused = run(built, maps, present)
-    plain = run(build("mff", 3), maps, present)
-    assert torch.equal(fused[0], plain[0])
-    assert not torch.allclose(fused[1], plain[1])
-    carried = resize(built.carries[0](fused[0]), *SIZES[1])
-    for b in range(3):
-        there = [m for m in range(3) if present[b, m]]
-        for y in range(SIZES[1][0]):
-            for x in range(SIZES[1][1]):
-                vectors = [maps[1][m, b, :, y, x].tolist() for m in there]
-                n = len(vectors)
-                mean = [sum(column) / n for column in zip(*vectors, strict=True)]
-                c = carried[b, :, y, x].tolist()
-                reference = [u + v for u, v in zip(mean, c, strict=True)]
-                scaled = [[cosine(f, reference) * v for v in f] for f in vectors]
-                blend = [sum(column) / n for column in zip(*scaled, strict=True)]
-                best = max(vectors, key=lambda f, k=blend: cosine(f, k))
-                wanted = [u + v for u, v in zip(blend, best, strict=True)]
-                assert fused[1][b, :, y, x].tolist() == pytest.approx(wanted, abs=1e-9)
+def test_every_fusion_of_the_config_is_listed():
+    assert set(FUSIONS) == set(get_args(StudentConfig.model_fields["fusion"].annotation))
 
 
-def test_the_carry_needs_no_parameters_when_it_is_off():
-    assert not list(build("mff", 4).parameters())
-    assert [tuple(c.weight.shape) for c in build("mff_carry", 4).carries] == [
-        (4, 3, 1, 1),
-        (5, 4, 1, 1),
-        (6, 5, 1, 1),
-    ]
+@pytest.mark.parametrize("fusion", ["mff", "mean", "rgb_only"])
+def test_these_fusions_have_no_parameters(fusion):
+    assert not list(build(fusion, 4).parameters())
 
 
 def test_cmnext_around_another_primary_is_the_same_with_modalities_swapped():
