@@ -144,13 +144,15 @@ class Objective(nn.Module):
             return self.reference(batch).float()
 
     def draw_subset(self, batch: Batch) -> Tensor:
-        """(B, M) bool: the subset that each sample keeps in the second pass; the same for the same
-        batch until the running IoU moves."""
+        """(B, M) bool: the subset that each sample keeps in the second pass.
+
+        Drawn by the sample's position in the stream, so that cutting a batch into micro-batches
+        changes nothing, and by the running IoU.
+        """
         present, first = batch.present.cpu().numpy(), batch.index * len(batch.refs)
         iou = self.running.iou().cpu().double().numpy() if self._draws_weak_first else None
         drawn = []
         for b in range(len(present)):
-            # By position in the stream: how a step cuts it into batches must not matter.
             rng = np.random.default_rng([self.seed, _SUBSETS, first + b])
             row = present[b : b + 1]
             drawn.append(draw_subsets(row, rng) if iou is None else draw_weak_first(row, iou, rng))

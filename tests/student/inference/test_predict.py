@@ -49,7 +49,7 @@ def test_folders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         list_scenes({"rgb": tmp_path / "none"})
     touch(tmp_path / "rgb" / "a.jpg")
-    with pytest.raises(ConfigError, match="one name twice"):
+    with pytest.raises(ConfigError, match="the same name twice"):
         list_scenes({"rgb": tmp_path / "rgb"})
 
 

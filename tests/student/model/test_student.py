@@ -74,9 +74,9 @@ def test_the_order_in_which_inputs_are_given_does_not_matter():
 
 def test_colour_gets_the_backbones_statistics_and_sensors_their_own():
     model = build(backbone="tf_efficientnet_lite0")
-    assert model.statistics_M23[0].tolist() == [[0.5] * 3, [0.5] * 3]
+    assert model.input_statistics.statistics_M23[0].tolist() == [[0.5] * 3, [0.5] * 3]
     depth = SPECS["depth"]
-    assert model.statistics_M23[1].tolist() == [list(depth.mean), list(depth.std)]
+    assert model.input_statistics.statistics_M23[1].tolist() == [list(depth.mean), list(depth.std)]
 
 
 def test_the_state_holds_weights_only():
