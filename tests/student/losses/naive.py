@@ -32,18 +32,18 @@ def softmax(row: Row) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def kl(wanted: Row, found: Row, tau: float) -> float:
-    pairs = zip(softmax([w / tau for w in wanted]), softmax([f / tau for f in found]), strict=True)
-    return sum(p * math.log(p / q) for p, q in pairs)
+def kl(teacher: Row, student: Row, tau: float) -> float:
+    rows = (softmax([value / tau for value in row]) for row in (teacher, student))
+    return sum(p * math.log(p / q) for p, q in zip(*rows, strict=True))
 
 
-def mse(wanted: Row, found: Row, tau: float = 1.0) -> float:
-    return sum((w - f) ** 2 for w, f in zip(wanted, found, strict=True)) / len(wanted)
+def mse(teacher: Row, student: Row, tau: float = 1.0) -> float:
+    return sum((t - s) ** 2 for t, s in zip(teacher, student, strict=True)) / len(teacher)
 
 
-def cosine(wanted: Row, found: Row) -> float:
-    product = sum(w * f for w, f in zip(wanted, found, strict=True))
-    lengths = [math.sqrt(sum(x * x for x in row)) for row in (wanted, found)]
+def cosine(teacher: Row, student: Row) -> float:
+    product = sum(t * s for t, s in zip(teacher, student, strict=True))
+    lengths = [math.sqrt(sum(x * x for x in row)) for row in (teacher, student)]
     return 1 - product / (lengths[0] * lengths[1])
 
 
@@ -63,15 +63,15 @@ def inter(student, teacher, present, tau, distance, weights=None, scene=None) ->
     B, M = present.shape
     values = []
     for b in range(B):
-        there = [m for m in range(M) if present[b, m]]
-        for m in there:
-            wanted = [dot(teacher[b, m], teacher[b, n]) for n in there]
-            found = [dot(student[b, m], student[b, n]) for n in there]
+        present_modalities = [m for m in range(M) if present[b, m]]
+        for m in present_modalities:
+            teacher_row = [dot(teacher[b, m], teacher[b, n]) for n in present_modalities]
+            student_row = [dot(student[b, m], student[b, n]) for n in present_modalities]
             if scene is not None:
-                found.append(scene[0][b, m].item())
-                wanted.append(scene[1][b, m].item())
-            if len(wanted) > 1:
-                values.append((m, DISTANCES[distance](wanted, found, tau)))
+                student_row.append(scene[0][b, m].item())
+                teacher_row.append(scene[1][b, m].item())
+            if len(teacher_row) > 1:
+                values.append((m, DISTANCES[distance](teacher_row, student_row, tau)))
     return average(values, weights)
 
 
@@ -94,7 +94,7 @@ def intra(projected, counts, prompts, tau, distance, weights=None) -> float:
     return average(values, weights)
 
 
-def dense(student, wanted, counts, distance, prompts, tau, weights=None) -> float:
+def dense(student, teacher, counts, distance, prompts, tau, weights=None) -> float:
     M, B, H, W = counts.shape
     values = []
     for m in range(M):
@@ -103,7 +103,7 @@ def dense(student, wanted, counts, distance, prompts, tau, weights=None) -> floa
                 for x in range(W):
                     if not counts[m, b, y, x]:
                         continue
-                    s, t = student[m, b, y, x], wanted[m, b, y, x]
+                    s, t = student[m, b, y, x], teacher[m, b, y, x]
                     if distance == "kl":
                         rows = [[dot(normed(v), prompt) for prompt in prompts] for v in (t, s)]
                         values.append((m, kl(*rows, tau)))

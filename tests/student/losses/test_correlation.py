@@ -72,13 +72,13 @@ def test_intra_modal_equals_loops(distance, weights):
 @every_dense_distance
 @weighted_or_not
 def test_dense_equals_loops(distance, weights):
-    student, wanted = 2 * unit(M, B, 2, 3, D), unit(M, B, 2, 3, D, seed=1)
+    student, targets = 2 * unit(M, B, 2, 3, D), unit(M, B, 2, 3, D, seed=1)
     counts = torch.rand(M, B, 2, 3, generator=torch.Generator().manual_seed(3)) < 0.7
     prompts = unit(K, D, seed=2)
     loss = dense_loss(
-        student, wanted, counts, distance, prompts_KD=prompts, tau=TAU, weights_M=tensor(weights)
+        student, targets, counts, distance, prompts_KD=prompts, tau=TAU, weights_M=tensor(weights)
     )
-    check(loss, naive.dense(student, wanted, counts, distance, prompts, TAU, weights))
+    check(loss, naive.dense(student, targets, counts, distance, prompts, TAU, weights))
 
 
 @every_distance

@@ -106,8 +106,8 @@ def test_terms_are_off_by_weight_and_the_sum_is_weighted():
     objective = build(**EVERYTHING)
     terms = {name: torch.tensor(float(i + 1)) for i, name in enumerate(TERMS)}
     weights = (1.0, 1.0, 0.5, 0.5, 1.0, 1.0, 1.0)
-    wanted = sum(w * (i + 1) for i, w in enumerate(weights))
-    assert objective.total(terms).item() == pytest.approx(wanted)
+    expected = sum(w * (i + 1) for i, w in enumerate(weights))
+    assert objective.total(terms).item() == pytest.approx(expected)
 
 
 def test_the_two_cross_entropies_are_those_of_all_and_of_a_proper_subset():
@@ -121,8 +121,8 @@ def test_the_two_cross_entropies_are_those_of_all_and_of_a_proper_subset():
     logits = model.logits(model.features(data.inputs, data.present), data.present, drawn)
     parts = resize(logits, *data.label.shape[1:]).chunk(2)
     for name, part in zip(("ce", "subset_ce"), parts, strict=True):
-        wanted = segmentation_loss(part, data.label, objective.class_weights)
-        torch.testing.assert_close(terms[name], wanted)
+        expected = segmentation_loss(part, data.label, objective.class_weights)
+        torch.testing.assert_close(terms[name], expected)
     assert torch.equal(objective.draw_subset(data), drawn)
 
 
@@ -137,13 +137,13 @@ def test_consistency_holds_the_subset_to_all_modalities(averaged):
     model = objective.model
     features = model.features(data.inputs, data.present)
     full, subset = model.logits(features, data.present, objective.draw_subset(data)).chunk(2)
-    wanted = consistency_loss(subset, given if averaged else full)
-    torch.testing.assert_close(terms["consistency"], wanted)
+    expected = consistency_loss(subset, given if averaged else full)
+    torch.testing.assert_close(terms["consistency"], expected)
 
 
 def test_the_auxiliary_loss_is_over_each_present_modality_alone():
     objective, data = build(subset_weight=0.0, auxiliary_weight=1.0), batch()
-    found = objective.terms(data)["auxiliary"]
+    actual = objective.terms(data)["auxiliary"]
     model = objective.model
     features = model.features(data.inputs, data.present)
     pyramids = [model.fuse(features, data.present)]
@@ -157,8 +157,8 @@ def test_the_auxiliary_loss_is_over_each_present_modality_alone():
     logits = model.decode(*pyramids)[2:]
     assert len(logits) == int(data.present.sum())
     small = functional.interpolate(torch.cat(labels)[:, None].float(), size=logits.shape[-2:])
-    wanted = segmentation_loss(logits, small[:, 0].long(), objective.class_weights)
-    torch.testing.assert_close(found, wanted)
+    expected = segmentation_loss(logits, small[:, 0].long(), objective.class_weights)
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("auxiliary", [0.0, 1.0])
@@ -185,7 +185,7 @@ def test_the_running_iou_follows_training_and_touches_no_norm(auxiliary):
         {"subset_draw": "uniform", "lscd": {"inter": 1.0, "weak_power": 0.0}},
     ],
 )
-def test_nothing_watches_modalities_unless_it_is_of_use(fields):
+def test_single_modalities_are_not_scored_unless_something_depends_on_it(fields):
     objective = build(**fields)
     objective.terms(batch())
     assert not objective.watches_modalities

@@ -56,8 +56,8 @@ def test_any_number_and_any_subset_give_finite_maps_and_gradients(fusion, num_mo
         (3, c, *s) for c, s in zip(CHANNELS, SIZES, strict=True)
     ]
     sum(f.square().sum() for f in fused).backward()
-    found = [*(m.grad for m in maps), *(p.grad for p in built.parameters())]
-    assert all(torch.isfinite(g).all() for g in found if g is not None)
+    gradients = [*(m.grad for m in maps), *(p.grad for p in built.parameters())]
+    assert all(torch.isfinite(g).all() for g in gradients if g is not None)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -71,7 +71,7 @@ def test_samples_do_not_see_each_other(fusion):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_what_stands_in_absent_rows_has_no_say(fusion):
+def test_absent_rows_are_ignored(fusion):
     built, maps, present = build(fusion, 4), example(4), presence(4)
     before = run(built, maps, present)
     absent = ~present.T[:, :, None, None, None]
@@ -91,34 +91,34 @@ def test_orderless_fusions_do_not_depend_on_the_order(fusion):
 
 def test_rgb_only_is_the_primary_and_nothing_without_it():
     maps, present = example(4), presence(4)
-    for primary, place in ((None, 0), ("nir", 2)):
+    for primary, index in ((None, 0), ("nir", 2)):
         fused = run(build("rgb_only", 4, primary), maps, present)
-        for stage, found in zip(maps, fused, strict=True):
-            wanted = stage[place] * present[:, place, None, None, None]
-            assert torch.equal(found, wanted)
+        for stage, actual in zip(maps, fused, strict=True):
+            expected = stage[index] * present[:, index, None, None, None]
+            assert torch.equal(actual, expected)
 
 
 def test_concatenation_starts_as_the_mean_over_all_with_absent_ones_as_zero():
     maps, present = example(4), presence(4)
-    for stage, found in zip(maps, run(build("concat", 4), maps, present), strict=True):
-        wanted = (stage * present.T[:, :, None, None, None]).sum(0) / 4
-        torch.testing.assert_close(found, wanted)
+    for stage, actual in zip(maps, run(build("concat", 4), maps, present), strict=True):
+        expected = (stage * present.T[:, :, None, None, None]).sum(0) / 4
+        torch.testing.assert_close(actual, expected)
 
 
 def test_concatenation_equals_loops():
     built, maps, present = build("concat", 2), example(2), presence(2)
     torch.nn.init.normal_(built.mix[0].weight)
-    found = run(built, maps, present)[0]
+    actual = run(built, maps, present)[0]
     weight, bias = built.mix[0].weight[:, :, 0, 0], built.mix[0].bias
     for b in range(3):
         vector = [
             v if present[b, m] else 0.0 for m in range(2) for v in maps[0][m, b, :, 1, 2].tolist()
         ]
         for c in range(CHANNELS[0]):
-            wanted = (
+            expected = (
                 sum(w * v for w, v in zip(weight[c].tolist(), vector, strict=True)) + bias[c].item()
             )
-            assert found[b, c, 1, 2].item() == pytest.approx(wanted, abs=1e-9)
+            assert actual[b, c, 1, 2].item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_every_fusion_of_the_config_is_listed():
