@@ -65,7 +65,6 @@ ROWS: dict[str, Fields] = {
     # LSCD, term by term; inter and intra together are the published method as we read it.
     "mff+inter": PLAIN | {"student.lscd.inter": 0.05},
     "mff+intra": PLAIN | {"student.lscd.intra": 0.1},
-    "mff+language": PLAIN | {"student.lscd.language": 0.05},
     "mff+dense": PLAIN | DENSE,
     "paper": PAPER,
     "paper+dense": PAPER | DENSE,
@@ -76,8 +75,6 @@ ROWS: dict[str, Fields] = {
     "two passes": TWO_PASSES,
     "two passes, concat": TWO_PASSES | CONCAT,
     "two passes+lscd": TWO_PASSES | LSCD,
-    "two passes+lscd, centred": TWO_PASSES | LSCD | {"student.lscd.centre": True},
-    "two passes+lscd, cross-scene": TWO_PASSES | LSCD | {"student.lscd.cross_scene": True},
     "two passes+lscd, weak rows": TWO_PASSES | LSCD | {"student.lscd.weak_power": 1.0},
     "two passes+dense": TWO_PASSES | DENSE,
     "two passes+lscd+dense": TWO_PASSES | LSCD | DENSE,

@@ -3,7 +3,7 @@
 Embeds rendered scenes (300 by default, four sensors) with the packaged teacher, keeps the numbers in
 several forms, and prints for each form: bytes a sample and modality; the mean and the worst error of
 direction (1 - cosine); and by how much the terms of the student's loss change, as a share of the
-loss itself (inter, language, dense; intra reads no teacher rows). Principal components are fitted on
+loss itself (inter, dense; intra reads no teacher rows). Principal components are fitted on
 one half of the scenes, everything is scored on the other. A second table does pooled and dense rows
 of 768 numbers, as the released towers give, made up with the spectrum of the real ones (singular
 values spread over the width by interpolation); its figures show the shape only.
@@ -29,10 +29,9 @@ from numpy.typing import NDArray
 from pipeline.config.config import Config
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
-from pipeline.targets.prompts import resolve_prompts
 from pipeline.targets.store import resolve
 from pipeline.workspace import Workspace
-from student.losses.correlation import dense_loss, inter_modal_loss, language_loss
+from student.losses.correlation import dense_loss, inter_modal_loss
 from teacher.encoding.precompute import precompute
 
 Rows = NDArray[np.float32]
@@ -54,16 +53,15 @@ class Form:
 
 @dataclass(frozen=True)
 class Answers:
-    """A teacher's answers: pooled (N, M, D), dense (N, M, P, D), class prompts (K, D)."""
+    """A teacher's targets: pooled (N, M, D), dense (N, M, P, D)."""
 
     pooled: Rows
     dense: Rows
-    prompts: Rows
 
     def half(self, first: bool) -> Answers:
         """One half of the scenes."""
         part = slice(None, len(self.pooled) // 2) if first else slice(len(self.pooled) // 2, None)
-        return Answers(self.pooled[part], self.dense[part], self.prompts)
+        return Answers(self.pooled[part], self.dense[part])
 
 
 def as_bf16(rows: Rows) -> Rows:
@@ -122,15 +120,12 @@ def student_rows(rows: Rows, rng: np.random.Generator) -> Rows:
 
 def losses(teacher: Answers, student: Answers) -> dict[str, float]:
     """The terms of the student's loss that read the teacher's rows."""
-    pooled_s, pooled_t, prompts = (
-        torch.from_numpy(rows) for rows in (student.pooled, teacher.pooled, teacher.prompts)
-    )
+    pooled_s, pooled_t = (torch.from_numpy(rows) for rows in (student.pooled, teacher.pooled))
     present = torch.ones(pooled_t.shape[:2], dtype=torch.bool)
     maps_s, maps_t = (as_maps(answers.dense) for answers in (student, teacher))
     everywhere = torch.ones(maps_t.shape[:-1], dtype=torch.bool)
     return {
         "inter": float(inter_modal_loss(pooled_s, pooled_t, present, TAU)),
-        "language": float(language_loss(pooled_s, pooled_t, prompts, present, TAU)),
         "dense": float(dense_loss(maps_s, maps_t, everywhere, "cosine")),
     }
 
@@ -145,7 +140,7 @@ def print_table(title: str, answers: Answers, seed: int) -> None:
     train, test = answers.half(first=True), answers.half(first=False)
     width, patches = test.pooled.shape[-1], test.dense.shape[2]
     rng = np.random.default_rng(seed)
-    student = Answers(student_rows(test.pooled, rng), student_rows(test.dense, rng), test.prompts)
+    student = Answers(student_rows(test.pooled, rng), student_rows(test.dense, rng))
     whole = losses(test, student)
     print(f"\n{title}: scored on {len(test.pooled)} scenes, D {width}, P {patches}")
     print("loss with f32 rows: " + ", ".join(f"{n} {value:.4f}" for n, value in whole.items()))
@@ -153,12 +148,12 @@ def print_table(title: str, answers: Answers, seed: int) -> None:
         "         bytes a picture          pooled, 1 - cos         dense, 1 - cos   change of the loss"
     )
     print(
-        "form       pooled     dense     mean      worst        mean      worst      inter language    dense"
+        "form       pooled     dense     mean      worst        mean      worst      inter    dense"
     )
     pooled_forms = forms(train.pooled.reshape(-1, width))
     dense_forms = forms(sample_rows(train.dense.reshape(-1, width)))
     for pooled, dense in zip(pooled_forms, dense_forms, strict=True):
-        kept = Answers(pooled.keep(test.pooled), dense.keep(test.dense), test.prompts)
+        kept = Answers(pooled.keep(test.pooled), dense.keep(test.dense))
         found = losses(kept, student)
         change = " ".join(f"{found[n] / whole[n] - 1:+8.1e}" for n in whole)
         errors = "  ".join(
@@ -210,8 +205,7 @@ def real_answers(folder: Path, num_scenes: int, seed: int) -> Answers:
         parts = [np.stack([s.read(shard, output) for s in stores], axis=1) for shard in shards]
         return np.concatenate(parts)
 
-    prompts = resolve_prompts(config, workspace).class_embedding()
-    return Answers(rows("embedding"), rows("patch"), prompts)
+    return Answers(rows("embedding"), rows("patch"))
 
 
 def wide_answers(real: Answers, seed: int, num_scenes: int = 60, patches: int = 64) -> Answers:
@@ -235,7 +229,6 @@ def wide_answers(real: Answers, seed: int, num_scenes: int = 60, patches: int = 
     return Answers(
         made(real.pooled, num_scenes, modalities),
         made(real.dense, num_scenes, modalities, patches),
-        unit(rng.standard_normal((len(real.prompts), WIDE)) + 2 * turn[0] * WIDE**0.5 / 4),
     )
 
 

@@ -39,13 +39,12 @@ LABEL_MEMBER = picture_member(LABEL)
 Scene = tuple[str, dict[str, bytes]]
 
 DENSE: Fields = {"student.lscd.dense": 0.5}
-BY_PROMPTS: Fields = {"student.lscd.dense_form.distance": "kl"}
+BY_PROMPTS: Fields = {"student.lscd.dense_distance": "kl"}
 ROWS: dict[str, tuple[str, Fields]] = {
     "labels only": ("labelled", NO_LSCD),
     "no distillation": ("mixed", NO_LSCD),
     "consistency": ("mixed", NO_LSCD | {"train.consistency_weight": 0.5}),
     "lscd": ("mixed", {}),
-    "lscd+language": ("mixed", {"student.lscd.language": 0.1}),
     "lscd+dense": ("mixed", DENSE),
     "lscd+dense, by prompts": ("mixed", DENSE | BY_PROMPTS),
 }

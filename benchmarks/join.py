@@ -206,7 +206,7 @@ def step_config(folder: Path, steps: int) -> Config:
             "teacher": {"outputs": ["embedding", "patch"]},
             "student": {
                 "weights": "none",
-                "lscd": {"inter": 0.05, "language": 0.05, "intra": 0.1, "dense": 0.1},
+                "lscd": {"inter": 0.05, "intra": 0.1, "dense": 0.1},
             },
             "train": {"steps": steps, "batch_size": BATCH, "threads": 1, "device": "cpu"},
         }

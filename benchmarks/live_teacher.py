@@ -31,14 +31,13 @@ from student.training.trainer import Trainer
 from teacher.encoding.live import LiveTeacher
 from teacher.encoding.precompute import precompute
 
-OFF = {"inter": 0.0, "language": 0.0, "intra": 0.0, "dense": 0.0}
-POOLED = {"inter": 0.05, "language": 0.05, "intra": 0.1}
+OFF = {"inter": 0.0, "intra": 0.0, "dense": 0.0}
+POOLED = {"inter": 0.05, "intra": 0.1}
 VARIANTS = {
     "plain cross-entropy": {},
     "inter": {"inter": 0.05},
-    "language": {"language": 0.05},
     "intra": {"intra": 0.1},
-    "pooled: all three": POOLED,
+    "inter and intra": POOLED,
     "dense": {"dense": 0.05},
     "pooled and dense": {**POOLED, "dense": 0.05},
 }

@@ -51,8 +51,6 @@ adapter = "numbered"
 num_train = 0
 [store]
 shard_size = {SHARD_SIZE}
-[student.lscd]
-language = 0.0
 """ + "".join(f"[modalities.{name}]\n" for name in KINDS)
 COMMANDS = ("status", "status --coverage", "plan --no-probe", "precompute", "prepare")
 CALLS = {

@@ -36,7 +36,6 @@ METRICS = {
     "ce": "Cross-entropy, all modalities",
     "subset_ce": "Cross-entropy, random subset",
     "inter": "LSCD: between modalities",
-    "language": "LSCD: modality to language",
     "intra": "LSCD: classes within a modality",
     "dense": "LSCD: dense embeddings",
     "lr": "Learning rate",

@@ -132,12 +132,11 @@ class Config(Frozen):
                 "train.scale: with teacher.views a view is the only geometry; leave it out"
             )
         moved = "train.crop_px" if self.train.crop_px else "train.scale" if scales else ""
-        compares_pictures = self.student.lscd.inter or self.student.lscd.language
-        if moved and compares_pictures and not self.teacher.views:
+        if moved and self.student.lscd.inter and not self.teacher.views:
             raise ValueError(
-                f"{moved}: student.lscd.inter and .language compare whole pictures with the "
-                "teacher's; set teacher.views (crops that the teacher saw too), leave it "
-                "out, or set both to 0 (intra and dense follow a crop)"
+                f"{moved}: student.lscd.inter compares whole images with the teacher's; set "
+                "teacher.views (crops that the teacher saw too), leave it out, or set inter to 0 "
+                "(intra and dense follow a crop)"
             )
 
     def specs(self) -> dict[str, ModalitySpec]:

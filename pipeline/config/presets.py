@@ -1,12 +1,12 @@
-"""Named sets of student and training settings; `preset = "robust"` at the top of a config.
+"""Named sets of student and training fields; `preset = "robust"` at the top of a config.
 
-A preset fills in what the config leaves out: a setting that is written wins, and the resolved
-config shows every value. All presets name the same fields, so two of them differ in nothing else.
+A preset fills in what the config leaves out: a field that is written wins, and the resolved config
+shows every value. All presets set the same fields, so two of them differ in nothing else.
 
 - `any2seg-paper`: the published method alone: MFF and LSCD, every sample with all its modalities.
   The paper's weights and temperatures are not public; these are our defaults.
-- `robust`, the defaults: what leaves no sensor without an answer, one rationale each in
-  `student.losses.objective`; the measurements that chose it are in `docs/log.md`.
+- `robust`, the defaults: for predictions from any sensor alone; the reason for each term is in
+  `student.losses.objective`, the measurements that chose it are in `docs/log.md`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def with_preset(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with those of their preset filled in where none is written.
+    """The config's values, with the preset's for fields that it leaves out.
 
-    An unknown preset or a value in a table's place is left for validation to name.
+    An unknown preset, or a value where a table is expected, is left for validation to report.
     """
     filled = copy.deepcopy(dict(data))
     name = filled.get("preset")
@@ -58,7 +58,7 @@ def with_preset(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_preset_fields(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without the fields that presets name: another preset then decides them."""
+    """The config's values without the fields that presets set: another preset then decides them."""
     kept = copy.deepcopy(dict(data))
     for dotted in {field for fields in PRESETS.values() for field in fields}:
         *parents, last = dotted.split(".")

@@ -5,10 +5,9 @@ Plain validated values; `pipeline.config.config` puts them together and checks a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import (
-    Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -17,84 +16,40 @@ from pydantic import (
 
 from pipeline.core.frozen_model import Frozen
 
-Stage = Annotated[int, Field(ge=1, le=4)]
-"""1 to 4: strides 4, 8, 16, 32."""
-
-
-class TermForm(Frozen):
-    """How one distillation term compares student and teacher."""
-
-    tau: PositiveFloat | None = None
-    """Temperature of the rows under `kl`; default: `lscd.tau`."""
-    distance: Literal["kl", "mse", "cosine"] = "kl"
-    """Between correlation rows: KL of their softmax, mean square of the cosines, or 1 - cosine."""
-    level: Literal["modality", "fused"] = "modality"
-    """Each modality's own features, or the fused ones against the modalities' mean embedding."""
-    stages: tuple[Stage, ...] = Field(default=(4,), min_length=1)
-    """Backbone stages whose features are compared; the term is their mean."""
-
-
-class IntraForm(TermForm):
-    """The same, from stage 3."""
-
-    stages: tuple[Stage, ...] = Field(default=(3,), min_length=1)
-
-
-class DenseForm(TermForm):
-    """The same; `cosine` and `mse` compare embeddings, `kl` their rows of class prompts."""
-
-    distance: Literal["kl", "mse", "cosine"] = "cosine"
-
 
 class LscdConfig(Frozen):
-    """Language-guided semantic correlation distillation: a weight and a form a term; weight 0 is off."""
+    """Language-guided semantic correlation distillation: a weight for each term; weight 0 is off."""
 
     inter: NonNegativeFloat = 0.05
     """Inter-modal correlation. Above about 0.1 it pulls the modalities together and costs accuracy."""
-    language: NonNegativeFloat = 0.0
-    """Modality to class-prompt correlation."""
     intra: NonNegativeFloat = 0.1
     """Class-wise pixel features to class prompts."""
     dense: NonNegativeFloat = 0.0
-    """Cosine to the teacher's patch embeddings; needs `patch` in `teacher.outputs`."""
+    """Projected features to the teacher's patch embeddings; needs `patch` in `teacher.outputs`."""
     tau: PositiveFloat = 0.1
-    """Temperature of all correlation rows whose term has none of its own."""
+    """Temperature of all correlation rows."""
+    distance: Literal["kl", "mse"] = "kl"
+    """Of the correlation rows of `inter` and `intra`: KL of their softmax, or mean squared difference."""
+    dense_distance: Literal["cosine", "kl"] = "cosine"
+    """Of `dense`: 1 - cosine to the patch embedding, or KL between the rows of cosines to the class
+    prompts that pixel and patch have."""
     prompts: Literal["text", "one_hot"] = "text"
-    """What `intra` compares classes with: the teacher's prompts, or, as a control that knows no language,
-    classes that are all equally unlike each other."""
-    inter_form: TermForm = TermForm()
-    language_form: TermForm = TermForm()
-    intra_form: IntraForm = IntraForm()
-    dense_form: DenseForm = DenseForm()
-    centre: bool = False
-    """Subtract each modality's mean teacher embedding of the training split, in `inter` and `language`."""
-    cross_scene: bool = False
-    """`inter` correlates every (sample, modality) of a batch with every other, not those of one sample."""
+    """What `intra` compares classes with: the teacher's prompts, or one-hot class targets (control without
+    language)."""
     scene_column: bool = False
-    """`inter` gets a column more: the cosine to the scene description; needs `[descriptions]`."""
+    """`inter` gets one more column: the cosine to the scene description; needs `[descriptions]`."""
     weak_power: NonNegativeFloat = 1.0
-    """Rows of a modality weigh (1 - its running IoU) ** power; 0: all alike."""
+    """Rows of a modality are weighted by (1 - its running IoU) ** power; 0: equally."""
 
     @property
     def active(self) -> bool:
         """Whether any term has weight."""
-        return bool(self.inter or self.language or self.intra or self.dense)
+        return bool(self.inter or self.intra or self.dense)
 
     @model_validator(mode="after")
-    def _check_rows(self) -> LscdConfig:
-        if self.inter and self.inter_form.level == "fused" and not self.cross_scene:
-            raise ValueError(
-                "inter_form.level = 'fused' leaves one row a sample, with nothing to correlate; "
-                "set cross_scene = true"
-            )
-        if self.prompts == "one_hot" and (self.language or self.dense):
-            raise ValueError(
-                "prompts = 'one_hot' are not in the teacher's space; set language and dense to 0"
-            )
-        if self.scene_column and self.cross_scene:
-            raise ValueError(
-                "scene_column belongs to the rows of one sample; set cross_scene = false"
-            )
+    def _check_prompts(self) -> LscdConfig:
+        if self.prompts == "one_hot" and self.dense:
+            raise ValueError("prompts = 'one_hot' are not in the teacher's space; set dense to 0")
         return self
 
 
@@ -107,13 +62,11 @@ class StudentConfig(Frozen):
     """`hub` (pretrained), `package` (ImageNet weights of the `demo` extra), `none`, a file, or for
     mit_b* a hub repository `ORG/REPO`."""
     stems: Literal["shared", "per_modality"] = "shared"
-    """The backbone's first convolution: one for all, or one a modality (each starts pretrained)."""
+    """The backbone's first convolution: one for all modalities, or one each (all start pretrained)."""
     fusion: Literal["mff", "mean", "concat", "rgb_only", "cmnext"] = "concat"
-    """How the features of the modalities become one map (see `student.fusion`); the paper's: `mff`."""
+    """How the features of the modalities become one map (see `student.model.fusion`); the paper's: `mff`."""
     primary: str | None = None
     """The modality that `rgb_only` and `cmnext` are built around; default: the config's first."""
-    mff_carry: bool = False
-    """MFF's reference takes up the fused map of the stage before, through a learned 1 x 1 convolution."""
     head_channels: PositiveInt = 128
     normalise: Literal["registry", "dataset"] = "registry"
     """Mean and std of the sensors other than colour: the registry's, or the training split's own."""

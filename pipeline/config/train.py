@@ -64,8 +64,6 @@ class TrainConfig(Frozen):
     """How that subset is drawn: all alike, or weak sensors oftener, by their running IoU."""
     consistency_weight: NonNegativeFloat = 0.0
     """Weight of the subset's distance to the logits of all modalities."""
-    consistency_tau: PositiveFloat = 1.0
-    """Temperature of both logits there."""
     auxiliary_weight: NonNegativeFloat = 0.5
     """Weight of the cross-entropy of each modality alone, through the shared head at stride 4."""
     ohem_threshold: float | None = Field(default=None, gt=0.0, lt=1.0)

@@ -60,7 +60,7 @@ class DamageCounts:
     ) -> None:
         self.model, self.subsets, self.specs, self.seed = model, subsets, specs, seed
         self.num_classes = K = model.head.classify.out_channels
-        none = torch.zeros(K, K, dtype=torch.int64, device=model.statistics_M23.device)
+        none = torch.zeros(K, K, dtype=torch.int64, device=model.device)
         self.missing_TSKK = none.repeat(1 + len(LOST_SHARES), len(subsets), 1, 1)
         self.noisy_LKK = none.repeat(len(NOISE_LEVELS), 1, 1)
 
@@ -90,7 +90,7 @@ class DamageCounts:
         model, num_modalities = self.model, len(self.model.modalities)
         stems = num_modalities if model.backbone.has_own_stems else 1
         shape = (stems, 1, 3, rows.stop - rows.start, columns.stop - columns.start)
-        device = model.statistics_M23.device
+        device = model.device
         present = torch.ones(1, stems, dtype=torch.bool, device=device)
         found = model.features_of(torch.zeros(shape, device=device), present)
         return [maps.expand(num_modalities, num_samples, -1, -1, -1) for maps in found.maps]

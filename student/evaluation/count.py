@@ -173,7 +173,7 @@ class SubsetCounts:
     ) -> None:
         self.groups = groups
         self.num_classes = K = model.head.classify.out_channels
-        none = torch.zeros(K, K, dtype=torch.int64, device=model.statistics_M23.device)
+        none = torch.zeros(K, K, dtype=torch.int64, device=model.device)
         self.confusion_SGKK = none.repeat(len(subsets), len(groups), 1, 1)
         self.samples_SG = self.confusion_SGKK[..., 0, 0].clone()
 
@@ -213,7 +213,7 @@ def count_subsets(
     batches = EvaluationBatches(refs, config.specs(), config.evaluate.batch_size, world)
     total = sum(map(len, batches.parts))
     with progress_bar(f"evaluate {run.id}", total, "sample", progress and world.leads) as advance:
-        for batch in _loaded(batches, config.train.workers, model.statistics_M23.device):
+        for batch in _loaded(batches, config.train.workers, model.device):
             height, width = batch.label.shape[1:]
             windows = places(height, width, _window(config))
             clean = run_backbone(model, model.normalise(batch.inputs), batch.present, windows)

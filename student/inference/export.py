@@ -2,13 +2,12 @@
 
     export_onnx(segmenter, path)       export_program(segmenter, path)
 
-The graph's inputs are `present` (B, M) bool and one picture a modality, (B, 1 or 3, H, W) float32 in
-[0, 1] (`pipeline.modalities.to_unit_range` of the stored form); what an absent modality's picture holds
-does not count. Its output is `logits` (B, K, H, W). B, H and W are free; H and W are multiples of the
-backbone's largest stride, 32, and at least 64 (pad what is not). Each file is checked
-against the student itself on random readings before it is left in place: `CheckpointError` if it
-differs by more than `TOLERANCE`.
-`ConfigError` if the packages of the extra `export` are not installed.
+The graph's inputs are `present` (B, M) bool and one image for each modality, (B, 1 or 3, H, W) float32
+in [0, 1] (`pipeline.modalities.to_unit_range` of the stored form); an absent modality's image is
+ignored. Its output is `logits` (B, K, H, W). B, H and W are free; H and W are multiples of the
+backbone's largest stride, 32, and at least 64 (pad other sizes). Each graph is checked against the
+student itself on random inputs before its file is written: `CheckpointError` if it differs by more
+than `TOLERANCE`. `ConfigError` if the packages of the extra `export` are not installed.
 
 Legend: B samples, M modalities, K classes, H W space.
 """
@@ -33,37 +32,39 @@ from torch.nn.functional import interpolate
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.storage.files import write_bytes
 from student.inference.segmenter import Segmenter
+from student.model.fusion import StageFeatures
 from student.model.student import Student
 
 STRIDE = 32
 TOLERANCE = 1e-3
-"""Largest difference of a logit, beside the largest logit, that another runtime may have."""
+"""Largest difference of a logit in another runtime, relative to the largest logit."""
 CHECKED = ((1, 2, 2), (3, 2, 4))
-"""Batch size, height and width in strides of the readings that are compared."""
+"""Batch size, height and width (in strides) of the inputs that are compared."""
 
 Runner = Callable[[list[Tensor]], NDArray[np.float32]]
 
 
 class AnySubset(nn.Module):
     """The student without a branch that depends on data: every modality goes through the backbone,
-    absent ones as zeros whose features never count."""
+    absent ones as zeros whose features are masked."""
 
     def __init__(self, model: Student) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, present_BM: Tensor, *pictures: Tensor) -> Tensor:
-        """Logits (B, K, H, W) from pictures (B, 1 or 3, H, W) in the model's order."""
+    def forward(self, present_BM: Tensor, *images: Tensor) -> Tensor:
+        """Logits (B, K, H, W) from images (B, 1 or 3, H, W) in the model's order."""
         model = self.model
-        readings = model.normalise(dict(zip(model.modalities, pictures, strict=True)))
-        absent_MB1111 = ~present_BM.T[:, :, None, None, None]
-        readings = readings.masked_fill(absent_MB1111, 0)
-        M, B = readings.shape[:2]
-        maps = model.backbone(readings.flatten(0, 1), [B] * M)
+        inputs = model.normalise(dict(zip(model.modalities, images, strict=True)))
+        absent_MB111 = ~present_BM.T[:, :, None, None, None]
+        inputs = inputs.masked_fill(absent_MB111, 0)
+        M, B = inputs.shape[:2]
+        maps = model.backbone(inputs.flatten(0, 1), [B] * M)
         features = model.staged(maps, M)
-        kept = tuple(found.masked_fill(absent_MB1111, 0) for found in features.maps)
-        logits = model.logits(type(features)(kept, model.fusion.grams(kept)), present_BM)
-        return interpolate(logits, size=pictures[0].shape[-2:], mode="bilinear")
+        # Zeros do not come out of the backbone as zeros, which is what fusion expects of absent rows.
+        masked = tuple(stage.masked_fill(absent_MB111, 0) for stage in features.maps)
+        logits = model.logits(StageFeatures(masked, model.fusion.grams(masked)), present_BM)
+        return interpolate(logits, size=images[0].shape[-2:], mode="bilinear")
 
 
 def export_program(segmenter: Segmenter, path: Path) -> None:
@@ -75,8 +76,8 @@ def export_program(segmenter: Segmenter, path: Path) -> None:
 
     def run(inputs: list[Tensor]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            found: NDArray[np.float32] = runner(*inputs).numpy()
-        return found
+            logits: NDArray[np.float32] = runner(*inputs).numpy()
+        return logits
 
     check_graph(segmenter, run, path)
     write_bytes(path, file.getvalue())
@@ -84,10 +85,10 @@ def export_program(segmenter: Segmenter, path: Path) -> None:
 
 def export_onnx(segmenter: Segmenter, path: Path) -> None:
     """Write an ONNX model and run it once in onnxruntime. Raises `ConfigError`, `CheckpointError`."""
-    absent = [p for p in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(p)]
-    if absent:
+    missing = [p for p in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(p)]
+    if missing:
         raise ConfigError(
-            f'ONNX needs {", ".join(absent)}, not installed. Run `pip install "any2seg[export]"`.'
+            f'ONNX needs {", ".join(missing)}, not installed. Run `pip install "any2seg[export]"`.'
         )
     import onnxruntime
 
@@ -108,8 +109,8 @@ def export_onnx(segmenter: Segmenter, path: Path) -> None:
     def run(inputs: list[Tensor]) -> NDArray[np.float32]:
         names = input_names(segmenter.model)
         feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
-        found: NDArray[np.float32] = session.run(["logits"], feed)[0]
-        return found
+        logits: NDArray[np.float32] = session.run(["logits"], feed)[0]
+        return logits
 
     check_graph(segmenter, run, path)
     write_bytes(path, data)
@@ -123,24 +124,24 @@ def input_names(model: Student) -> list[str]:
 def _program(segmenter: Segmenter) -> ExportedProgram:
     module = AnySubset(segmenter.model.cpu()).eval()
     batch = Dim("batch", min=1, max=1024)
-    # A map of one pixel would be another graph: resizing it is broadcasting.
+    # At least 2: resizing a map of one pixel is broadcasting, which would be traced as another graph.
     rows, columns = Dim("rows", min=2, max=512), Dim("columns", min=2, max=512)
     size = {0: batch, 2: STRIDE * rows, 3: STRIDE * columns}
     inputs = example(segmenter, 2, 2 * STRIDE, 3 * STRIDE)
-    shapes: Any = {"present_BM": {0: batch}, "pictures": tuple(size for _ in inputs[1:])}
+    shapes: Any = {"present_BM": {0: batch}, "images": tuple(size for _ in inputs[1:])}
     with _quiet(), torch.inference_mode():
         return torch.export.export(module, tuple(inputs), dynamic_shapes=shapes)
 
 
 def example(segmenter: Segmenter, batch: int, height: int, width: int) -> list[Tensor]:
-    """Random readings; the first sample has all modalities, the others a random subset."""
+    """Random inputs; the first sample has all modalities, the others a random subset."""
     generator = torch.Generator().manual_seed(batch * 1_000_003 + height * 1009 + width)
     specs = list(segmenter.specs.values())
-    pictures = [torch.rand(batch, s.channels, height, width, generator=generator) for s in specs]
+    images = [torch.rand(batch, s.channels, height, width, generator=generator) for s in specs]
     present = torch.rand(batch, len(specs), generator=generator) < 0.5
     present[0] = True
     present[:, 0] |= ~present.any(1)
-    return [present, *pictures]
+    return [present, *images]
 
 
 def check_graph(segmenter: Segmenter, run: Runner, path: Path) -> None:
@@ -150,12 +151,12 @@ def check_graph(segmenter: Segmenter, run: Runner, path: Path) -> None:
     """
     model = segmenter.model
     for batch, rows, columns in CHECKED:
-        present, *pictures = example(segmenter, batch, rows * STRIDE, columns * STRIDE)
+        present, *images = example(segmenter, batch, rows * STRIDE, columns * STRIDE)
         with torch.inference_mode():
-            wanted = model(dict(zip(model.modalities, pictures, strict=True)), present).numpy()
-        found = run([present, *pictures])
-        difference = float(np.abs(found - wanted).max() / np.abs(wanted).max())
-        if not difference <= TOLERANCE:
+            expected = model(dict(zip(model.modalities, images, strict=True)), present).numpy()
+        actual = run([present, *images])
+        difference = float(np.abs(actual - expected).max() / np.abs(expected).max())
+        if not difference <= TOLERANCE:  # also if it is NaN
             raise CheckpointError(
                 f"{path}: the exported graph differs from the student by {difference:.2g} of its "
                 f"largest logit; expected at most {TOLERANCE:g}. Nothing was written."
@@ -164,7 +165,7 @@ def check_graph(segmenter: Segmenter, run: Runner, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters warn about their own internals."""
+    """Without the exporters' warnings about their own internals."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,11 +1,11 @@
-"""Predict files: one scene, or folders of pictures matched by name; any subset of the modalities.
+"""Predict files: one scene, or folders of images matched by name; any subset of the modalities.
 
     predict(segmenter, {"rgb": Path("rgb/"), "depth": Path("depth/")}, Path("out")) -> StageReport
 
 Writes for each scene `NAME.png` (class ids with the classes' colours as palette), on request
-`NAME_overlay.png` (colours over the picture) and `NAME.npy` (logits (K, H, W) float32). A scene
-that cannot be read is a failure of the report, by name; the others are predicted. Fails with
-`ConfigError` where the folders do not go together at all.
+`NAME_overlay.png` (colours over the image) and `NAME.npy` (logits (K, H, W) float32). A scene that
+cannot be read is a failure in the report, by name; the others are predicted. Raises `ConfigError` if
+the folders have no scene in common.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from pipeline.storage.files import write_bytes
 from student.evaluation.sliding_window import Window
 from student.inference.segmenter import Segmentation, Segmenter
 
-OVERLAY_SHARE = 0.5
-"""How much of an overlay is the class colour."""
+OVERLAY_OPACITY = 0.5
+"""Opacity of the class colours in an overlay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,57 +64,60 @@ def predict(
     """Predict every scene of `sources` (modality to a file or a folder) into `folder`."""
     started = time.perf_counter()
     scenes = list_scenes(sources)
-    seen: Counter[str] = Counter()
+    predicted: Counter[str] = Counter()
     failed = []
     with progress_bar("predict", len(scenes), "scenes", progress) as advance:
         for scene in scenes:
             try:
-                readings = {name: segmenter.read(name, path) for name, path in scene.files.items()}
-                found = segmenter.segment(readings, window)
+                inputs = {name: segmenter.read(name, path) for name, path in scene.files.items()}
+                segmentation = segmenter.segment(inputs, window)
             except DatasetError as error:
                 failed.append(Failure(scene.name, str(error)))
             else:
-                _write(segmenter, scene, readings, found, folder, outputs)
-                seen["+".join(found.modalities)] += 1
+                _write(segmenter, scene, inputs, segmentation, folder, outputs)
+                predicted["+".join(segmentation.modalities)] += 1
             advance(1, scene.name)
     return StageReport(
         stage="predict",
-        done=seen.total(),
+        done=predicted.total(),
         failed=tuple(failed),
         seconds=time.perf_counter() - started,
-        details={"folder": str(folder), "scenes": dict(seen)},
+        details={"folder": str(folder), "scenes": dict(predicted)},
     )
 
 
 def list_scenes(sources: Mapping[str, Path]) -> list[Scene]:
-    """The scenes of one file, or of one folder, a modality. Raises `ConfigError`."""
-    gone = [path for path in sources.values() if not path.exists()]
-    if gone or not sources:
-        raise ConfigError(f"{gone[0]}: no such file or folder" if gone else "no picture given")
+    """The scenes of one file, or of one folder, for each modality. Raises `ConfigError`."""
+    missing = [path for path in sources.values() if not path.exists()]
+    if missing or not sources:
+        raise ConfigError(f"{missing[0]}: no such file or folder" if missing else "no image given")
     if all(path.is_file() for path in sources.values()):
         return [Scene(next(iter(sources.values())).stem, dict(sources))]
     if any(path.is_file() for path in sources.values()):
         raise ConfigError(f"expected files only or folders only, found {_listed(sources)}")
-    files = {name: _pictures(path) for name, path in sources.items()}
+    files = {name: _images(path) for name, path in sources.items()}
     stems = sorted(set().union(*files.values()))
-    scenes = [Scene(s, {n: found[s] for n, found in files.items() if s in found}) for s in stems]
+    scenes = [Scene(s, {n: paths[s] for n, paths in files.items() if s in paths}) for s in stems]
     if not any(len(scene.files) == len(sources) for scene in scenes):
-        firsts = {name: next(iter(found), "no picture") for name, found in files.items()}
+        firsts = {name: next(iter(paths), "no image") for name, paths in files.items()}
         raise ConfigError(
-            "expected pictures of the same name, endings aside, in all folders; found none "
+            "expected images of the same name, extensions aside, in all folders; found none "
             f"(first: {', '.join(f'{name} {stem}' for name, stem in firsts.items())})"
         )
     return scenes
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+def _images(folder: Path) -> dict[str, Path]:
+    """Image files by name without extension."""
+    images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in EXTENSIONS | ARRAY_EXTENSIONS:
-            if path.stem in found:
-                raise ConfigError(f"{path} and {found[path.stem].name}: one name twice; keep one")
-            found[path.stem] = path
-    return found
+            if path.stem in images:
+                raise ConfigError(
+                    f"{path} and {images[path.stem].name}: the same name twice; keep one"
+                )
+            images[path.stem] = path
+    return images
 
 
 def _listed(sources: Mapping[str, Path]) -> str:
@@ -124,22 +127,20 @@ def _listed(sources: Mapping[str, Path]) -> str:
 def _write(
     segmenter: Segmenter,
     scene: Scene,
-    readings: Mapping[str, NDArray[Any]],
-    found: Segmentation,
+    inputs: Mapping[str, NDArray[Any]],
+    segmentation: Segmentation,
     folder: Path,
     outputs: Outputs,
 ) -> None:
     palette = segmenter.description.palette
-    write_bytes(folder / f"{scene.name}.png", palette_png(found.ids, palette))
+    write_bytes(folder / f"{scene.name}.png", palette_png(segmentation.ids, palette))
     if outputs.overlay:
-        shown = next(
-            (n for n in readings if segmenter.specs[n].kind == "rgb"), next(iter(readings))
-        )
-        picture = overlay(readings[shown], segmenter.specs[shown], found.ids, palette)
-        write_bytes(folder / f"{scene.name}_overlay.png", _png(Image.fromarray(picture)))
+        shown = next((n for n in inputs if segmenter.specs[n].kind == "rgb"), next(iter(inputs)))
+        image = overlay(inputs[shown], segmenter.specs[shown], segmentation.ids, palette)
+        write_bytes(folder / f"{scene.name}_overlay.png", _png(Image.fromarray(image)))
     if outputs.logits:
         file = BytesIO()
-        np.save(file, found.logits, allow_pickle=False)
+        np.save(file, segmentation.logits, allow_pickle=False)
         write_bytes(folder / f"{scene.name}.npy", file.getvalue())
 
 
@@ -152,13 +153,13 @@ def palette_png(ids_HW: NDArray[np.uint8], palette: Sequence[RGB]) -> bytes:
 
 
 def overlay(
-    reading: NDArray[Any], spec: ModalitySpec, ids_HW: NDArray[np.uint8], palette: Sequence[RGB]
+    image: NDArray[Any], spec: ModalitySpec, ids_HW: NDArray[np.uint8], palette: Sequence[RGB]
 ) -> NDArray[np.uint8]:
-    """(H, W, 3): the classes' colours over a reading."""
-    unit = to_unit_range(reading, spec)
-    picture = 255 * (unit if unit.ndim == 3 else np.repeat(unit[:, :, None], 3, axis=2))
+    """(H, W, 3): the classes' colours over an image in its stored form."""
+    unit = to_unit_range(image, spec)
+    background = 255 * (unit if unit.ndim == 3 else np.repeat(unit[:, :, None], 3, axis=2))
     colours = np.array(palette, np.float32)[ids_HW]
-    mixed: NDArray[np.float32] = OVERLAY_SHARE * colours + (1 - OVERLAY_SHARE) * picture
+    mixed: NDArray[np.float32] = OVERLAY_OPACITY * colours + (1 - OVERLAY_OPACITY) * background
     return np.rint(mixed).astype(np.uint8)
 
 

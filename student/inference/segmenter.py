@@ -1,13 +1,13 @@
 """A trained student as people use it: `Segmenter.from_run` or `from_pretrained`, then `segment`.
 
     segmenter = Segmenter.from_pretrained("./crop-model")       # or ORG/NAME on the hub
-    found = segmenter.segment({"nir": "a.png", "red": array})   # any subset of its modalities
-    found.ids                                                   # (H, W) uint8 class ids
+    result = segmenter.segment({"nir": "a.png", "red": array})  # any subset of its modalities
+    result.ids                                                  # (H, W) uint8 class ids
 
 `save_pretrained(folder)` writes `config.json`, `model.safetensors` and a model card; `push_to_hub`
-uploads them (huggingface_hub's mixin). The config carries all that reading a file and predicting
-depends on, and names what the weights were trained on. What can fail: `CheckpointError` (nothing
-trained, damaged or foreign files), `ConfigError` (a modality that the student does not have),
+uploads them (huggingface_hub's mixin). The config holds all that reading a file and predicting
+depends on, and names what the weights were trained on. Raises `CheckpointError` (nothing trained,
+corrupt or unrelated files), `ConfigError` (a modality that the student does not have) and
 `DatasetError` (a file or array that does not fit, by name).
 
 Legend: M modalities, K classes, H W space.
@@ -59,8 +59,8 @@ SCHEMA = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CARD = Path(__file__).with_name("model_card.md.jinja")
 
-Reading = NDArray[Any] | str | Path
-"""A picture in its modality's stored form, or the file that holds it."""
+ImageInput = NDArray[Any] | str | Path
+"""An image in its modality's stored form, or its file."""
 
 
 class Description(Frozen):
@@ -77,7 +77,7 @@ class Description(Frozen):
     dataset: dict[str, Any]
     """Options of the adapter, without folders: how files become stored forms."""
     trained_on: dict[str, Any]
-    """The run's identity: dataset, manifest, tower and prompt fingerprints, settings."""
+    """The run's identity: dataset, manifest, tower and prompt fingerprints, config."""
     step: int
     scores: dict[str, Any] = {}
     """Split, protocol, mIoU of all modalities, mean and worst subset; empty if never evaluated."""
@@ -90,18 +90,18 @@ class Description(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """What a student says of one scene."""
+    """A student's prediction of one scene."""
 
     ids: NDArray[np.uint8]
     """(H, W) class ids."""
     logits: NDArray[np.float32]
     """(K, H, W)."""
     modalities: tuple[str, ...]
-    """What it was told by."""
+    """The modalities that it was predicted from."""
 
 
 class Segmenter(ModelHubMixin):
-    """A student with what it takes to feed it from files."""
+    """A student with what reading its inputs from files depends on."""
 
     def __init__(self, model: Student, description: Description) -> None:
         self.model = model.eval()
@@ -122,11 +122,11 @@ class Segmenter(ModelHubMixin):
         grown = run.identity["manifest"] != manifest.digest()
         if grown and config.student.normalise == "dataset":
             raise CheckpointError(
-                f"{folder}: its inputs are normalised with statistics of a data set that has grown "
-                "since. Use what `any2seg export` saved of it, or run `any2seg retrain CONFIG`."
+                f"{folder}: its inputs are normalised with statistics of a dataset that has grown "
+                "since. Use a student that `any2seg export` saved, or run `any2seg retrain CONFIG`."
             )
         model, step = load_student(config, manifest, run, checkpoint)
-        # The stage scores the last checkpoint.
+        # `any2seg evaluate` scores the last checkpoint only.
         scores = (current_scores(run, config) or {}) if checkpoint == LAST else {}
         kept = ("split", "protocol", "num_samples", "all", "mean", "worst")
         description = Description(
@@ -148,36 +148,36 @@ class Segmenter(ModelHubMixin):
         return self.description.classes
 
     def segment(
-        self, readings: Mapping[str, Reading], window: Window | None = None
+        self, inputs: Mapping[str, ImageInput], window: Window | None = None
     ) -> Segmentation:
         """Predict one scene from any non-empty subset of the modalities.
 
-        `readings`: modality to an array in its stored form ((H, W) or (H, W, 3), uint8 or uint16)
-        or a file, all of one size. `window`: predict big pictures tile by tile.
+        `inputs`: modality to an array in its stored form ((H, W) or (H, W, 3), uint8 or uint16) or
+        a file, all of one size. `window`: predict large images window by window.
         """
-        arrays = self._load(readings)
+        arrays = self._load(inputs)
         size = next(iter(arrays.values())).shape[:2]
         height, width = target_size(size, self.description.dataset.get("size_px"))
         if (height, width) != size:
             arrays = {n: resize(a, (height, width), self.specs[n]) for n, a in arrays.items()}
-        inputs = {
+        tensors = {
             name: self._tensor(name, arrays.get(name), (height, width)) for name in self.specs
         }
         present = torch.tensor([[name in arrays for name in self.specs]], device=self.device)
         with torch.inference_mode():
-            logits = tiled(self.model, inputs, present, window)
+            logits = tiled(self.model, tensors, present, window)
             if (height, width) != size:
                 logits = interpolate(logits, size=size, mode="bilinear")
-        found: NDArray[np.float32] = logits[0].float().cpu().numpy()
-        return Segmentation(found.argmax(0).astype(np.uint8), found, tuple(arrays))
+        logits_KHW: NDArray[np.float32] = logits[0].float().cpu().numpy()
+        return Segmentation(logits_KHW.argmax(0).astype(np.uint8), logits_KHW, tuple(arrays))
 
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self.model.statistics_M23.device
+        return self.model.device
 
     def read(self, modality: str, path: Path) -> NDArray[Any]:
-        """A file in the stored form of its modality, by the rules of the data set it learned on."""
+        """A file in its modality's stored form, read as the training dataset's adapter reads it."""
         try:
             if isinstance(self._adapter, FileReader):
                 return self._adapter.read(modality, path)
@@ -194,15 +194,15 @@ class Segmenter(ModelHubMixin):
             ADAPTERS[options["adapter"]][0].model_validate(options), self.description.specs
         )
 
-    def _load(self, readings: Mapping[str, Reading]) -> dict[str, NDArray[Any]]:
-        unknown = [name for name in readings if name not in self.specs]
-        if unknown or not readings:
-            found = f"{unknown[0]!r}" if unknown else "none"
-            raise ConfigError(f"modality: expected some of {', '.join(self.specs)}, found {found}")
+    def _load(self, inputs: Mapping[str, ImageInput]) -> dict[str, NDArray[Any]]:
+        unknown = [name for name in inputs if name not in self.specs]
+        if unknown or not inputs:
+            actual = f"{unknown[0]!r}" if unknown else "none"
+            raise ConfigError(f"modality: expected some of {', '.join(self.specs)}, found {actual}")
         arrays = {}
         for name in self.specs:
-            if name in readings:
-                given = readings[name]
+            if name in inputs:
+                given = inputs[name]
                 array = given if isinstance(given, np.ndarray) else self.read(name, Path(given))
                 problem = check_array(array, self.specs[name])
                 if problem:
@@ -210,7 +210,7 @@ class Segmenter(ModelHubMixin):
                 arrays[name] = array
         sizes = {name: array.shape[:2] for name, array in arrays.items()}
         if len(set(sizes.values())) > 1:
-            raise DatasetError(f"expected pictures of one size (height, width), found {sizes}")
+            raise DatasetError(f"expected images of one size (height, width), found {sizes}")
         return arrays
 
     def _tensor(self, name: str, array: NDArray[Any] | None, size: tuple[int, int]) -> Tensor:
@@ -224,7 +224,7 @@ class Segmenter(ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
         save_file(tensors, save_directory / WEIGHTS, metadata={"format": "pt"})
-        # Not sorted: the order of the modalities counts.
+        # Not sorted: the weights depend on the order of the modalities.
         text = json.dumps(self.description.model_dump(mode="json"), indent=2)
         (save_directory / CONFIG).write_text(text + "\n")
 
@@ -261,7 +261,7 @@ class Segmenter(ModelHubMixin):
 
 
 def _portable(config: Config) -> dict[str, Any]:
-    """The adapter's options without what only holds on this machine."""
+    """The adapter's options without those that are valid on this machine only."""
     options = config.dataset.model_dump(mode="json", exclude=set(config.dataset.growth_fields))
     fields = type(config.dataset).model_fields
     paths = {name for name, field in fields.items() if "Path" in str(field.annotation)}

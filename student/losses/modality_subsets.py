@@ -1,12 +1,12 @@
 """Which modalities the second pass of a training step keeps, and how well each does by itself.
 
-Training on random subsets is what lets a student do without any sensor; drawing the weak ones
-oftener is CHARM's soft-min idea (arXiv 2508.03060), in our own form: a subset is drawn with a
-probability proportional to exp(-s / 0.1), where s is the running IoU of its best modality, so that a
-subset of weak sensors alone comes up more often than one that a strong sensor carries.
+Training on random subsets makes a student robust to missing sensors; drawing the weak ones more often
+is CHARM's soft-min idea (arXiv 2508.03060), in our own form: a subset is drawn with a probability
+proportional to exp(-s / 0.1), where s is the running IoU of its best modality, so that a subset of
+weak sensors alone is drawn more often than one with a strong sensor.
 
-The running IoU is a module, so that it moves and is saved with the others; resumed, it goes on
-exactly. In several processes each keeps its own. Writes nothing, raises nothing.
+The running IoU is a module, so that it moves between devices and is saved with the others; a resumed
+run continues with the same counts.
 
 Legend: B samples, M modalities, K classes, H W space.
 """
@@ -25,7 +25,7 @@ from pipeline.datasets.base import IGNORE_ID
 SOFTNESS = 0.1
 """IoU by which a subset must be worse to be drawn e times as often."""
 DECAY = 0.98
-"""Share of the counts that stays at each update of a modality: a memory of some 50 batches."""
+"""Factor of the counts at each update of a modality: a memory of some 50 batches."""
 
 
 def draw_subsets(present_BM: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -35,10 +35,11 @@ def draw_subsets(present_BM: NDArray[np.bool_], rng: np.random.Generator) -> NDA
     """
     drawn = present_BM.copy()
     for row in drawn:
-        places = np.flatnonzero(row)
-        if len(places) > 1:
-            bits = int(rng.integers(1, 2 ** len(places) - 1))
-            row[places] = [bool(bits >> place & 1) for place in range(len(places))]
+        present = np.flatnonzero(row)
+        if len(present) > 1:
+            # Bit patterns other than none (0) and all (2^n - 1): one number is one proper subset.
+            bits = int(rng.integers(1, 2 ** len(present) - 1))
+            row[present] = [bool(bits >> n & 1) for n in range(len(present))]
     return drawn
 
 
@@ -48,24 +49,24 @@ def draw_weak_first(
     """The same, but subsets whose best modality has a low IoU (in [0, 1]) are likelier."""
     drawn = present_BM.copy()
     for row in drawn:
-        places = np.flatnonzero(row)
-        if len(places) > 1:
-            subsets_SM = _proper_subsets(len(places))
-            best_S = np.where(subsets_SM, iou_M[places], 0.0).max(axis=1)
+        present = np.flatnonzero(row)
+        if len(present) > 1:
+            subsets_SM = _proper_subsets(len(present))
+            best_S = np.where(subsets_SM, iou_M[present], 0.0).max(axis=1)
             chance_S = np.exp(-(best_S - best_S.min()) / SOFTNESS)
-            row[places] = subsets_SM[rng.choice(len(chance_S), p=chance_S / chance_S.sum())]
+            row[present] = subsets_SM[rng.choice(len(chance_S), p=chance_S / chance_S.sum())]
     return drawn
 
 
 @lru_cache(maxsize=16)
 def _proper_subsets(count: int) -> NDArray[np.bool_]:
-    """All non-empty proper subsets of `count` things, (2^count - 2, count)."""
+    """All non-empty proper subsets of `count` modalities, (2^count - 2, count)."""
     bits = np.arange(1, 2**count - 1)[:, None]
     return (bits >> np.arange(count) & 1).astype(bool)
 
 
 class RunningIou(nn.Module):
-    """IoU of each modality by itself, over the batches lately seen."""
+    """IoU of each modality by itself, over recent batches."""
 
     def __init__(self, num_modalities: int, num_classes: int) -> None:
         super().__init__()
@@ -95,6 +96,6 @@ class RunningIou(nn.Module):
         return (iou_MK * seen_MK).sum(1) / seen_MK.sum(1).clamp_min(1)
 
     def weights(self, power: float) -> Tensor:
-        """(M,) what a modality's rows of a loss count: (1 - IoU) ** power, of mean 1."""
+        """(M,) factors of a modality's rows in a loss: (1 - IoU) ** power, of mean 1."""
         weights = (1 - self.iou()).clamp_min(1e-3) ** power
         return weights / weights.mean()

@@ -1,7 +1,7 @@
 """What a training step minimises: every term of a batch's loss, from one run of the backbone.
 
 - `ce`, weight 1: all present modalities. Always on, so that robustness is not paid for in accuracy
-  (as CHARM does; arXiv 2508.03060).
+  (as in CHARM; arXiv 2508.03060).
 - `subset_ce`, `train.subset_weight`: a drawn subset of each sample's modalities, so that the student
   can do without any of them (`student.losses.modality_subsets`).
 - `consistency`, `train.consistency_weight`: the subset's logits to those of all modalities, of the
@@ -9,12 +9,12 @@
   teacher; the losses are in `student.losses.segmentation`).
 - `auxiliary`, `train.auxiliary_weight`: each modality alone through the shared head, at stride 4, so
   that no sensor is left untrained (deep supervision; Lee et al., 2015).
-- `inter`, `language`, `intra`, `dense`, `student.lscd.*`: distillation (`student.lscd`).
+- `inter`, `intra`, `dense`, `student.lscd.*`: distillation (`student.losses.lscd`).
 
 Head and fusion run once for all passes. Everything random is a function of (seed, position in the
 stream) and of the running IoU. An `Objective` is one module, so that what trains in several processes
 has one `forward`, and its state (`model.*`, `lscd.*`, `running.*`) is what a checkpoint keeps. Under
-`train.precision` the model computes in 16 bits, the terms in float32. Writes nothing, raises nothing.
+`train.precision` the model computes in 16 bits, the terms in float32.
 
 Legend: B samples, M modalities, K classes, H W space.
 """
@@ -47,7 +47,7 @@ Reference = Callable[[Batch], Tensor]
 
 
 class Objective(nn.Module):
-    """The terms of the loss of `model` on a batch, and their weights."""
+    """The terms of the loss of `model` on a batch, and their weighted sum."""
 
     def __init__(
         self,
@@ -57,9 +57,10 @@ class Objective(nn.Module):
         class_weights: Tensor,
         reference: Reference | None = None,
     ) -> None:
-        """`reference`: the averaged student's answer; default: the student's own full pass."""
+        """`reference`: the averaged student's logits; default: the student's own full pass."""
         super().__init__()
-        self.seed, self.settings, self.weights = config.seed, config.train, config.student.lscd
+        self.seed = config.seed
+        self.train_config, self.lscd_config = config.train, config.student.lscd
         self.model, self.lscd, self.class_weights = model, lscd, class_weights
         self.reference = reference
         num_classes = model.head.classify.out_channels
@@ -69,29 +70,30 @@ class Objective(nn.Module):
     @property
     def two_passes(self) -> bool:
         """Whether a subset of the modalities is trained beside all of them."""
-        wanted = self.settings.subset_weight > 0 or self.settings.consistency_weight > 0
-        return wanted and len(self.model.modalities) > 1
+        has_weight = self.train_config.subset_weight > 0 or self.train_config.consistency_weight > 0
+        return has_weight and len(self.model.modalities) > 1
 
     @property
     def watches_modalities(self) -> bool:
         """Whether anything depends on the running IoU of single modalities."""
-        return self._draws_weak_first or (self.weights.active and self.weights.weak_power > 0)
+        weighs_rows = self.lscd_config.active and self.lscd_config.weak_power > 0
+        return self._draws_weak_first or weighs_rows
 
     @property
     def _draws_weak_first(self) -> bool:
-        return self.two_passes and self.settings.subset_draw == "weak_first"
+        return self.two_passes and self.train_config.subset_draw == "weak_first"
 
     def weight(self, term: str) -> float:
-        """What a term counts in the sum."""
+        """A term's factor in the sum."""
         if term in DISTILLATION:
-            return float(getattr(self.weights, term))
+            return float(getattr(self.lscd_config, term))
         if term == "ce":
             return 1.0
-        name = {"subset_ce": "subset_weight"}.get(term, f"{term}_weight")
-        return float(getattr(self.settings, name))
+        name = "subset_weight" if term == "subset_ce" else f"{term}_weight"
+        return float(getattr(self.train_config, name))
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is minimised, and its terms without their gradients."""
+        """The loss, and its terms detached."""
         terms = self.terms(batch)
         return self.total(terms), {name: value.detach() for name, value in terms.items()}
 
@@ -103,48 +105,49 @@ class Objective(nn.Module):
         """The terms that have weight, unweighted."""
         with self._autocast(batch):
             features = self.model.features(batch.inputs, batch.present)
-            whole = self.model.fuse(features, batch.present)
-            pyramids = [whole]
+            pyramids = [self.model.fuse(features, batch.present)]
             if self.two_passes:
-                pyramids.append(self.model.fuse(features, self._draw(batch)))
+                pyramids.append(self.model.fuse(features, self.draw_subset(batch)))
             singles, rows = self._singles(features, batch.present)
+            # One run of the head: its batch norm sees all passes of a step together.
             logits = self.model.decode(*pyramids, *singles).float()
-        num_passes = len(pyramids) * len(batch.refs)
-        passes, alone = logits[:num_passes], logits[num_passes:]
-        terms = self._passes(passes, batch)
+        num_fused = len(pyramids) * len(batch.refs)
+        terms = self._passes(logits[:num_fused], batch)
         if singles:
-            terms["auxiliary"] = self._auxiliary(alone, rows, batch.label)
+            terms["auxiliary"] = self._auxiliary(logits[num_fused:], rows, batch.label)
         elif self.watches_modalities:
             self._watch_one(features, batch)
-        return terms | self._distilled(features, whole, batch)
+        return terms | self._distillation(features, batch)
 
     def _passes(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy of the full pass, and what the subset pass is trained on."""
-        upsampled = resize(logits, *batch.label.shape[1:])
-        terms = {
-            name: self._cross_entropy(part, batch.label)
-            for name, part in zip(TERMS, upsampled.chunk(2 if self.two_passes else 1), strict=False)
-        }
-        if not self.settings.subset_weight:
-            terms.pop("subset_ce", None)
-        if self.settings.consistency_weight and self.two_passes:
-            own, subset = logits.chunk(2)
-            wanted = own if self.reference is None else self._asked(self.reference, batch)
-            terms["consistency"] = consistency_loss(subset, wanted, self.settings.consistency_tau)
+        """Cross-entropy of the full pass, and the terms of the subset pass."""
+        full, *subset = resize(logits, *batch.label.shape[1:]).chunk(2 if self.two_passes else 1)
+        terms = {"ce": self._cross_entropy(full, batch.label)}
+        if subset and self.train_config.subset_weight:
+            terms["subset_ce"] = self._cross_entropy(subset[0], batch.label)
+        if subset and self.train_config.consistency_weight:
+            own, student = logits.chunk(2)
+            teacher = own if self.reference is None else self._reference_logits(batch)
+            terms["consistency"] = consistency_loss(student, teacher)
         return terms
 
     def _autocast(self, batch: Batch) -> AbstractContextManager[object]:
         """Where the model computes in `train.precision`."""
-        if self.settings.precision == "float32":
+        if self.train_config.precision == "float32":
             return nullcontext()
-        return torch.autocast(batch.label.device.type, getattr(torch, self.settings.precision))
+        return torch.autocast(batch.label.device.type, getattr(torch, self.train_config.precision))
 
-    def _asked(self, reference: Reference, batch: Batch) -> Tensor:
+    def _reference_logits(self, batch: Batch) -> Tensor:
+        assert self.reference is not None
         with torch.no_grad(), self._autocast(batch):
-            return reference(batch).float()
+            return self.reference(batch).float()
 
-    def _draw(self, batch: Batch) -> Tensor:
-        """(B, M) bool: the subset that each sample keeps in the second pass."""
+    def draw_subset(self, batch: Batch) -> Tensor:
+        """(B, M) bool: the subset that each sample keeps in the second pass.
+
+        Drawn by the sample's position in the stream, so that cutting a batch into micro-batches
+        changes nothing, and by the running IoU.
+        """
         present, first = batch.present.cpu().numpy(), batch.index * len(batch.refs)
         iou = self.running.iou().cpu().double().numpy() if self._draws_weak_first else None
         drawn = []
@@ -158,17 +161,17 @@ class Objective(nn.Module):
         self, features: StageFeatures, present_BM: Tensor
     ) -> tuple[list[list[Tensor]], list[Tensor]]:
         """Each modality's fused pyramid by itself and the samples in it; none without weight."""
-        if not self.settings.auxiliary_weight:
+        if not self.train_config.auxiliary_weight:
             return [], []
         pyramids, rows = [], []
         for m in range(present_BM.shape[1]):
-            there = present_BM[:, m].nonzero().squeeze(1)
-            pyramids.append([stage[there] for stage in self._alone(features, present_BM, m)])
-            rows.append(there)
+            row = present_BM[:, m].nonzero().squeeze(1)
+            pyramids.append([stage[row] for stage in self._alone(features, present_BM, m)])
+            rows.append(row)
         return pyramids, rows
 
     def _alone(self, features: StageFeatures, present_BM: Tensor, m: int) -> list[Tensor]:
-        """The pyramid of modality m; what it holds for samples without m means nothing."""
+        """The pyramid of modality m alone; undefined for samples without m."""
         only = torch.zeros_like(present_BM)
         only[:, m] = present_BM[:, m]
         return self.model.fuse(features, only)
@@ -177,49 +180,45 @@ class Objective(nn.Module):
         """Cross-entropy of the modalities alone against the label at stride 4."""
         small = _small_label(label_BHW, logits.shape[-2:])
         if self.watches_modalities:
-            parts = torch.split(logits.detach(), [len(there) for there in rows])
-            for m, part in enumerate(parts):
-                self.running.update(m, part.argmax(1), small[rows[m]])
+            by_modality = torch.split(logits.detach(), [len(row) for row in rows])
+            for m, own in enumerate(by_modality):
+                self.running.update(m, own.argmax(1), small[rows[m]])
         return self._cross_entropy(logits, small[torch.cat(list(rows))])
 
     @torch.no_grad()
     def _watch_one(self, features: StageFeatures, batch: Batch) -> None:
-        """Score one modality by itself, another at each batch, as evaluation would."""
+        """Score one modality by itself, the next one at each batch, as evaluation would."""
         m = batch.index % len(self.model.modalities)
-        there = batch.present[:, m]
+        present_B = batch.present[:, m]
+        # In evaluation mode: these logits must not move the statistics of the head's batch norm.
         head = self.model.head.eval()
         with self._autocast(batch):
-            logits = head(self._alone(features, batch.present, m))[there]
+            logits = head(self._alone(features, batch.present, m))[present_B]
         head.train()
         small = _small_label(batch.label, logits.shape[-2:])
-        self.running.update(m, logits.argmax(1), small[there])
+        self.running.update(m, logits.argmax(1), small[present_B])
 
     def _cross_entropy(self, logits: Tensor, label_BHW: Tensor) -> Tensor:
-        threshold = self.settings.ohem_threshold
+        threshold = self.train_config.ohem_threshold
         if threshold is None:
             return segmentation_loss(logits, label_BHW, self.class_weights)
-        keep = self.settings.ohem_keep
+        keep = self.train_config.ohem_keep
         return hard_pixel_loss(logits, label_BHW, self.class_weights, threshold, keep)
 
-    def _distilled(
-        self, features: StageFeatures, fused: Sequence[Tensor], batch: Batch
-    ) -> dict[str, Tensor]:
-        targets = batch.targets
+    def _distillation(self, features: StageFeatures, batch: Batch) -> dict[str, Tensor]:
+        """The terms of `student.lscd`, from each modality's features before fusion."""
         teacher = TeacherBatch(
-            batch.view,
-            targets.get("embedding"),
-            targets.get("patch"),
-            batch.taught,
-            targets.get("scene"),
+            view=batch.view,
+            embedding=batch.targets.get("embedding"),
+            patch=batch.targets.get("patch"),
+            has_target=batch.taught,
+            scene=batch.targets.get("scene"),
         )
-        power = self.weights.weak_power if self.weights.active else 0.0
+        power = self.lscd_config.weak_power if self.lscd_config.active else 0.0
         weights_M = self.running.weights(power) if power else None
-        maps = [found.float() for found in features.maps]
-        fused = [found.float() for found in fused]
-        found: dict[str, Tensor] = self.lscd(
-            maps, batch.present, batch.label, teacher, fused, weights_M
-        )
-        return found
+        maps = [stage.float() for stage in features.maps]
+        terms: dict[str, Tensor] = self.lscd(maps, batch.present, batch.label, teacher, weights_M)
+        return terms
 
 
 def _small_label(label_BHW: Tensor, size: Sequence[int]) -> Tensor:

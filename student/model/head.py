@@ -6,8 +6,7 @@ SegFormer projects every stage to E channels, upsamples all to stride 4, concate
 projection per stage whose upsampled results are summed, which is what this module keeps: the same
 functions, a fraction of the arithmetic. Then batch norm, ReLU and the classifier, at stride 4.
 
-Legend: B samples, C_i channels of stage i, E head channels, K classes. Writes nothing, raises
-nothing.
+Legend: B samples, C_i channels of stage i, E head channels, K classes.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class MlpHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], width: int, num_classes: int) -> None:
         super().__init__()
-        # No bias: the batch norm that follows would take it away again.
+        # No bias: the batch norm that follows would subtract it again.
         self.project = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in channels)
         self.norm = nn.BatchNorm2d(width)
         self.classify = nn.Conv2d(width, num_classes, 1)

@@ -1,13 +1,19 @@
-"""Which mean and standard deviation a student's inputs are normalised with. Writes nothing.
+"""The mean and standard deviation that a student's inputs are normalised with.
 
-`registry`: the modality's own, whatever the data. `dataset`: measured on the training split by `prepare`
-(values of millimetre kinds over measured pixels only). Colour pictures always keep the statistics of the
-backbone's pretraining (see `student.model.student`).
+`student.normalise = "registry"`: the modality's own, whatever the data. `"dataset"`: measured on the
+training split by `prepare` (for kinds in millimetres over measured pixels only). Colour images always
+keep the statistics of the backbone's pretraining.
+
+Legend: M modalities, B samples, H W space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
 
 from pipeline.config.config import Config
 from pipeline.core.splits import TRAIN_SPLIT
@@ -15,7 +21,32 @@ from pipeline.modalities import ModalitySpec
 from pipeline.shards.manifest import Manifest
 
 MIN_STD = 1e-3
-"""A sensor that always reads the same must not be divided by zero."""
+"""A sensor that always gives the same value must not be divided by zero."""
+
+
+class InputStatistics(nn.Module):
+    """Normalises the inputs of all modalities, channel by channel."""
+
+    def __init__(
+        self,
+        specs: Mapping[str, ModalitySpec],
+        colour_mean: Sequence[float],
+        colour_std: Sequence[float],
+    ) -> None:
+        """`colour_mean`, `colour_std`: what the backbone was pretrained with, for colour images."""
+        super().__init__()
+        self.modalities = tuple(specs)
+        colour = (tuple(colour_mean), tuple(colour_std))
+        statistics = [colour if s.kind == "rgb" else (s.mean, s.std) for s in specs.values()]
+        self.statistics_M23: Tensor
+        # Not in checkpoints: they follow from the config, the dataset and the backbone.
+        self.register_buffer("statistics_M23", torch.tensor(statistics), persistent=False)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(B, 1 or 3, H, W) in [0, 1] of every modality to (M, B, 3, H, W)."""
+        images = [inputs[name] for name in self.modalities]
+        statistics = self.statistics_M23[..., None, None].unbind(0)
+        return torch.stack([(x - s[0]) / s[1] for x, s in zip(images, statistics, strict=True)])
 
 
 def input_specs(config: Config, manifest: Manifest) -> dict[str, ModalitySpec]:
@@ -37,6 +68,6 @@ def input_specs(config: Config, manifest: Manifest) -> dict[str, ModalitySpec]:
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
-    """One value a channel of the network's input: a single channel is repeated."""
+    """One value for each channel of the network's input: a single channel is repeated."""
     first, *others = values
     return (first, *others) if len(others) == 2 else (first, first, first)  # type: ignore[return-value]

@@ -2,9 +2,9 @@
 
 Built from transformers' SegFormer configuration, offline. Weights: `hub` (nvidia/mit-bN), a hub
 repository `ORG/REPO`, or a file (safetensors or torch), in the layout of the hub's SegFormer
-checkpoints; heads are left out by name, any other missing, misshaped or unexpected tensor is
-refused by name. Writes only into the hub's own cache; what can fail: `ConfigError` (transformers
-not installed), `CheckpointError` (weights).
+checkpoints; heads are left out by name, any other missing, misshaped or unexpected tensor is an
+error that names it. Raises `ConfigError` (transformers not installed) and `CheckpointError`
+(weights).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 """Name to blocks and channels of the four stages."""
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 HEADS = ("classifier.", "decode_head.")
-"""Parts of a SegFormer checkpoint that are no encoder."""
+"""Parts of a SegFormer checkpoint outside the encoder."""
 _LAYOUTS = (
     (r"^encoder\.patch_embeddings\.(\d+)\.", r"stages.\1.patch_embeddings."),
     (r"^encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
@@ -67,9 +67,9 @@ class Mit(nn.Module):
             state = read_tensors(path, remedy="Check student.weights.")
             load_encoder(self.net, name, state, path)
 
-    def forward(self, pictures_N3HW: Tensor) -> list[Tensor]:
+    def forward(self, images_N3HW: Tensor) -> list[Tensor]:
         """Four maps (N, C_i, H_i, W_i)."""
-        output: Any = self.net(pictures_N3HW, output_hidden_states=True)
+        output: Any = self.net(images_N3HW, output_hidden_states=True)
         return list(output.hidden_states)
 
 
@@ -88,29 +88,29 @@ def _build(depths: tuple[int, ...], channels: tuple[int, ...]) -> nn.Module:
 
 def load_encoder(net: nn.Module, name: str, state: Mapping[str, Tensor], path: Path) -> None:
     """Load a SegFormer checkpoint's encoder strictly. Raises `CheckpointError` naming tensors."""
-    found = {
+    tensors = {
         canonical(key): tensor
         for key, tensor in state.items()
         if not key.removeprefix("segformer.").startswith(HEADS)
     }
     own = net.state_dict()
-    wanted = {canonical(key): key for key in own}
-    missing = sorted(set(wanted) - set(found))
-    unexpected = sorted(set(found) - set(wanted))
+    expected = {canonical(key): key for key in own}
+    missing = sorted(set(expected) - set(tensors))
+    unexpected = sorted(set(tensors) - set(expected))
     if missing or unexpected:
         raise CheckpointError(
-            f"{path}: expected the {len(wanted)} tensors of {name}; "
+            f"{path}: expected the {len(expected)} tensors of {name}; "
             f"missing {_some(missing)}; unexpected {_some(unexpected)}. "
-            f"Give weights of this very encoder in student.weights."
+            f"Give weights of this encoder in student.weights."
         )
-    for key, tensor in found.items():
-        shape = tuple(own[wanted[key]].shape)
+    for key, tensor in tensors.items():
+        shape = tuple(own[expected[key]].shape)
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
                 f"{path}: {name} needs tensor {key} {shape}, found {tuple(tensor.shape)}. "
-                f"Give weights of this very encoder in student.weights."
+                f"Give weights of this encoder in student.weights."
             )
-    net.load_state_dict({wanted[key]: tensor for key, tensor in found.items()}, strict=True)
+    net.load_state_dict({expected[key]: tensor for key, tensor in tensors.items()}, strict=True)
 
 
 def canonical(key: str) -> str:

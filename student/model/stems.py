@@ -1,8 +1,7 @@
-"""Per-modality stems: the backbone's first convolution once a modality, everything after it shared.
+"""Per-modality stems: the backbone's first convolution once for each modality, the rest shared.
 
 Each copy starts from the same (pretrained) weights and learns its own sensor's first filters; the
-norm that follows stays shared. Writes nothing; `ConfigError` for a backbone whose first convolution
-cannot be told.
+norm that follows stays shared.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pipeline.errors import ConfigError
 
 
 class ModalityConv(nn.Module):
-    """One convolution a modality, over rows that are sorted by modality."""
+    """One convolution for each modality, over rows that are sorted by modality."""
 
     def __init__(self, conv: nn.Conv2d, num_modalities: int) -> None:
         super().__init__()
@@ -24,28 +23,28 @@ class ModalityConv(nn.Module):
         self.rows: tuple[int, ...] = (0,) * num_modalities
         """Rows of each modality in the next input; set before the backbone runs."""
 
-    def forward(self, pictures_N3HW: Tensor) -> Tensor:
+    def forward(self, images_N3HW: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, C, H', W'). A modality without rows gets a gradient of 0."""
-        parts = torch.split(pictures_N3HW, list(self.rows))
-        return torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)])
+        by_modality = torch.split(images_N3HW, list(self.rows))
+        return torch.cat([conv(own) for conv, own in zip(self.convs, by_modality, strict=True)])
 
 
 def split_stem(net: nn.Module, name: str, num_modalities: int) -> ModalityConv:
-    """Replace the convolution that reads the picture by one a modality.
+    """Replace the convolution that reads the image by one for each modality.
 
     Raises `ConfigError` unless exactly one convolution of `net` reads three channels.
     """
-    found = [
+    candidates = [
         path
         for path, module in net.named_modules()
         if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.groups == 1
     ]
-    if len(found) != 1:
+    if len(candidates) != 1:
         raise ConfigError(
             f"student.stems = 'per_modality': expected one convolution of {name} to read the "
-            f"picture, found {', '.join(found) or 'none'}. Set student.stems to 'shared'."
+            f"image, found {', '.join(candidates) or 'none'}. Set student.stems to 'shared'."
         )
-    parent_path, _, child = found[0].rpartition(".")
+    parent_path, _, child = candidates[0].rpartition(".")
     parent = net.get_submodule(parent_path)
     conv = parent.get_submodule(child)
     assert isinstance(conv, nn.Conv2d)

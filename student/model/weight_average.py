@@ -1,9 +1,8 @@
 """An exponential moving average of a module's weights (Polyak averaging; mean teacher, Tarvainen and
 Valpola, 2017).
 
-Early averages would be dominated by the start, so the decay grows: min(decay, (1 + t) / (10 + t))
-at update t. Floating-point parameters and buffers are averaged, integer ones copied. Writes nothing;
-loading tensors that do not fit raises `RuntimeError` as `load_state_dict` does.
+Early averages would be dominated by the initial weights, so the decay grows: min(decay, (1 + t) / (10
++ t)) at update t. Floating-point parameters and buffers are averaged, integer ones copied.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Ema(Generic[M]):
-    """A slowly following copy of `module`, in evaluation mode and without gradients."""
+    """Exponential moving average of `module`'s weights; in evaluation mode, without gradients."""
 
     def __init__(self, module: M, decay: float) -> None:
         self.decay = decay
@@ -28,16 +27,17 @@ class Ema(Generic[M]):
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move towards the present weights of `module`."""
+        """Move towards the current weights of `module`."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        own, new = self.module.state_dict(), module.state_dict()
-        floating = [name for name, value in own.items() if value.is_floating_point()]
+        average, current = self.module.state_dict(), module.state_dict()
+        floating = [name for name, value in average.items() if value.is_floating_point()]
+        # One fused call for all tensors: hundreds of small ones would cost more than the sums.
         torch._foreach_lerp_(
-            [own[name] for name in floating], [new[name] for name in floating], 1 - decay
+            [average[name] for name in floating], [current[name] for name in floating], 1 - decay
         )
-        for name in own.keys() - set(floating):
-            own[name].copy_(new[name])
+        for name in average.keys() - set(floating):
+            average[name].copy_(current[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """The averages by name, and the number of updates as `updates`."""
@@ -47,7 +47,7 @@ class Ema(Generic[M]):
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go back to what `tensors` gave."""
+        """Restore what `tensors` returned. Raises `RuntimeError` and `KeyError` if they do not fit."""
         weights = {
             name.removeprefix("weights."): value
             for name, value in tensors.items()

@@ -167,7 +167,7 @@ def reads_targets(config: Config) -> tuple[str, ...]:
     """The teacher outputs that the losses with weight read: of `embedding` and `patch`."""
     lscd = config.student.lscd
     outputs = []
-    if lscd.inter or lscd.language:
+    if lscd.inter:
         outputs.append("embedding")
     if lscd.dense:
         outputs.append("patch")
@@ -179,8 +179,7 @@ def reads_prompts(config: Config) -> bool:
     lscd = config.student.lscd
     if lscd.prompts == "one_hot":
         return False
-    dense_rows = lscd.dense and lscd.dense_form.distance == "kl"
-    return bool(lscd.language or lscd.intra or dense_rows)
+    return bool(lscd.intra or (lscd.dense and lscd.dense_distance == "kl"))
 
 
 def _tower_fingerprints(config: Config, workspace: Workspace) -> dict[str, str]:

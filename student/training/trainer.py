@@ -34,7 +34,6 @@ from pipeline.workspace import Workspace
 from student.data.augment import Augment
 from student.data.target_join import TargetJoin, open_join
 from student.data.train_stream import Batch, TrainStream, loader
-from student.losses.embedding_mean import mean_embeddings
 from student.losses.lscd import Lscd
 from student.losses.objective import Objective, Reference
 from student.losses.segmentation import class_weights
@@ -129,10 +128,6 @@ class Trainer:
             # Statistics of the whole batch; on a CPU there is none such, each part has its own.
             self.model = convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
         self.lscd = _lscd(config, workspace, self.model, self.join)
-        if self.lscd.centre_MD is not None and self.join and not run.checkpoint.exists():
-            shards = manifest.shards(TRAIN_SPLIT)
-            means = mean_embeddings(self.join.source, shards, self.model.modalities)
-            self.lscd.centre_MD.copy_(means)
         pixels = manifest.class_pixels(TRAIN_SPLIT)
         weights = class_weights(pixels, config.train.class_weight_power).to(self.device)
         self.objective = Objective(config, self.model, self.lscd, weights)
@@ -300,8 +295,7 @@ def _lscd(config: Config, workspace: Workspace, model: Student, join: TargetJoin
     elif config.student.lscd.intra:
         prompts = torch.eye(model.head.classify.out_channels)
     width = join.source.dim if join else None
-    channels = model.backbone.channels
-    return Lscd(config.student.lscd, channels, prompts, width, len(model.modalities))
+    return Lscd(config.student.lscd, model.backbone.channels, prompts, width)
 
 
 def _timed(batches: Iterator[Pieces]) -> Iterator[tuple[Pieces, float]]:

@@ -20,7 +20,7 @@ from teacher.encoding.precompute import precompute
 
 
 def make(folder: Path, **teacher: object) -> Config:
-    lscd = {"inter": 0.05, "language": 0.05, "intra": 0.1, "dense": 0.05}
+    lscd = {"inter": 0.05, "intra": 0.1, "dense": 0.05}
     return Config.model_validate(
         {
             "name": "live",

@@ -21,7 +21,7 @@ from teacher.encoding.precompute import precompute
 def test_a_student_trains_with_the_scene_column(tmp_path: Path) -> None:
     data = {"adapter": "synthetic", "num_train": 4, "num_val": 1, "num_test": 1, "size_px": 64}
     student = {"backbone": "test_efficientnet", "weights": "none", "head_channels": 8}
-    lscd = {"inter": 0.05, "intra": 0.0, "scene_column": True, "centre": True}
+    lscd = {"inter": 0.05, "intra": 0.0, "scene_column": True}
     config = Config.model_validate(
         {
             "name": "scene",

@@ -39,7 +39,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "store": {"shard_size": 4},
             "prepare": {"workers": 1},
             "teacher": {"views": 3, "outputs": ["embedding", "patch"], "device": "cpu"},
-            "student": {"lscd": {"dense": 0.1, "language": 0.1}},
+            "student": {"lscd": {"inter": 0.05, "dense": 0.1}},
         }
     )
     workspace = Workspace.of(config)

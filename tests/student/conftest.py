@@ -51,7 +51,7 @@ def build_config(folder: Path, **tables: Any) -> Config:
             "backbone": "test_efficientnet",
             "weights": "none",
             "head_channels": 8,
-            "lscd": {"inter": 0.05, "language": 0.05, "intra": 0.1, "dense": 0.05},
+            "lscd": {"inter": 0.05, "intra": 0.1, "dense": 0.05},
         },
         "train": {
             "steps": 6,

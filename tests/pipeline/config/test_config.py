@@ -33,7 +33,8 @@ from tests.pipeline.config.small_config import BASE, load, message
         ("modalities.rgb.tower=sonar", ["modalities.rgb.tower", "'image'", "'thermal'"]),
         ("modalities.label.kind=rgb", ["modalities.label", "other than label"]),
         ("student.lscd.dense=1.0", ["student.lscd.dense", "teacher.outputs"]),
-        ("student.lscd={prompts='one_hot', language=1}", ["student.lscd", "language", "to 0"]),
+        ("student.lscd.language=0.1", ["student.lscd.language: no such field; expected", "intra"]),
+        ("student.lscd={prompts='one_hot', dense=1}", ["student.lscd", "one_hot", "dense to 0"]),
         ("compare.x=['teacher.name=a']", ["compare.x", "student.*, train.*, seed or preset"]),
         ("name=a b", ["name", "pattern"]),
         ("train.steps", ["--set train.steps: expected FIELD=VALUE"]),
@@ -68,9 +69,9 @@ def test_configs_are_immutable(tmp_path: Path) -> None:
 
 
 def test_lscd_is_active_if_any_term_has_weight() -> None:
-    off = LscdConfig(inter=0.0, language=0.0, intra=0.0, dense=0.0)
+    off = LscdConfig(inter=0.0, intra=0.0, dense=0.0)
     assert not off.active
-    assert off.model_copy(update={"language": 0.1}).active
+    assert off.model_copy(update={"dense": 0.1}).active
 
 
 def test_pooled_distillation_of_crops_is_refused(tmp_path):

@@ -73,7 +73,7 @@ def assert_same_pixels(found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 STUDENTS = [
     {},
-    {"mff_carry": True, "stems": "per_modality"},
+    {"fusion": "mff", "stems": "per_modality"},
     {"fusion": "concat"},
     {"fusion": "cmnext"},
     {"fusion": "rgb_only"},

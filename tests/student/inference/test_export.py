@@ -48,11 +48,11 @@ def test_a_program_serves_any_subset_and_size(fusion: str, stems: str, tmp_path:
     segmenter = build(fusion, stems)
     export_program(segmenter, tmp_path / "student.pt2")
     program = torch.export.load(tmp_path / "student.pt2").module()
-    present, *pictures = example(segmenter, 5, 2 * STRIDE, 4 * STRIDE)
+    present, *images = example(segmenter, 5, 2 * STRIDE, 4 * STRIDE)
     with torch.inference_mode():
-        found = program(present, *pictures)
-        wanted = segmenter.model(dict(zip(SENSORS, pictures, strict=True)), present)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        actual = program(present, *images)
+        expected = segmenter.model(dict(zip(SENSORS, images, strict=True)), present)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.proof
@@ -64,32 +64,32 @@ def test_onnx_serves_any_subset_and_size(tmp_path: Path) -> None:
     names = [value.name for value in session.get_inputs()]
     assert names == input_names(segmenter.model)
     for batch, rows, columns in ((1, 3, 2), (4, 2, 2)):
-        present, *pictures = example(segmenter, batch, rows * STRIDE, columns * STRIDE)
-        feed = dict(zip(names, (present.numpy(), *(p.numpy() for p in pictures)), strict=True))
-        (found,) = session.run(["logits"], feed)
+        present, *images = example(segmenter, batch, rows * STRIDE, columns * STRIDE)
+        feed = dict(zip(names, (present.numpy(), *(p.numpy() for p in images)), strict=True))
+        (actual,) = session.run(["logits"], feed)
         with torch.inference_mode():
-            wanted = segmenter.model(dict(zip(SENSORS, pictures, strict=True)), present).numpy()
-        np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
+            expected = segmenter.model(dict(zip(SENSORS, images, strict=True)), present).numpy()
+        np.testing.assert_allclose(actual, expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_what_an_absent_sensor_shows_does_not_count(tmp_path: Path) -> None:
     segmenter = build("mff")
     module = export.AnySubset(segmenter.model)
-    present, *pictures = example(segmenter, 2, STRIDE, STRIDE)
+    present, *images = example(segmenter, 2, STRIDE, STRIDE)
     present[:, 1] = False
     with torch.inference_mode():
-        first = module(present, *pictures)
-        pictures[1] = torch.full_like(pictures[1], torch.nan)
-        assert torch.equal(first, module(present, *pictures))
+        first = module(present, *images)
+        images[1] = torch.full_like(images[1], torch.nan)
+        assert torch.equal(first, module(present, *images))
 
 
 def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
     segmenter = build("mff")
 
     def run(inputs: list[torch.Tensor]) -> np.ndarray:
-        present, *pictures = inputs
+        present, *images = inputs
         with torch.inference_mode():
-            return segmenter.model(dict(zip(SENSORS, pictures, strict=True)), present).numpy()
+            return segmenter.model(dict(zip(SENSORS, images, strict=True)), present).numpy()
 
     export.check_graph(segmenter, run, tmp_path)
     with pytest.raises(CheckpointError, match="differs from the student"):

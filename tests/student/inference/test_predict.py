@@ -49,11 +49,11 @@ def test_folders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         list_scenes({"rgb": tmp_path / "none"})
     touch(tmp_path / "rgb" / "a.jpg")
-    with pytest.raises(ConfigError, match="one name twice"):
+    with pytest.raises(ConfigError, match="the same name twice"):
         list_scenes({"rgb": tmp_path / "rgb"})
 
 
-def test_a_palette_picture_holds_ids_and_colours(tmp_path: Path) -> None:
+def test_a_palette_image_holds_ids_and_colours(tmp_path: Path) -> None:
     ids = np.array([[0, 1], [2, 1]], np.uint8)
     (tmp_path / "a.png").write_bytes(palette_png(ids, PALETTE))
     image = Image.open(tmp_path / "a.png")
@@ -61,12 +61,12 @@ def test_a_palette_picture_holds_ids_and_colours(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.array(PALETTE)[ids])
 
 
-def test_an_overlay_is_half_picture_half_class() -> None:
-    reading = np.full((1, 2), 51_000, np.uint16)
-    found = overlay(reading, KINDS["gray16"], np.array([[0, 1]], np.uint8), PALETTE)
+def test_an_overlay_is_half_image_half_class() -> None:
+    image = np.full((1, 2), 51_000, np.uint16)
+    actual = overlay(image, KINDS["gray16"], np.array([[0, 1]], np.uint8), PALETTE)
     grey = 255 * 51_000 / 65_535
-    wanted = [[np.rint((np.array(colour) + grey) / 2) for colour in PALETTE[:2]]]
-    np.testing.assert_allclose(found, wanted, atol=1)
+    expected = [[np.rint((np.array(colour) + grey) / 2) for colour in PALETTE[:2]]]
+    np.testing.assert_allclose(actual, expected, atol=1)
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -31,15 +31,15 @@ def test_any_subset_gives_what_the_evaluated_model_gives(
 ) -> None:
     _, run, tree = trained_field
     segmenter = Segmenter.from_run(run)
-    found = segmenter.segment({name: tree / name / "val/0.png" for name in names})
-    assert found.ids.shape == (40, 56)
-    assert found.logits.shape == (4, 40, 56)
-    assert set(found.modalities) == set(names)
+    segmentation = segmenter.segment({name: tree / name / "val/0.png" for name in names})
+    assert segmentation.ids.shape == (40, 56)
+    assert segmentation.logits.shape == (4, 40, 56)
+    assert set(segmentation.modalities) == set(names)
     key = next(p for p in (run / "pictures").iterdir() if p.name.endswith("_0"))
     stem = "+".join(name for name in ("rgb", "nir") if name in names)
-    wanted = np.asarray(Image.open(key / f"{stem}.png"))
-    # Evaluation takes max over logits of another batch size; ties aside it is the same picture.
-    assert (found.ids == wanted).mean() > 0.999
+    evaluated = np.asarray(Image.open(key / f"{stem}.png"))
+    # Evaluation takes max over logits of another batch size; ties aside it is the same prediction.
+    assert (segmentation.ids == evaluated).mean() > 0.999
 
 
 def test_saved_and_loaded_it_says_the_same(trained_field: TrainedField, tmp_path: Path) -> None:

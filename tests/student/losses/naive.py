@@ -32,22 +32,22 @@ def softmax(row: Row) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def kl(wanted: Row, found: Row, tau: float) -> float:
-    pairs = zip(softmax([w / tau for w in wanted]), softmax([f / tau for f in found]), strict=True)
-    return sum(p * math.log(p / q) for p, q in pairs)
+def kl(teacher: Row, student: Row, tau: float) -> float:
+    rows = (softmax([value / tau for value in row]) for row in (teacher, student))
+    return sum(p * math.log(p / q) for p, q in zip(*rows, strict=True))
 
 
-def mse(wanted: Row, found: Row, tau: float = 1.0) -> float:
-    return sum((w - f) ** 2 for w, f in zip(wanted, found, strict=True)) / len(wanted)
+def mse(teacher: Row, student: Row, tau: float = 1.0) -> float:
+    return sum((t - s) ** 2 for t, s in zip(teacher, student, strict=True)) / len(teacher)
 
 
-def cosine(wanted: Row, found: Row, tau: float = 1.0) -> float:
-    product = sum(w * f for w, f in zip(wanted, found, strict=True))
-    lengths = [math.sqrt(sum(x * x for x in row)) for row in (wanted, found)]
+def cosine(teacher: Row, student: Row) -> float:
+    product = sum(t * s for t, s in zip(teacher, student, strict=True))
+    lengths = [math.sqrt(sum(x * x for x in row)) for row in (teacher, student)]
     return 1 - product / (lengths[0] * lengths[1])
 
 
-DISTANCES = {"kl": kl, "mse": mse, "cosine": cosine}
+DISTANCES = {"kl": kl, "mse": mse}
 
 
 def average(values: Sequence[tuple[int, float]], weights: Sequence[float] | None) -> float:
@@ -63,46 +63,15 @@ def inter(student, teacher, present, tau, distance, weights=None, scene=None) ->
     B, M = present.shape
     values = []
     for b in range(B):
-        there = [m for m in range(M) if present[b, m]]
-        for m in there:
-            wanted = [dot(teacher[b, m], teacher[b, n]) for n in there]
-            found = [dot(student[b, m], student[b, n]) for n in there]
+        present_modalities = [m for m in range(M) if present[b, m]]
+        for m in present_modalities:
+            teacher_row = [dot(teacher[b, m], teacher[b, n]) for n in present_modalities]
+            student_row = [dot(student[b, m], student[b, n]) for n in present_modalities]
             if scene is not None:
-                found.append(scene[0][b, m].item())
-                wanted.append(scene[1][b, m].item())
-            if len(wanted) > 1:
-                values.append((m, DISTANCES[distance](wanted, found, tau)))
-    return average(values, weights)
-
-
-def cross_scene(student, teacher, present, tau, distance, weights=None) -> float:
-    B, M = present.shape
-    there = [(b, m) for b in range(B) for m in range(M) if present[b, m]]
-    values = []
-    for one in there:
-        others = [other for other in there if other != one]
-        if len(others) > 1:
-            wanted = [dot(teacher[one], teacher[other]) for other in others]
-            found = [dot(student[one], student[other]) for other in others]
-            values.append((one[1], DISTANCES[distance](wanted, found, tau)))
-    return average(values, weights)
-
-
-def language(student, teacher, prompts, present, tau, distance, weights=None) -> float:
-    B, M = present.shape
-    values = [
-        (
-            m,
-            DISTANCES[distance](
-                [dot(teacher[b, m], prompt) for prompt in prompts],
-                [dot(student[b, m], prompt) for prompt in prompts],
-                tau,
-            ),
-        )
-        for b in range(B)
-        for m in range(M)
-        if present[b, m]
-    ]
+                student_row.append(scene[0][b, m].item())
+                teacher_row.append(scene[1][b, m].item())
+            if len(teacher_row) > 1:
+                values.append((m, DISTANCES[distance](teacher_row, student_row, tau)))
     return average(values, weights)
 
 
@@ -125,7 +94,7 @@ def intra(projected, counts, prompts, tau, distance, weights=None) -> float:
     return average(values, weights)
 
 
-def dense(student, wanted, counts, distance, prompts, tau, weights=None) -> float:
+def dense(student, teacher, counts, distance, prompts, tau, weights=None) -> float:
     M, B, H, W = counts.shape
     values = []
     for m in range(M):
@@ -134,10 +103,10 @@ def dense(student, wanted, counts, distance, prompts, tau, weights=None) -> floa
                 for x in range(W):
                     if not counts[m, b, y, x]:
                         continue
-                    s, t = student[m, b, y, x], wanted[m, b, y, x]
+                    s, t = student[m, b, y, x], teacher[m, b, y, x]
                     if distance == "kl":
                         rows = [[dot(normed(v), prompt) for prompt in prompts] for v in (t, s)]
                         values.append((m, kl(*rows, tau)))
                     else:
-                        values.append((m, DISTANCES[distance](t.tolist(), s.tolist())))
+                        values.append((m, cosine(t.tolist(), s.tolist())))
     return average(values, weights)

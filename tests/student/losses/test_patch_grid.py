@@ -1,4 +1,4 @@
-"""Views, and patches resampled to the places that a student's map shows."""
+"""Views, and patches resampled to the positions of a student's map."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def view(top: float, left: float, height: float, width: float, mirrored: float) 
 
 
 def distance(student_BMDHW: torch.Tensor, patches: torch.Tensor, placed: torch.Tensor) -> float:
-    """1 - cosine of a map with the patches at its places, over those that the teacher saw."""
+    """1 - cosine of a map with the patches at its positions, over those that the teacher saw."""
     height, width = student_BMDHW.shape[-2:]
-    wanted, inside = resampled_patches(patches, placed.to(patches.dtype), height, width)
+    sampled, inside = resampled_patches(patches, placed.to(patches.dtype), height, width)
     student = student_BMDHW.transpose(0, 1).permute(0, 1, 3, 4, 2)
-    return dense_loss(student, wanted, inside.expand(wanted.shape[:-1])).item()
+    return dense_loss(student, sampled, inside.expand(sampled.shape[:-1])).item()
 
 
 def test_patches_are_compared_at_the_places_that_the_student_sees():
@@ -37,13 +37,13 @@ def test_patches_are_compared_at_the_places_that_the_student_sees():
 
 
 def test_places_that_the_teacher_did_not_see_are_told():
-    # A picture twice as wide as high: the teacher saw its middle, columns 1 and 2 of the map.
+    # An image twice as wide as high: the teacher saw its middle, columns 1 and 2 of the map.
     patches = unit(1, 2, 4, D, seed=5)
-    wanted, inside = resampled_patches(patches, view(0, -0.5, 1, 2, 0).double(), 2, 4)
+    sampled, inside = resampled_patches(patches, view(0, -0.5, 1, 2, 0).double(), 2, 4)
     assert inside[0].tolist() == [[False, True, True, False]] * 2
     for m in range(2):
         grid = patches[0, m].view(2, 2, D)
-        torch.testing.assert_close(wanted[m, 0, :, 1:3], grid, rtol=0, atol=1e-6)
+        torch.testing.assert_close(sampled[m, 0, :, 1:3], grid, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ def test_packaged_weights_give_the_same_features_as_the_full_model():
     full.load_state_dict(dict(zip(full.state_dict(), original.values(), strict=True)))
     backbone = Backbone("tf_efficientnet_lite0", "package")
     assert backbone.mean == (0.5, 0.5, 0.5)
-    pictures = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours = backbone.eval()(pictures)
-        theirs = full.eval().forward_intermediates(pictures, intermediates_only=True)
+        ours = backbone.eval()(images)
+        theirs = full.eval().forward_intermediates(images, intermediates_only=True)
     for map_, same in zip(ours, theirs[-4:], strict=True):
         torch.testing.assert_close(map_, same, rtol=0, atol=0)
 
@@ -45,10 +45,10 @@ def test_a_file_of_the_full_model_loads(name, tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file(full.state_dict(), path)
     backbone = Backbone(name, str(path))
-    pictures = torch.randn(1, 3, 64, 64)
+    images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        ours = backbone.eval()(pictures)[-1]
-        theirs = full.eval().forward_intermediates(pictures, intermediates_only=True)[-1]
+        ours = backbone.eval()(images)[-1]
+        theirs = full.eval().forward_intermediates(images, intermediates_only=True)[-1]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 

@@ -25,7 +25,7 @@ def test_the_hub_keeps_the_strongest_scored_response_of_those_present():
     hub = SelfQueryHub(C, 3).double()
     features = maps(3, 2, C, H, W)
     present = torch.tensor([[True, True, False], [False, False, True]])
-    found = hub(features, present)
+    actual = hub(features, present)
     for b in range(2):
         for y in range(H):
             for x in range(W):
@@ -37,8 +37,8 @@ def test_the_hub_keeps_the_strongest_scored_response_of_those_present():
                         score = sum(u * v for u, v in zip(weight, vector, strict=True))
                         gate = sigmoid(score + hub.score[a].bias.item())
                         scored.append([v + gate * v for v in vector])
-                wanted = [max(column) for column in zip(*scored, strict=True)]
-                assert found[b, :, y, x].tolist() == pytest.approx(wanted, abs=1e-9)
+                expected = [max(column) for column in zip(*scored, strict=True)]
+                assert actual[b, :, y, x].tolist() == pytest.approx(expected, abs=1e-9)
     assert torch.equal(hub(features, torch.zeros(2, 3, dtype=torch.bool)), torch.zeros(2, C, H, W))
 
 
@@ -106,11 +106,11 @@ def test_nan_in_absent_rows_does_not_leak_into_result_or_gradient():
     stage = CmnextStage(C, 2).double()
     features = maps(3, 2, C, H, W)
     present = torch.tensor([[True, True, False], [False, True, True]])
-    wanted = stage(features, present)
+    expected = stage(features, present)
     features = features.masked_fill(~present.T[:, :, None, None, None], torch.nan).requires_grad_()
-    found = stage(features, present)
-    assert torch.equal(found, wanted)
-    found.sum().backward()
+    actual = stage(features, present)
+    assert torch.equal(actual, expected)
+    actual.sum().backward()
     assert torch.isfinite(features.grad).all()
     assert all(torch.isfinite(p.grad).all() for p in stage.parameters())
 

@@ -32,8 +32,8 @@ def naive(features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     for b in range(B):
         for y in range(H):
             for x in range(W):
-                there = [features[m, b, :, y, x].tolist() for m in range(M) if present[b, m]]
-                fused[b, :, y, x] = torch.tensor(naive_position(there), dtype=features.dtype)
+                vectors = [features[m, b, :, y, x].tolist() for m in range(M) if present[b, m]]
+                fused[b, :, y, x] = torch.tensor(naive_position(vectors), dtype=features.dtype)
     return fused
 
 
@@ -73,7 +73,7 @@ def test_ties_give_the_mean_of_the_winners_in_any_order():
 
 
 @pytest.mark.parametrize("fill", [0.0, 1e6, float("nan")])
-def test_absent_modalities_have_no_say(fill):
+def test_absent_modalities_are_ignored(fill):
     features, present = example()
     expected = mff(features, present)
     absent = ~present.T[:, :, None, None, None]

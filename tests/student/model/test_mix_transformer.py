@@ -87,9 +87,9 @@ def test_the_hubs_layouts_load_and_give_the_same_maps(original, layout, suffix, 
     path = tmp_path / f"model.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
     loaded = Mit("mit_b0", str(path)).eval()
-    pictures = torch.rand(1, 3, 64, 64)
+    images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        for one, other in zip(original(pictures), loaded(pictures), strict=True):
+        for one, other in zip(original(images), loaded(images), strict=True):
             assert torch.equal(one, other)
 
 

@@ -20,15 +20,15 @@ def test_stems_start_alike_and_serve_their_own_rows(name):
     shared = Backbone(name, "none").eval()
     torch.manual_seed(0)
     own = Backbone(name, "none", 3).eval()
-    pictures = torch.rand(4, 3, 33, 57)
+    images = torch.rand(4, 3, 33, 57)
     rows = (1, 0, 3)
     with torch.no_grad():
-        for one, other in zip(shared(pictures), own(pictures, rows), strict=True):
+        for one, other in zip(shared(images), own(images, rows), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
         stem = own._stems[0]
         stem.convs[2].weight *= -1
-        changed = own(pictures, rows)
-        before = shared(pictures)
+        changed = own(images, rows)
+        before = shared(images)
     assert torch.allclose(changed[0][:1], before[0][:1], atol=1e-6)
     assert not torch.allclose(changed[0][1:], before[0][1:], atol=1e-3)
 

@@ -41,19 +41,19 @@ def test_logits_at_the_size_of_the_inputs(size, fusion):
 @pytest.mark.parametrize("training", [False, True])
 def test_what_an_absent_tensor_holds_changes_nothing(training):
     model = build().train(training)
-    pictures = inputs()
-    before = model.features(pictures, PRESENT)
-    pictures["depth"][1] = torch.nan
-    after = model.features(pictures, PRESENT)
+    images = inputs()
+    before = model.features(images, PRESENT)
+    images["depth"][1] = torch.nan
+    after = model.features(images, PRESENT)
     for one, other in zip((*before.maps, *before.grams), (*after.maps, *after.grams), strict=True):
         assert torch.equal(one, other)
 
 
 def test_a_subset_is_scored_as_if_nothing_else_existed():
-    model, pictures = build(), inputs()
-    shared = model.features(pictures, torch.ones_like(PRESENT))
+    model, images = build(), inputs()
+    shared = model.features(images, torch.ones_like(PRESENT))
     subset = torch.tensor([[True, False, True]]).expand(2, 3)
-    alone = model.features(pictures, subset)
+    alone = model.features(images, subset)
     torch.testing.assert_close(model.logits(shared, subset), model.logits(alone, subset))
 
 
@@ -67,16 +67,16 @@ def test_several_subsets_at_once_equal_one_by_one():
 
 
 def test_the_order_in_which_inputs_are_given_does_not_matter():
-    model, pictures = build(), inputs()
-    backwards = dict(reversed(pictures.items()))
-    assert torch.equal(model(pictures, PRESENT), model(backwards, PRESENT))
+    model, images = build(), inputs()
+    backwards = dict(reversed(images.items()))
+    assert torch.equal(model(images, PRESENT), model(backwards, PRESENT))
 
 
 def test_colour_gets_the_backbones_statistics_and_sensors_their_own():
     model = build(backbone="tf_efficientnet_lite0")
-    assert model.statistics_M23[0].tolist() == [[0.5] * 3, [0.5] * 3]
+    assert model.input_statistics.statistics_M23[0].tolist() == [[0.5] * 3, [0.5] * 3]
     depth = SPECS["depth"]
-    assert model.statistics_M23[1].tolist() == [list(depth.mean), list(depth.std)]
+    assert model.input_statistics.statistics_M23[1].tolist() == [list(depth.mean), list(depth.std)]
 
 
 def test_the_state_holds_weights_only():

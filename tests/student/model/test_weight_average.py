@@ -21,17 +21,17 @@ def test_it_is_the_recursion_with_growing_decay() -> None:
     generator = torch.Generator().manual_seed(0)
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     ema = Ema(module, 0.5)
-    wanted = {name: value.double() for name, value in module.state_dict().items()}
+    expected = {name: value.double() for name, value in module.state_dict().items()}
     for t in range(1, 21):
         noisy(module, generator)
         ema.update(module)
         decay = min(0.5, (1 + t) / (10 + t))
         for name, value in module.state_dict().items():
-            old = wanted[name]
+            old = expected[name]
             mixed = decay * old + (1 - decay) * value.double()
-            wanted[name] = mixed if value.is_floating_point() else value.double()
+            expected[name] = mixed if value.is_floating_point() else value.double()
     for name, value in ema.module.state_dict().items():
-        torch.testing.assert_close(value.double(), wanted[name], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-6)
     assert not any(p.requires_grad for p in ema.module.parameters())
 
 

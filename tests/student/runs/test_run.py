@@ -57,10 +57,10 @@ def test_teacher_outputs_count_only_where_a_loss_reads_them(run_of):
     [
         ({}, (), False),
         ({"inter": 1}, ("embedding",), False),
-        ({"language": 1}, ("embedding",), True),
         ({"intra": 1}, (), True),
         ({"intra": 1, "prompts": "one_hot"}, (), False),
         ({"dense": 1}, ("patch",), False),
+        ({"dense": 1, "dense_distance": "kl"}, ("patch",), True),
         ({"inter": 1, "dense": 1}, ("embedding", "patch"), False),
     ],
 )

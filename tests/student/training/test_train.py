@@ -192,7 +192,6 @@ def test_without_lscd_no_target_is_read(make_config, fresh):
     assert [name for name in TERMS if row[name] is None] == [
         "consistency",
         "inter",
-        "language",
         "intra",
         "dense",
     ]
