@@ -1,11 +1,11 @@
-"""Source pictures to stored forms, by rule: bit depth, grey or colour, alpha, palettes, label ids.
+"""Source images to stored forms, by rule: bit depth, grey or colour, alpha, palettes, label ids.
 
-Nothing is written. A picture that does not fit raises `BadPictureError`, whose text names the file,
-what was expected and what was found; adapters turn it into `SampleRefused`.
+An image that does not fit raises `BadPictureError`, whose text names the file, what was expected
+and what was found; adapters turn it into `SampleRefused`.
 
-Rules: 16-bit kinds need 16-bit pictures and 8-bit kinds 8-bit ones; a colour kind given a grey
-picture replicates it; a grey kind given a colour picture is served if all channels are equal; alpha
-is dropped; palette pictures are expanded, except labels, whose palette indices are the ids. Arrays
+Rules: 16-bit kinds need 16-bit images and 8-bit kinds 8-bit ones; a colour kind given a grey
+image replicates it; a grey kind given a colour image is served if all channels are equal; alpha
+is dropped; palette images are expanded, except labels, whose palette indices are the ids. Arrays
 (`.npy`, `.npz` with one array) are read too, never unpickled. Other rules: `pipeline.datasets.values`.
 """
 
@@ -26,14 +26,14 @@ from pipeline.formats.image_codec import parse_npy
 from pipeline.modalities import ModalitySpec
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-"""File name endings (any case) that count as pictures."""
+"""File name endings (any case) that count as images."""
 ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
-"""File name endings of arrays; read where a pattern or a layout names them."""
+"""File name endings of arrays; read only where a pattern or a layout names them."""
 LOSSY = frozenset({".jpg", ".jpeg"})
 ORIENTATION_TAG = 274
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 WIDE_COLOUR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
-"""How a PNG's 16-bit colour lies in the file, to the order that shows Pillow the low bytes."""
+"""Raw mode of 16-bit colour in a PNG, to the byte order in which Pillow returns the low bytes."""
 NUM_CHANNELS = {"L": 1, "RGB": 3, "F": 1, **dict.fromkeys(SIXTEEN_BIT_MODES, 1)}
 MAX_ARRAY_BYTES = 2**30
 REFUSED_ID = -1
@@ -51,7 +51,7 @@ class File(Protocol):
 
 
 class BadPictureError(Exception):
-    """A file that cannot serve; the text says which, what was expected and what was found."""
+    """A file that cannot be used; the text says which, what was expected and what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def read_picture(path: File, spec: ModalitySpec) -> NDArray[Any]:
 
 
 def read_raw(path: File) -> Raw:
-    """Decode any picture or array file. Raises `BadPictureError`."""
+    """Decode any image or array file. Raises `BadPictureError`."""
     data = _read_bytes(path)
     if path.suffix.lower() in ARRAY_EXTENSIONS:
         return _read_array(path, data)
@@ -83,7 +83,7 @@ def read_raw(path: File) -> Raw:
         image = image.convert("RGBA").convert("RGB")
     if image.mode not in NUM_CHANNELS:
         raise BadPictureError(
-            f"{path}: expected a grey or RGB picture, found {image.mode}; convert it to PNG"
+            f"{path}: expected a grey or RGB image, found {image.mode}; convert it to PNG"
         )
     values = np.array(image)
     if low_bytes is not None:
@@ -98,9 +98,9 @@ def require_depth(path: File, raw: Raw, dtype: str) -> None:
             f"{path}: expected 8 bits a colour channel, found 16; say so with `bits = 16` and a scale"
         )
     if dtype == "uint16" and (raw.values.ndim != 2 or raw.values.dtype == np.uint8):
-        raise BadPictureError(f"{path}: expected a 16-bit single-channel picture, found {raw.mode}")
+        raise BadPictureError(f"{path}: expected a 16-bit single-channel image, found {raw.mode}")
     if dtype == "uint8" and raw.values.dtype != np.uint8:
-        raise BadPictureError(f"{path}: expected an 8-bit grey or RGB picture, found {raw.mode}")
+        raise BadPictureError(f"{path}: expected an 8-bit grey or RGB image, found {raw.mode}")
     if raw.values.dtype.kind == "f":
         raise BadPictureError(f"{path}: expected whole numbers, found {raw.mode}; say `bits = 32`")
 
@@ -114,11 +114,11 @@ def to_channels(path: File, raw: Raw, spec: ModalitySpec) -> NDArray[Any]:
 
 
 def one_channel(path: File, raw: Raw) -> NDArray[Any]:
-    """(H, W) of a grey picture, or of a colour one whose channels are equal."""
+    """(H, W) of a grey image, or of a colour one whose channels are equal."""
     if raw.values.ndim == 2:
         return raw.values
     if (raw.values != raw.values[:, :, :1]).any():
-        raise BadPictureError(f"{path}: expected a grey picture, found colour ({raw.mode})")
+        raise BadPictureError(f"{path}: expected a grey image, found colour ({raw.mode})")
     return np.ascontiguousarray(raw.values[:, :, 0])
 
 
@@ -135,9 +135,9 @@ def fit_dtype(path: File, values: NDArray[Any], dtype: str) -> NDArray[Any]:
 def read_label(
     path: File, id_table: NDArray[np.int16], channel: int | None = None
 ) -> NDArray[np.uint8]:
-    """(H, W) class ids of a label picture through `id_table` (see `label_table`).
+    """(H, W) class ids of a label image through `id_table` (see `label_table`).
 
-    The picture has one channel, or the ids are in `channel` of a colour picture. Raises
+    The image has one channel, or the ids are in `channel` of a colour image. Raises
     `BadPictureError` naming the raw ids that the table refuses.
     """
     raw = _label_ids(path, channel).astype(np.int64)
@@ -150,7 +150,7 @@ def read_label(
         bad = np.unique(raw[ids == REFUSED_ID])
         raise BadPictureError(
             f"{path}: label id {', '.join(map(str, bad[:5]))} is out of range (no class has it); "
-            "list it in dataset.ignore_ids or dataset.remap, or mend the label"
+            "list it in dataset.ignore_ids or dataset.remap, or fix the label"
         )
     return ids.astype(np.uint8)
 
@@ -163,15 +163,15 @@ def read_colour_label(path: File, colours: dict[RGB, int]) -> NDArray[np.uint8]:
         raise BadPictureError(f"{path}: expected an 8-bit colour label, found {raw.mode}")
     channels = np.broadcast_to(np.atleast_3d(raw.values), (*raw.values.shape[:2], 3))
     codes = channels.astype(np.int64) @ np.array([65536, 256, 1])
-    found, inverse = np.unique(codes, return_inverse=True)
+    distinct, inverse = np.unique(codes, return_inverse=True)
     table = {(red << 16) + (green << 8) + blue: i for (red, green, blue), i in colours.items()}
-    unknown = [f"#{code:06x}" for code in found.tolist() if code not in table]
+    unknown = [f"#{code:06x}" for code in distinct.tolist() if code not in table]
     if unknown:
         raise BadPictureError(
             f"{path}: label colour {', '.join(unknown[:5])} is in no class; list it in "
-            "dataset.label_colours (255: ignored), or mend the label"
+            "dataset.label_colours (255: ignored), or fix the label"
         )
-    ids = np.array([table[code] for code in found.tolist()], dtype=np.uint8)
+    ids = np.array([table[code] for code in distinct.tolist()], dtype=np.uint8)
     return ids[inverse].reshape(codes.shape)
 
 
@@ -212,11 +212,11 @@ def _label_ids(path: File, channel: int | None) -> NDArray[Any]:
 
 def _refuse_lossy(path: File) -> None:
     if path.suffix.lower() in LOSSY:
-        raise BadPictureError(f"{path}: expected a lossless label picture, found JPEG")
+        raise BadPictureError(f"{path}: expected a lossless label image, found JPEG")
 
 
 def _open(path: File, data: bytes) -> tuple[Image.Image, Image.Image | None]:
-    """The decoded picture, and the low bytes of 16-bit colour, which Pillow leaves out.
+    """The decoded image, and the low bytes of 16-bit colour, which Pillow drops.
 
     PNG checksums are verified, because Pillow's decoder does not.
     """
@@ -231,10 +231,10 @@ def _open(path: File, data: bytes) -> tuple[Image.Image, Image.Image | None]:
         image.load()
         low_bytes = _low_bytes(data, wide) if wide in WIDE_COLOUR else None
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception as error:  # a decoder fed with damaged bytes may raise anything
-        raise BadPictureError(f"{path}: expected a whole picture, found: {error}") from None
+    except Exception as error:  # a decoder may raise anything on corrupted bytes
+        raise BadPictureError(f"{path}: expected a whole image, found: {error}") from None
     if frames != 1:
-        raise BadPictureError(f"{path}: expected one picture, found {frames} in the file")
+        raise BadPictureError(f"{path}: expected one image, found {frames} in the file")
     if orientation != 1:
         raise BadPictureError(
             f"{path}: expected upright pixels, found EXIF orientation {orientation}"
@@ -253,7 +253,7 @@ def _low_bytes(data: bytes, raw_mode: str) -> Image.Image:
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How the samples lie in the file; Pillow narrows 16-bit colour to 8 without a word."""
+    """Raw mode of the samples in the file: Pillow silently narrows 16-bit colour to 8 bits."""
     args = image.tile[0][3] if image.tile else None
     return args if isinstance(args, str) else str(args[0]) if args else ""
 
@@ -264,7 +264,7 @@ def _read_bytes(path: File) -> bytes:
     except OSError as error:
         raise BadPictureError(f"{path}: cannot be read: {error.strerror}") from None
     if not data:
-        raise BadPictureError(f"{path}: expected a picture, found an empty file")
+        raise BadPictureError(f"{path}: expected an image, found an empty file")
     return data
 
 
@@ -274,7 +274,7 @@ def _read_array(path: File, data: bytes) -> Raw:
         if path.suffix.lower() == ".npz":
             data = _only_member(data)
         values = parse_npy(data)
-    except Exception as error:  # damaged bytes may raise anything
+    except Exception as error:  # a parser may raise anything on corrupted bytes
         raise BadPictureError(f"{path}: expected one whole array, found: {error}") from None
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]

@@ -44,7 +44,7 @@ class Scene:
     corner_case: str
     """One of `CORNER_CASES`, or empty."""
     caption: str
-    """What is in the picture, in words."""
+    """What is in the image, in words."""
 
 
 def render_scene(
