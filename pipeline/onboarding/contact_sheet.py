@@ -41,7 +41,7 @@ U8 = NDArray[np.uint8]
 def write_contact_sheet(
     path: Path, config: Config, samples: Sequence[SourceSample], seed: int = 0
 ) -> int:
-    """Draw up to `NUM_SAMPLES` of `samples`; returns how many, and writes nothing if none loads."""
+    """Draw up to `NUM_SAMPLES` of `samples`; returns how many. No file if none loads."""
     specs = config.specs()
     adapter = open_dataset(config.dataset, specs)
     encoder = SampleEncoder(adapter, specs)
