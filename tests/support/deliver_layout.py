@@ -24,9 +24,9 @@ from PIL import Image
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.datasets.deliver_classes import RAW_IGNORE_ID
 from pipeline.datasets.synthetic.adapter import scene_index
-from pipeline.datasets.synthetic.hha import hha_image
 from pipeline.datasets.synthetic.render import Scene, render_scene, scene_world
 from pipeline.errors import DatasetError
+from tests.support.hha import hha_image
 
 U8 = NDArray[np.uint8]
 
