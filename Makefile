@@ -30,7 +30,7 @@ lint: $(STAMP)  ## Check style.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(STAMP)  ## Check types of the four packages.
+types: $(STAMP)  ## Check types of all packages.
 	$(BIN)/mypy
 
 format: $(STAMP)  ## Rewrite the sources in the project's style.

@@ -29,11 +29,11 @@ from PIL import Image
 from pipeline.config.config import Config
 from pipeline.datasets.deliver import DeliverAdapter, DeliverOptions
 from pipeline.datasets.synthetic import render_scene
-from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.shards.sample_reader import SampleReader, list_samples
 from pipeline.workspace import Workspace
+from tests.support.deliver_layout import write_deliver
 
 Array = NDArray[np.generic]
 MODALITIES = {"rgb": {}, "depth": {}, "event": {}, "lidar": {"kind": "lidar_image"}}

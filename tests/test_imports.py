@@ -16,6 +16,7 @@ ALLOWED = {
     "teacher": {"pipeline"},
     "student": {"pipeline"},
     "flows": {"pipeline", "teacher", "student"},
+    "any2seg": {"pipeline", "teacher", "student", "flows"},
 }
 """Room to the other rooms that it may import."""
 HEAVY = ("torch", "torchvision", "transformers", "timm", "prefect", "zarr", "webdataset")
@@ -92,6 +93,7 @@ PIPELINE = sorted(path.stem for path in (ROOT / "pipeline").glob("*.py") if path
         ["teacher.encoding.identity"],
         ["student.runs.run"],
         ["flows.cli.main"],
+        ["any2seg"],
     ],
     ids=lambda modules: modules[0],
 )

@@ -209,7 +209,7 @@ def doctor(
 
     loaded = _config_of_tree(tree, dataset, config, overrides)
     diagnosis = examine(loaded, limit=None if everything else limit, seed=seed)
-    samples = [reading.sample for reading in diagnosis.readings]
+    samples = [decoded.sample for decoded in diagnosis.decoded]
     num_drawn = write_contact_sheet(sheet, loaded, samples, seed)
     for line in lines(diagnosis, sheet=str(sheet) if num_drawn else ""):
         out.print(line, markup=False, highlight=False, soft_wrap=True)

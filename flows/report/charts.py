@@ -1,8 +1,8 @@
 """Charts of the report as inline SVG: every subset of the modalities, and the training curves.
 
 Drawn with matplotlib (extra `report`, imported only here and only when a chart is drawn). Colours are
-CSS variables of the page, so one drawing serves light and dark mode. Writes nothing; the same numbers
-give the same text. `ConfigError` if matplotlib is not installed.
+CSS variables of the page, so one drawing serves light and dark mode. Equal inputs give equal text.
+`ConfigError` if matplotlib is not installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MARKER_SIGNS = "\u25c6\u25a0\u25cf\u25bc\u271a\u25b2\u2716"
 NUM_ROW_COLOURS = 6
 """Row colours that the page defines (`--row-0` is the main run); further rows start again at 1."""
 _POINTS = 160
-"""Points a curve is drawn with, however long the run."""
+"""Maximum number of points of a drawn curve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class SubsetScores:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One run's values of one metric, a point a step."""
+    """One run's values of one metric, one point a step."""
 
     row: str
     index: int
-    """Place of the run in the report; 0 is the main run."""
+    """Index of the run in the report; 0 is the main run."""
     steps: NDArray[np.float64]
     values: NDArray[np.float64]
 
@@ -59,7 +59,7 @@ def row_colour(index: int) -> str:
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty transparent figure. `ConfigError` with the command to type if matplotlib is missing."""
+    """An empty transparent figure. `ConfigError` with the command to run if matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -141,9 +141,9 @@ def curve_chart(metric: str, title: str, curves: Sequence[Curve], *, smooth: boo
 def moving_band(
     steps: NDArray[np.float64], values: NDArray[np.float64], smooth: bool = True
 ) -> tuple[NDArray[np.float64], ...]:
-    """(steps, mean, 10th, 90th percentile) over the last 4 % of the run (at least 5 steps), thinned.
+    """(steps, mean, 10th, 90th percentile) over the last 4 % of the run (at least 5 steps).
 
-    Values that are not finite are left out; at most `_POINTS` points come back.
+    Values that are not finite are dropped; at most `_POINTS` points are returned.
     """
     keep = np.isfinite(values)
     steps, values = steps[keep], values[keep]
@@ -254,7 +254,7 @@ def _percents(row: SubsetScores, order: Sequence[tuple[str, ...]]) -> NDArray[np
 def _describe(
     order: Sequence[tuple[str, ...]], rows: Sequence[SubsetScores], chance: float | None
 ) -> str:
-    """The chart in words, for those who cannot see it."""
+    """The chart as text, for screen readers."""
     scores = dict(zip(order, _percents(rows[0], order), strict=True))
     text = "; ".join(f"{' + '.join(subset)} {score:.1f}" for subset, score in scores.items())
     others = f" Other rows: {', '.join(row.row for row in rows[1:])}." if rows[1:] else ""
@@ -273,7 +273,7 @@ def _bare(axes: Axes) -> None:
 
 
 def _plain_axes(axes: Axes) -> None:
-    """No box, a thin base line, small muted figures."""
+    """No box, a thin base line, small muted tick labels."""
     _bare(axes)
     axes.spines["bottom"].set_visible(True)
     axes.spines["bottom"].set_color(MUTED)
@@ -293,9 +293,8 @@ def _as_page_svg(figure: Figure, name: str, words: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
-    text = re.sub(
-        r' id="[\w.]+_\d+"', "", text
-    )  # the same in every chart, and nothing refers to them
+    # These ids repeat in every chart of the page, and nothing refers to them.
+    text = re.sub(r' id="[\w.]+_\d+"', "", text)
     text = re.sub(r"font(-family)?: ?([^;\"]*?)'DejaVu Sans'[^;\"]*", r"font\1: \2inherit", text)
     text = re.sub(r"#0000a(\d)", r"var(--row-\1)", text)
     for stand_in, variable in _VARIABLES.items():

@@ -1,7 +1,4 @@
-"""What teaching and training cost, as the report prints it, and when the cached teacher pays.
-
-Pure: reads no file, writes none.
-"""
+"""Cost of the teacher pass and of training as the report prints it, and the cache's break-even point."""
 
 from __future__ import annotations
 
@@ -19,13 +16,13 @@ from pipeline.core.units_text import as_duration, as_size
 
 @dataclass(frozen=True, slots=True)
 class RowStyle:
-    """How a run is named and marked wherever it appears."""
+    """Name, colour and mark of a run everywhere in the page."""
 
     name: str
     colour: str
     """CSS variable."""
     sign: str
-    """Character like the chart's mark."""
+    """Character that resembles the chart's mark."""
 
 
 def cost_values(sources: Sources, styles: Sequence[RowStyle]) -> dict[str, Any]:
@@ -75,12 +72,12 @@ def _training(row: RunRow, style: RowStyle) -> dict[str, Any]:
 
 
 def per_sample(seconds: float, num_samples: int) -> str:
-    """Milliseconds a sample with three figures."""
+    """Milliseconds a sample, three digits."""
     return f"{1000 * seconds / num_samples:.3g} ms" if num_samples else "-"
 
 
 def break_even(pass_s: float, num_samples: int, config: Config) -> str:
-    """From which student on the one teacher pass is cheaper than a teacher inside the training loop."""
+    """The number of students from which one teacher pass is cheaper than a teacher in the training loop."""
     if not pass_s or not num_samples or not config.student.lscd.active:
         return ""
     seen = config.train.steps * config.train.batch_size

@@ -1,7 +1,4 @@
-"""The report's section on the data: value statistics and co-availability, as `prepare` measured them.
-
-Pure functions of the manifest's statistics; nothing is read or written.
-"""
+"""The report's section on the data: value statistics and co-availability, as `prepare` measured them."""
 
 from __future__ import annotations
 
@@ -23,18 +20,18 @@ def data_values(
         "data_splits": [
             {
                 "name": split,
-                "num": found.num_samples,
-                "rows": modality_rows(found, specs),
-                "sets": list(_sets(found)),
-                "num_more": max(0, len(found.availability) - NUM_SETS_SHOWN),
+                "num": measured.num_samples,
+                "rows": modality_rows(measured, specs),
+                "sets": list(_sets(measured)),
+                "num_more": max(0, len(measured.availability) - NUM_SETS_SHOWN),
             }
-            for split, found in statistics.items()
+            for split, measured in statistics.items()
         ],
     }
 
 
-def _sets(found: SplitStatistics) -> Iterator[str]:
+def _sets(measured: SplitStatistics) -> Iterator[str]:
     """`63 samples with rgb, depth`; nothing if every sample has the same modalities."""
-    if len(found.availability) > 1:
-        for names, count in list(found.availability.items())[:NUM_SETS_SHOWN]:
+    if len(measured.availability) > 1:
+        for names, count in list(measured.availability.items())[:NUM_SETS_SHOWN]:
             yield f"{count} sample{'s' if count > 1 else ''} with {', '.join(names)}"

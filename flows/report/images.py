@@ -1,8 +1,8 @@
-"""Pictures of the report: sensor readings and class maps as small PNG data URIs.
+"""Images of the report: sensor inputs and class maps as small PNG data URIs.
 
-Distances (unit mm) go through a colour map over their own 2nd to 98th percentile, with holes almost
-black; events are red (brighter) and blue (darker) on black; three-channel pictures are shown as they
-are, one-channel ones grey. Writes nothing. `ConfigError` if matplotlib is not installed.
+Distances (unit mm) go through a colour map over their own 2nd to 98th percentile, with pixels without
+a return almost black; events are red (brighter) and blue (darker) on black; three-channel inputs are
+shown unchanged, one-channel ones grey. `ConfigError` if matplotlib is not installed.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from pipeline.datasets.base import IGNORE_ID, RGB
 from pipeline.modalities import ModalitySpec, to_unit_range
 
 MAX_SIDE_PX = 320
-"""Longer side of an embedded picture; larger ones are reduced by a whole factor."""
-_HOLE = np.array((12, 14, 17), np.uint8)
+"""Longer side of an embedded image; larger ones are reduced by an integer factor."""
+_NO_RETURN = np.array((12, 14, 17), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One embedded picture."""
+class EmbeddedImage:
+    """One image as the page embeds it."""
 
     uri: str
     width: int
     height: int
-    """Size in pixels, for a layout that does not jump."""
+    """Size in pixels, so that the layout does not shift while loading."""
     note: str = ""
-    """What the colours mean, where that is not plain."""
+    """Meaning of the colours, where it is not obvious."""
 
 
-def modality_picture(array: NDArray[Any], spec: ModalitySpec) -> Picture:
-    """A stored reading, (H, W) or (H, W, 3), as a picture of at most `MAX_SIDE_PX`."""
+def modality_image(array: NDArray[Any], spec: ModalitySpec) -> EmbeddedImage:
+    """A stored input, (H, W) or (H, W, 3), as an image of at most `MAX_SIDE_PX`."""
     if spec.unit == "mm":
-        return _distance_picture(_reduce_nearest_return(array), spec)
+        return _distance_image(_reduce_nearest_return(array), spec)
     if spec.kind == "event":
         return _encode(Image.fromarray(_event_colours(_reduce_strongest(array))), "red +, blue -")
     if spec.channels == 1:
@@ -50,8 +50,8 @@ def modality_picture(array: NDArray[Any], spec: ModalitySpec) -> Picture:
     return _encode(image.reduce(_factor(array)))
 
 
-def class_picture(ids: NDArray[np.uint8], palette: Sequence[RGB]) -> Picture:
-    """(H, W) class ids in the palette's colours; pixels that count nowhere are transparent."""
+def class_image(ids: NDArray[np.uint8], palette: Sequence[RGB]) -> EmbeddedImage:
+    """(H, W) class ids in the palette's colours; ignored pixels are transparent."""
     factor = _factor(ids)
     middle = factor // 2
     image = Image.fromarray(np.ascontiguousarray(ids[middle::factor, middle::factor]))
@@ -60,20 +60,20 @@ def class_picture(ids: NDArray[np.uint8], palette: Sequence[RGB]) -> Picture:
     return _encode(image, transparency=IGNORE_ID)
 
 
-def _distance_picture(array: NDArray[Any], spec: ModalitySpec) -> Picture:
+def _distance_image(array: NDArray[Any], spec: ModalitySpec) -> EmbeddedImage:
     """Near is bright; the note gives the range of the scale in metres."""
     from flows.report.charts import colour_map
 
     hit = array > 0
     if not hit.any():
         return _encode(
-            Image.new("RGB", (array.shape[1], array.shape[0]), tuple(_HOLE)), "no return"
+            Image.new("RGB", (array.shape[1], array.shape[0]), tuple(_NO_RETURN)), "no return"
         )
     values = to_unit_range(array, spec)
     near, far = np.percentile(values[hit], (2, 98))
     nearness = 1.0 - np.clip((values - near) / max(far - near, 1e-6), 0.0, 1.0)
     colours = colour_map("viridis", 0.12 + 0.88 * nearness)
-    colours[~hit] = _HOLE
+    colours[~hit] = _NO_RETURN
     metres = np.percentile(array[hit] / 1000.0, (2, 98))
     return _encode(Image.fromarray(colours), f"{metres[0]:.1f} (bright) to {metres[1]:.1f} m")
 
@@ -102,7 +102,7 @@ def _reduce_strongest(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _reduce_nearest_return(array: NDArray[Any]) -> NDArray[Any]:
-    """Block-wise nearest return: a sparse scan stays visible, and a hole stays a hole."""
+    """Block-wise nearest return: a sparse scan stays visible, and a block without returns stays 0."""
     factor = _factor(array)
     if factor == 1:
         return array
@@ -120,8 +120,8 @@ def _blocks(array: NDArray[Any], factor: int, fill: int) -> NDArray[Any]:
     return padded.reshape(rows, factor, columns, factor, *padded.shape[2:])
 
 
-def _encode(image: Image.Image, note: str = "", **settings: int) -> Picture:
+def _encode(image: Image.Image, note: str = "", **options: int) -> EmbeddedImage:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True, **settings)
+    image.save(buffer, "PNG", optimize=True, **options)
     text = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(f"data:image/png;base64,{text}", image.width, image.height, note)
+    return EmbeddedImage(f"data:image/png;base64,{text}", image.width, image.height, note)

@@ -1,7 +1,7 @@
-"""The report's page: from what a run left behind to the values that the template prints.
+"""The values that the report's template prints, computed from a run's files.
 
-Pure: reads no file, writes none. Every number that the page shows is computed here or stands in
-`evaluation.json`; scores are fractions until the template prints them in per cent.
+Every number on the page is computed here or stands in `evaluation.json`; scores are fractions, which the
+template prints in per cent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flows.report.charts import (
 )
 from flows.report.cost import RowStyle, cost_values
 from flows.report.data_section import data_values
-from flows.report.images import Picture, class_picture, modality_picture
+from flows.report.images import EmbeddedImage, class_image, modality_image
 from flows.report.score_lines import view
 from flows.report.sources import RunRow, SampleInputs, Sources
 from flows.report.tables import group_tables, robust_values
@@ -58,7 +58,7 @@ SECTIONS = (
 
 
 def page_values(sources: Sources) -> dict[str, Any]:
-    """Everything that `templates/report.html.j2` prints."""
+    """Everything that `report.html.j2` prints."""
     rows, main = sources.rows, sources.rows[0]
     styles = [style_of(i, row.name) for i, row in enumerate(rows)]
     singles = [(name,) for name in main.config.modalities]
@@ -93,7 +93,7 @@ def page_values(sources: Sources) -> dict[str, Any]:
 
 
 def style_of(index: int, name: str) -> RowStyle:
-    """Colour and mark of the run at this place in the report; 0 is the main run."""
+    """Name, colour and mark of the run at this index in the report; 0 is the main run."""
     sign = "\u25ac" if index == 0 else MARKER_SIGNS[(index - 1) % len(MARKER_SIGNS)]
     return RowStyle(name, row_colour(index), sign)
 
@@ -107,11 +107,11 @@ def subset_name(subset: Iterable[str], config: Config) -> str:
 
 
 def verdict(main: RunRow) -> str:
-    """The run in one sentence of numbers."""
+    """The run's scores in one sentence."""
     scores, config = main.evaluation, main.config
     worst = scores["worst"]
     chance = _with_sign(scores["majority_class_miou"])
-    floor = f"Naming the commonest class everywhere would give {chance}."
+    floor = f"Predicting the most frequent class everywhere would give {chance}."
     if len(config.modalities) == 1:
         (only,) = config.modalities
         return f"From {only} alone the student reaches {_with_sign(scores['all'])} mIoU. {floor}"
@@ -134,7 +134,7 @@ def _tiles(main: RunRow) -> list[dict[str, str]]:
         ("All modalities", scores["all"], " + ".join(main.config.modalities)),
         ("Mean of subsets", scores["mean"], f"{len(scores['subsets'])} non-empty subsets"),
         ("Worst subset", scores["worst"]["miou"], " + ".join(scores["worst"]["modalities"])),
-        ("Chance floor", scores["majority_class_miou"], "the commonest class everywhere"),
+        ("Chance floor", scores["majority_class_miou"], "the most frequent class everywhere"),
     ]
     kept = entries if num > 1 else [entries[0], entries[3]]
     return [
@@ -155,7 +155,7 @@ def _setting(main: RunRow) -> str:
 
 
 def _score_names(main: RunRow) -> list[str]:
-    """Heads of the comparison's score columns; with one modality there is one score."""
+    """Heads of the comparison's score columns; with one modality there is only one."""
     num_subsets, num = len(main.evaluation["subsets"]), len(main.config.modalities)
     if num == 1:
         return ["mIoU"]
@@ -164,8 +164,8 @@ def _score_names(main: RunRow) -> list[str]:
 
 def _comparison(row: RunRow, style: RowStyle, main: RunRow) -> dict[str, Any]:
     def cell(value: float | None, base: float | None, note: str = "") -> dict[str, Any]:
-        known = row is not main and value is not None and base is not None
-        return {"value": value, "delta": value - base if known else None, "note": note}  # type: ignore[operator]
+        comparable = row is not main and value is not None and base is not None
+        return {"value": value, "delta": value - base if comparable else None, "note": note}  # type: ignore[operator]
 
     own, base = row.evaluation, main.evaluation
     cells = [cell(own[name], base[name]) for name in ("all", "mean", "singles_mean")]
@@ -187,7 +187,7 @@ def _comparison(row: RunRow, style: RowStyle, main: RunRow) -> dict[str, Any]:
 
 
 def subset_scores(row: RunRow, field: str = "miou") -> dict[tuple[str, ...], float | None]:
-    """One figure of every subset, keyed by the subset in the config's order of modalities."""
+    """One score of every subset, keyed by the subset in the config's order of modalities."""
     order = list(row.config.modalities)
     return {
         tuple(sorted(entry["modalities"], key=order.index)): entry[field]
@@ -215,7 +215,7 @@ def _subset_lines(rows: Sequence[RunRow]) -> list[dict[str, Any]]:
 
 
 def _curves(rows: Sequence[RunRow]) -> list[str]:
-    """One chart a metric that any row recorded with a finite value other than 0."""
+    """One chart for each metric with a finite value other than 0 in any row."""
     charts = []
     for metric, title in METRICS.items():
         curves = [
@@ -266,20 +266,18 @@ def share(fraction: float) -> str:
 
 
 def sample_values(sample: SampleInputs, config: Config, palette: Sequence[RGB]) -> dict[str, Any]:
-    """A grid of figures: readings and label above, the predictions from each below.
+    """A grid of figures: inputs and label above, the predictions from each input below.
 
-    With one modality there is one line: reading, label, prediction.
+    With one modality there is one line: input, label, prediction.
     """
     specs = config.specs()
     above = [
-        _figure(
-            name, modality_picture(sample.arrays[name], spec), f"{name} reading of {sample.key}"
-        )
+        _figure(name, modality_image(sample.arrays[name], spec), f"{name} input of {sample.key}")
         if name in sample.arrays
-        else _figure(name, None, "not there")
+        else _figure(name, None, "no input")
         for name, spec in specs.items()
     ]
-    above.append(_figure("label", class_picture(sample.label, palette), f"label of {sample.key}"))
+    above.append(_figure("label", class_image(sample.label, palette), f"label of {sample.key}"))
     subsets = list(dict.fromkeys([*((name,) for name in specs), tuple(specs)]))
     below = [_prediction(sample, subset, config, palette) for subset in subsets]
     return {
@@ -291,9 +289,9 @@ def sample_values(sample: SampleInputs, config: Config, palette: Sequence[RGB]) 
     }
 
 
-def _figure(name: str, picture: Picture | None, alt: str, note: str = "") -> dict[str, Any]:
-    note = note or (picture.note if picture else "")
-    return {"name": name, "picture": picture, "alt": alt, "note": note}
+def _figure(name: str, image: EmbeddedImage | None, alt: str, note: str = "") -> dict[str, Any]:
+    note = note or (image.note if image else "")
+    return {"name": name, "image": image, "alt": alt, "note": note}
 
 
 def _prediction(
@@ -303,12 +301,12 @@ def _prediction(
     predicted = sample.predictions.get(frozenset(subset))
     if predicted is None:
         return _figure(name, None, "no prediction")
-    right = _share_right(predicted, sample.label)
-    note = "" if right is None else f"{100 * right:.0f} %"
+    accuracy = _pixel_accuracy(predicted, sample.label)
+    note = "" if accuracy is None else f"{100 * accuracy:.0f} %"
     alt = f"prediction for {sample.key} from {' and '.join(subset)}"
-    return _figure(name, class_picture(predicted, palette), alt, note)
+    return _figure(name, class_image(predicted, palette), alt, note)
 
 
-def _share_right(predicted: NDArray[np.uint8], label: NDArray[np.uint8]) -> float | None:
-    counted = label != IGNORE_ID
-    return float((predicted == label)[counted].mean()) if counted.any() else None
+def _pixel_accuracy(predicted: NDArray[np.uint8], label: NDArray[np.uint8]) -> float | None:
+    labelled = label != IGNORE_ID
+    return float((predicted == label)[labelled].mean()) if labelled.any() else None

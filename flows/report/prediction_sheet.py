@@ -1,7 +1,7 @@
-"""One small PNG of what a student says: a row a sample, its first modality, the label, the prediction.
+"""One small PNG of a student's predictions: a row a sample, its first modality, the label, the prediction.
 
-Made from the pictures that the evaluation kept; writes nothing. Fails like `flows.report.sources` and, for
-distances, with `ConfigError` if matplotlib is missing.
+Made from the predictions that the evaluation kept. Raises what `flows.report.sources` raises and, for
+distances, `ConfigError` if matplotlib is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 
 from PIL import Image
 
-from flows.report.images import Picture, class_picture, modality_picture
+from flows.report.images import EmbeddedImage, class_image, modality_image
 from flows.report.sources import SampleInputs, read_samples, scored_rows
 from pipeline.config.config import Config
 from pipeline.datasets.base import RGB
@@ -20,11 +20,11 @@ from pipeline.workspace import Workspace
 
 NUM_SAMPLES = 3
 SIDE_PX = 160
-"""Longer side of a cell at most: the whole sheet stays a matter of some ten kilobytes."""
+"""Longest side of a cell: the whole sheet stays in the order of ten kilobytes."""
 
 
 def prediction_sheet(config: Config, workspace: Workspace) -> bytes | None:
-    """The PNG's bytes, or None if the evaluation kept no picture."""
+    """The PNG's bytes, or None if the evaluation kept no predictions."""
     manifest = Manifest.load(workspace.dataset(config))
     main = scored_rows(config, workspace, manifest)[0][0]
     palette: list[RGB] = [tuple(colour) for colour in manifest.description["palette"]]
@@ -34,20 +34,20 @@ def prediction_sheet(config: Config, workspace: Workspace) -> bytes | None:
 
 
 def _cells(sample: SampleInputs, config: Config, palette: list[RGB]) -> list[Image.Image]:
-    pictures = []
+    images = []
     for name, spec in config.specs().items():
         if name in sample.arrays:
-            pictures.append(modality_picture(sample.arrays[name], spec))
+            images.append(modality_image(sample.arrays[name], spec))
             break
-    pictures.append(class_picture(sample.label, palette))
+    images.append(class_image(sample.label, palette))
     predicted = sample.predictions.get(frozenset(config.modalities))
     if predicted is not None:
-        pictures.append(class_picture(predicted, palette))
-    return [_image(picture) for picture in pictures]
+        images.append(class_image(predicted, palette))
+    return [_decoded(image) for image in images]
 
 
-def _image(picture: Picture) -> Image.Image:
-    data = base64.b64decode(picture.uri.partition(",")[2])
+def _decoded(embedded: EmbeddedImage) -> Image.Image:
+    data = base64.b64decode(embedded.uri.partition(",")[2])
     with Image.open(io.BytesIO(data)) as image:
         cell = image.convert("RGB")
     cell.thumbnail((SIDE_PX, SIDE_PX))

@@ -1,9 +1,9 @@
 """The report stage: one self-contained HTML page about a run and its comparison rows.
 
-Writes `runs/<run-id>/report/index.html` (no script, no request to anywhere: pictures are data URIs,
-charts are inline SVG) and then `report.json`, which holds the digest of everything that the page was
-made from. The same inputs: nothing is done. `Any2SegError` if the main run is not scored yet,
-`ConfigError` if matplotlib (extra `report`) is missing, `CorruptShard` if a shown sample is damaged.
+Writes `runs/<run-id>/report/index.html` (no script, no request: images are data URIs, charts are inline
+SVG) and then `report.json`, which holds the digest of everything that the page was made from; with the
+same inputs nothing is done. `Any2SegError` if the main run is not scored yet, `ConfigError` if
+matplotlib (extra `report`) is missing, `CorruptShard` if a sample of the page is corrupted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ROOM = Path(__file__).parent
 def report(config: Config, workspace: Workspace) -> StageReport:
     """Write the page of the config's main run, with the finished comparison rows beside it.
 
-    `details["page"]` is its path. Skipped if the page there was made from the same inputs.
+    `details["page"]` is its path. Skipped if the existing page was made from the same inputs.
     """
     started = time.perf_counter()
     manifest = Manifest.load(workspace.dataset(config))
@@ -68,9 +68,9 @@ def report(config: Config, workspace: Workspace) -> StageReport:
 
 
 def report_is_current(config: Config, workspace: Workspace) -> bool:
-    """Whether the page is there and made from what is in the workspace now; False before scoring.
+    """Whether the page exists and its inputs are unchanged; False before scoring.
 
-    Raises `DatasetError` or `MissingTarget` before the stages that a run starts from.
+    Raises `DatasetError` or `MissingTarget` if `prepare` or `precompute` has not run.
     """
     manifest = Manifest.load(workspace.dataset(config))
     if not is_scored(identify(config, workspace, manifest)):
@@ -84,7 +84,7 @@ def report_is_current(config: Config, workspace: Workspace) -> bool:
 def _record(
     rows: Sequence[RunRow], config: Config, root: AnyPath, files: Sequence[AnyPath]
 ) -> dict[str, Any]:
-    """What the page is made from: config, rows, files by content, and the code that draws it."""
+    """Everything the page depends on: config, rows, files by content, and the code that renders it."""
     code = [*ROOM.glob("*.j2"), *ROOM.glob("*.py")]
     inputs = {
         "config": config.model_dump(mode="json"),
@@ -96,8 +96,8 @@ def _record(
 
 
 def _is_current(folder: AnyPath, record: Mapping[str, Any]) -> bool:
-    there = (folder / PAGE).is_file() and (folder / RECORD).is_file()
-    return there and read_json(folder / RECORD) == record
+    exists = (folder / PAGE).is_file() and (folder / RECORD).is_file()
+    return exists and read_json(folder / RECORD) == record
 
 
 def render(sources: Sources) -> str:

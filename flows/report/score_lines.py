@@ -1,7 +1,7 @@
-"""Scores in the lines that a person reads: on the command line, in the report, in Prefect's UI.
+"""Scores as lines of text: on the command line, in the report, in Prefect's UI.
 
-All modalities, the mean over the subsets and the worst subset always come together, with what they
-were scored on. From `evaluation.json` (storage_layout.md) alone; pure, figures stay fractions.
+All modalities, the mean over the subsets and the worst subset always come together, with the data they
+were scored on. Input is `evaluation.json` (storage_layout.md); scores stay fractions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.core.units_text import as_percent
 
 AVERAGES = ("average", "expected_0.2", "expected_0.1", "expected_0.05")
-"""Figures of a table of subsets in the robustness benchmark (`student.evaluation.robustness_scores`)."""
+"""Averages over the subsets in the robustness benchmark (`student.evaluation.robustness_scores`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class GroupLine:
 
 @dataclass(frozen=True, slots=True)
 class MissingLine:
-    """EMM or RMM: what is left when modalities go missing."""
+    """EMM or RMM: scores with missing modalities."""
 
     name: str
     protocol: str
     averages: Sequence[float | None]
-    """See `AVERAGES`; strict."""
+    """In the order of `AVERAGES`; strict."""
     absent_zero: float | None
     """The average, compatible with published code."""
     worst: float
@@ -67,7 +67,7 @@ def headline(scores: Mapping[str, Any]) -> str:
 
 
 def setting(scores: Mapping[str, Any]) -> str:
-    """What the figures were scored on, and how."""
+    """What the scores were computed on, and how."""
     return (
         f"split {scores['split']}, {scores['num_samples']} samples, {scores['protocol']}, "
         f"{view(scores)}, step {scores['step']}, seed {scores['seed']}"
@@ -75,28 +75,28 @@ def setting(scores: Mapping[str, Any]) -> str:
 
 
 def view(scores: Mapping[str, Any]) -> str:
-    """How much of a picture the student saw at once."""
+    """The student's field of view: windows or whole images."""
     side = scores["settings"]["window_px"]
-    return f"windows of {side} px" if side else "whole pictures"
+    return f"windows of {side} px" if side else "whole images"
 
 
 def group_lines(scores: Mapping[str, Any], kind: str) -> list[GroupLine]:
     """A line for every `condition` or `corner_case`."""
     return [
-        _group_line(name, found["num_samples"], scores["subsets"], f"per_{kind}")
-        for name, found in scores[f"{kind}s"].items()
+        _group_line(name, group["num_samples"], scores["subsets"], f"per_{kind}")
+        for name, group in scores[f"{kind}s"].items()
     ]
 
 
 def _group_line(
     name: str, num_samples: int, subsets: Sequence[Mapping[str, Any]], field: str
 ) -> GroupLine:
-    figures = [(row[field][name]["miou"], joined(row["modalities"])) for row in subsets]
-    known = [(value, subset) for value, subset in figures if value is not None]
-    if not known:
+    by_subset = [(row[field][name]["miou"], joined(row["modalities"])) for row in subsets]
+    scored = [(value, subset) for value, subset in by_subset if value is not None]
+    if not scored:
         return GroupLine(name, num_samples, None, None, None, "")
-    mean = sum(value for value, _ in known) / len(known)
-    return GroupLine(name, num_samples, figures[-1][0], mean, *min(known))
+    mean = sum(value for value, _ in scored) / len(scored)
+    return GroupLine(name, num_samples, by_subset[-1][0], mean, *min(scored))
 
 
 def missing_lines(scores: Mapping[str, Any]) -> list[MissingLine]:
@@ -118,10 +118,10 @@ def noise_lines(scores: Mapping[str, Any]) -> list[NoiseLine]:
     """NM by level; none without `evaluate.robustness`."""
     return [
         NoiseLine(
-            name=found["name"],
-            protocol=found["protocol"],
-            miou=found["miou"],
-            absent_zero=found["miou_absent_zero"],
+            name=level["name"],
+            protocol=level["protocol"],
+            miou=level["miou"],
+            absent_zero=level["miou_absent_zero"],
         )
-        for found in (scores["robustness"] or {"noise": ()})["noise"]
+        for level in (scores["robustness"] or {"noise": ()})["noise"]
     ]

@@ -1,7 +1,7 @@
-"""What the report is made from: scores, curves, pictures, costs and refusals, read from the workspace.
+"""Inputs of the report: scores, curves, samples, costs and refusals, read from the workspace.
 
-Reads run folders, the manifest, single members of shards (by byte offset), cost journals of the target
-stores. Writes nothing. `Any2SegError` names the stage to run when the main run is not scored yet.
+Reads run folders, the manifest, single members of shards (by byte offset) and cost journals of the target
+stores. `Any2SegError` names the stage to run when the main run is not scored yet.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class RunRow:
     evaluation: Mapping[str, Any]
     """evaluation.json."""
     metrics: Mapping[str, NDArray[np.float64]]
-    """Columns of metrics.parquet, a value a step; NaN where none was recorded."""
+    """Columns of metrics.parquet, one value a step; NaN where none was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleInputs:
-    """One sample as the student saw it, and what it said."""
+    """One sample as the student sees it, and its predictions."""
 
     key: str
     condition: str
@@ -138,14 +138,14 @@ def scored_rows(
 
 
 def is_scored(run: Run) -> bool:
-    """Whether the run has scores in the present form; older ones are made anew."""
+    """Whether the run has scores of the current schema; older ones are computed again."""
     return run.evaluation.is_file() and read_json(run.evaluation)["schema"] == EVALUATION_SCHEMA
 
 
 def input_files(
     rows: Sequence[RunRow], config: Config, workspace: Workspace, manifest: Manifest
 ) -> list[AnyPath]:
-    """Every file that the page is made from, but for the shards, which the manifest vouches for."""
+    """Every file that the page is made from, except shards, whose digests are in the manifest."""
     files = [manifest.folder / name for name in (DATASET, MANIFEST, QUARANTINE)]
     for row in rows:
         files += [row.run.evaluation, row.run.metrics]
@@ -194,7 +194,7 @@ def read_metrics(run: Run) -> dict[str, NDArray[np.float64]]:
 
 
 def fingerprints(main: RunRow) -> Iterator[dict[str, str]]:
-    """What the main run's numbers were made from, by name."""
+    """Fingerprints of everything the main run's numbers depend on, by name."""
     identity = main.run.identity
     yield {"name": "run", "value": fingerprint(identity)}
     yield {"name": "checkpoint", "value": main.evaluation["checkpoint_sha256"]}
@@ -242,16 +242,16 @@ def read_refused(dataset: AnyPath) -> list[dict[str, Any]]:
 
 
 def read_samples(main: RunRow, manifest: Manifest) -> Iterator[SampleInputs]:
-    """Inputs and predictions of the samples whose pictures the evaluation kept.
+    """Inputs and predictions of the samples whose predictions the evaluation kept.
 
-    Raises `CorruptShard` naming the member if a picture cannot be decoded.
+    Raises `CorruptShard` naming the member if an image cannot be decoded.
     """
     rows = {row["key"]: row for row in manifest.rows(main.evaluation["split"])}
-    for picture in main.evaluation["pictures"]:
-        row = rows[picture["key"]]
-        folder = main.run.pictures / picture["key"]
+    for kept in main.evaluation["pictures"]:
+        row = rows[kept["key"]]
+        folder = main.run.pictures / kept["key"]
         yield SampleInputs(
-            key=picture["key"],
+            key=kept["key"],
             condition=row["condition"],
             corner_case=row["corner_case"],
             predictions=read_predictions(folder, tuple(main.config.modalities)),
@@ -287,10 +287,10 @@ def read_predictions(
 ) -> dict[frozenset[str], NDArray[np.uint8]]:
     """The kept class maps of every single modality and of all of them, where present."""
     subsets = {(name,) for name in modalities} | {modalities}
-    found = {}
+    predictions = {}
     for subset in subsets:
         path = folder / f"{'+'.join(subset)}.png"
         if path.is_file():
             with Image.open(io.BytesIO(path.read_bytes())) as image:
-                found[frozenset(subset)] = np.array(image)
-    return found
+                predictions[frozenset(subset)] = np.array(image)
+    return predictions

@@ -1,6 +1,6 @@
-"""The report's tables per condition, per corner case and of damaged readings.
+"""The report's tables per condition, per corner case and of corrupted inputs.
 
-Pure: reads no file, writes none; fractions until the template prints them in per cent.
+Scores are fractions; the template prints them in per cent.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ KINDS = {
     "condition": ("Conditions", "under the condition"),
     "corner_case": ("Corner cases", "in the corner case"),
 }
-"""Ways to group the samples, as `evaluation.json` names them, their heads and their words."""
+"""Ways to group the samples, as `evaluation.json` names them, to a title and a phrase."""
 
 
 def group_tables(main: RunRow, columns: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """A table a kind of group that the data set names; a line a subset of `columns` (name to subset),
+    """One table a kind of group that the data set has; one line a subset of `columns` (name to subset),
     then mean and worst of all subsets."""
     scores = main.evaluation
     entries = {frozenset(entry["modalities"]): entry for entry in scores["subsets"]}
@@ -35,18 +35,18 @@ def group_tables(main: RunRow, columns: Mapping[str, tuple[str, ...]]) -> list[d
             for name, entry in ((n, entries[frozenset(subset)]) for n, subset in columns.items())
         ]
         several = len(scores["subsets"]) > 1
-        stand = [(f"mean of {len(entries)} subsets", "mean"), ("worst subset", "worst")]
+        summaries = [(f"mean of {len(entries)} subsets", "mean"), ("worst subset", "worst")]
         overall = {"mean": scores["mean"], "worst": scores["worst"]["miou"]}
-        for name, figure in stand if several else ():
-            found = [getattr(group, figure) for group in groups]
-            lines.append({"name": name, "scores": found, "overall": overall[figure]})
+        for name, field in summaries if several else ():
+            by_group = [getattr(group, field) for group in groups]
+            lines.append({"name": name, "scores": by_group, "overall": overall[field]})
         if groups:
             tables.append({"title": title, "words": words, "groups": groups, "lines": lines})
     return tables
 
 
 def robust_values(rows: Sequence[RunRow], styles: Sequence[Any]) -> dict[str, Any]:
-    """The template's `robust` (None if no run has such scores): figures of every run that has them,
+    """The template's `robust` (None if no run has such scores): scores of every run that has them,
     and the main run's subsets."""
     measured = [
         {
@@ -61,13 +61,13 @@ def robust_values(rows: Sequence[RunRow], styles: Sequence[Any]) -> dict[str, An
     ]
     main = rows[0].evaluation["robustness"]
     seeds = {row.evaluation["robustness"]["seed"] for row in rows if row.evaluation["robustness"]}
-    found = {
+    values = {
         "runs": measured,
         "seeds": ", ".join(map(str, sorted(seeds))),
         "heads": [table["name"] for table in main["missing"]] if main else [],
         "subsets": _subset_lines(main) if main else [],
     }
-    return {"robust": found if measured else None}
+    return {"robust": values if measured else None}
 
 
 def _subset_lines(robustness: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ CARDS: dict[str, DatasetCard] = {
     "mcubes": MCUBES_CARD,
     "muses": MUSES_CARD,
 }
-"""What is published of the data sets that have an adapter of their own."""
+"""Cards of the published data sets that have their own adapter."""
 
 
 def open_dataset(options: DatasetOptions, modalities: Mapping[str, ModalitySpec]) -> DatasetAdapter:

@@ -1,7 +1,7 @@
-"""What a dataset adapter is: it lists samples cheaply and loads one sample into its stored form.
+"""The dataset adapter: it lists samples cheaply and loads one sample into its stored form.
 
 A new data set is one file that satisfies `DatasetAdapter` and one line in `pipeline.datasets.ADAPTERS`.
-Adapters are picklable (they cross to worker processes) and never write.
+Adapters are picklable (they are sent to worker processes) and never write.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pipeline.core.frozen_model import Frozen
 from pipeline.modalities import LABEL, ModalitySpec
 
 IGNORE_ID = 255
-"""Label value of pixels that count nowhere."""
+"""Label value of pixels that no loss and no score counts."""
 
 RGB = tuple[int, int, int]
 ABSENT = "absent"
-"""Stands for the version and the digest of a file that is not there."""
+"""Stands for the version and the digest of a file that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSample:
-    """One sample as found: nothing is decoded yet.
+    """One sample as listed: nothing is decoded yet.
 
     `key` is unique in the data set and has no dot, slash or white space (webdataset ends keys at the
     first dot).
@@ -40,13 +40,13 @@ class SourceSample:
     files: Mapping[str, str] = field(default_factory=dict)
     """Modality name to absolute path; empty for rendered data."""
     label: str | None = None
-    """Absolute path of the label picture; None for rendered data."""
+    """Absolute path of the label image; None for rendered data."""
     condition: str = ""
     corner_case: str = ""
     companions: tuple[str, ...] = ()
     """Absolute paths of further files that the sample is made of (masks, second halves)."""
     shard: str = ""
-    """Absolute path of the source shard that it comes from; no new shard mixes two of them."""
+    """Absolute path of the source shard that holds it; a new shard never mixes two source shards."""
 
     ranges: tuple[tuple[str, int, int], ...] = ()
     """Its members in `shard`: name without the key, offset and number of bytes."""
@@ -64,12 +64,12 @@ class SourceSample:
         return ";".join(map(_file_version, sorted(paths)))
 
     def content_sha256(self) -> str:
-        """Digest of what the source files hold, whatever their names and times; empty for rendered
+        """Digest of the source files' content, whatever their names and times; empty for rendered
         data.
 
         Hex sha256 over a line `<part>:<sha256 of its bytes>` for each part in sorted order. Parts are
         the modalities, `label` and `companion0`, ..., or the members of a sample in a shard. A file
-        that is gone is `absent`. `OSError` if one cannot be read.
+        that no longer exists is `absent`. `OSError` if one cannot be read.
         """
         digests = self._range_digests() if self.shard else self._file_digests()
         lines = "".join(f"{part}:{digests[part]}\n" for part in sorted(digests))
@@ -96,10 +96,10 @@ class SourceSample:
 
 def _file_version(path: str) -> str:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return ABSENT
-    return f"{found.st_size}:{found.st_mtime_ns}"
+    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def _file_digest(path: str) -> str:
@@ -131,7 +131,7 @@ class StoredSample:
 
 
 class DatasetOptions(Frozen):
-    """Settings of one adapter: the `[dataset]` table of a config, told apart by `adapter`."""
+    """Options of one adapter: the `[dataset]` table of a config, discriminated by `adapter`."""
 
     adapter: str
     """Name of the adapter, a key of `pipeline.datasets.ADAPTERS`."""
@@ -139,7 +139,7 @@ class DatasetOptions(Frozen):
     growth_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that only say which samples exist; they stay out of the dataset fingerprint."""
     optional_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that stay out of it while they have their default, so that none invalidates old data."""
+    """Fields that stay out of it at their default, so that adding one invalidates no old data."""
 
     def identity(self) -> dict[str, Any]:
         """What the dataset fingerprint covers: all but growth fields and unused optional ones."""
@@ -157,7 +157,7 @@ class DatasetAdapter(Protocol):
 
     @property
     def palette(self) -> tuple[RGB, ...]:
-        """One colour a class, for pictures."""
+        """One colour a class, for display."""
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that have samples, e.g. ("train", "val", "test")."""
@@ -171,7 +171,7 @@ class DatasetAdapter(Protocol):
 
 @runtime_checkable
 class ShardSource(Protocol):
-    """What an adapter offers besides if its source may be shards that need no change."""
+    """Optional part of an adapter whose source may be shards that need no change."""
 
     def stored(self, sample: SourceSample, loaded: LoadedSample) -> StoredSample | None:
         """The source's own bytes, if they are exactly what `loaded` would be stored as."""
@@ -179,7 +179,7 @@ class ShardSource(Protocol):
 
 @runtime_checkable
 class FileReader(Protocol):
-    """What an adapter offers besides if its samples are files that can be read one by one."""
+    """Optional part of an adapter whose samples are files that can be read one by one."""
 
     def read(self, modality: str, path: Path) -> NDArray[Any]:
         """A file in its modality's stored form, by the adapter's options. `BadImageError`."""

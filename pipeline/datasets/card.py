@@ -1,7 +1,6 @@
-"""What is known of a published data set before a byte of it is read. Data only; nothing can fail.
+"""Facts about a published data set that are known before any of it is read.
 
-Each adapter of a published data set states its card beside its code; `pipeline.datasets.CARDS`
-lists them.
+The card of a data set stands beside its adapter; `pipeline.datasets.CARDS` lists them.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DatasetCard:
-    """Facts to check a tree against, and what to credit."""
+    """Facts to check a dataset folder against, and whom to credit."""
 
     title: str
     expected: Mapping[str, int]
     """Split to its published number of samples."""
     size_px: tuple[int, int]
-    """Height and width of the pictures."""
+    """Height and width of the images."""
     folders: Mapping[str, str]
     """Kind of modality to its folder under the root."""
     conditions: tuple[str, ...]

@@ -8,7 +8,7 @@ and `depth = {}` is metric. Files are matched by the parts of their paths below 
 replacing text, so a root called `img_rgb_sun` is as good as any. The condition is the folder's,
 the corner case is read from the scene's name alone. Raw ids 1..25 become 0..24; 0 and 255 are
 ignored. Low-resolution events are brought to the label's size by nearest neighbour, as upstream.
-Nothing is written; what can fail: see `pipeline.datasets.tree`.
+Errors: see `pipeline.datasets.tree`.
 """
 
 from __future__ import annotations
@@ -111,35 +111,35 @@ class DeliverAdapter(TreeAdapter):
             if not (self._options.root / folder).is_dir():
                 raise DatasetError(
                     f"{self._options.root / folder}: no such folder, expected DELIVER's {name} "
-                    "pictures. Unpack that part of the download there, drop the modality from the "
+                    "images. Unpack that part of the download there, drop the modality from the "
                     "config, or name the folder that holds img/ with --set dataset.root=FOLDER."
                 )
 
     def _entries(self) -> dict[str, list[Entry]]:
         root = self._options.root
-        found = {name: find_files(root, pattern(f)) for name, f in self._folders.items()}
-        listed = entries_by_split(found)
+        matches = {name: find_files(root, pattern(f)) for name, f in self._folders.items()}
+        listed = entries_by_split(matches)
         if not listed:
             raise DatasetError(
                 f"{root}: found no {pattern('img')}. Name the folder that holds img/ with "
                 "--set dataset.root=FOLDER."
             )
         return {
-            split: [Entry(e.place, e.files, corner_case(e.place.name)) for e in entries]
+            split: [Entry(e.match, e.files, corner_case(e.match.name)) for e in entries]
             for split, entries in listed.items()
         }
 
     def _expected(self, name: str, sample: SourceSample) -> str:
         folder = self._folders[name]
-        others = (p for f, p in self._known_files(sample) if f != folder)
-        beside = next(others, None)
-        if beside is None:
+        others = (p for f, p in self._listed_files(sample) if f != folder)
+        other = next(others, None)
+        if other is None:
             return f"a file like {self._options.root / pattern(folder)}"
-        frame = beside.name.split("_")[0]
-        place = Path(*beside.parts[-4:-1])
-        return str(self._options.root / folder / place / f"{frame}_{SUFFIX[folder]}_front.png")
+        frame = other.name.split("_")[0]
+        scene = Path(*other.parts[-4:-1])
+        return str(self._options.root / folder / scene / f"{frame}_{SUFFIX[folder]}_front.png")
 
-    def _known_files(self, sample: SourceSample) -> list[tuple[str, Path]]:
+    def _listed_files(self, sample: SourceSample) -> list[tuple[str, Path]]:
         files = {**sample.files, **({LABEL: sample.label} if sample.label else {})}
         return [(self._folders[name], Path(path)) for name, path in files.items()]
 
@@ -159,7 +159,7 @@ class DeliverAdapter(TreeAdapter):
 
 
 def pattern(folder: str) -> str:
-    """Pattern of the pictures of one of DELIVER's folders."""
+    """Pattern of the images of one of DELIVER's folders."""
     return f"{folder}/{{condition}}/{{split}}/*/*_{SUFFIX[folder]}_front.png"
 
 
@@ -170,14 +170,14 @@ def corner_case(name: str) -> str:
 
 
 def carla_depth(path: Path) -> NDArray[np.uint16]:
-    """(H, W) millimetres of a CARLA depth picture; 0 where nothing was hit, 65535 beyond 65 m.
+    """(H, W) millimetres of a CARLA depth image; 0 where nothing was hit, 65535 beyond 65 m.
 
-    Raises `BadImageError` for anything but an 8-bit colour picture.
+    Raises `BadImageError` for anything but an 8-bit colour image.
     """
     raw = read_raw(path)
     if raw.values.ndim != 3 or raw.values.dtype != np.uint8:
         raise BadImageError(
-            f"{path}: expected CARLA's 24-bit depth in an RGB picture, found {raw.mode}; "
+            f"{path}: expected CARLA's 24-bit depth in an RGB image, found {raw.mode}; "
             'for 16-bit millimetres set dataset.raw_depth = "mm16", for HHA use kind "hha"'
         )
     code = raw.values.astype(np.uint32) @ np.array([1, 256, 65536], np.uint32)

@@ -1,6 +1,6 @@
 """DELIVER's 25 classes: ids, display names and colours, in the order of its loader.
 
-Source: `semseg/datasets/deliver.py` of the DELIVER / CMNeXt code. Pure constants; nothing can fail.
+Source: `semseg/datasets/deliver.py` of the DELIVER / CMNeXt code.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from enum import IntEnum
 from pipeline.datasets.base import IGNORE_ID, RGB
 
 RAW_IGNORE_ID = 0
-"""Value that DELIVER's semantic pictures carry where a pixel counts nowhere (255 means the same)."""
+"""Raw label value of ignored pixels in DELIVER's semantic images (255 is ignored too)."""
 
 
 class Deliver(IntEnum):
-    """Label ids as trained on (a semantic picture stores id + 1)."""
+    """Label ids as trained on (a semantic image stores id + 1)."""
 
     BUILDING = 0
     FENCE = 1

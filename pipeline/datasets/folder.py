@@ -1,12 +1,12 @@
-"""The `folder` adapter: any tree of pictures, matched across modalities by name.
+"""The `folder` adapter: any dataset folder, its files matched across modalities by name.
 
     root/<modality directory>/<split>/<stem>.png      root/label/<split>/<stem>.png
 
 is the default. `sources` gives a modality another pattern (`images/{split}/*_left.png`, see
-`pipeline.datasets.patterns`) and says what the values in its files mean (see
+`pipeline.datasets.patterns`) and gives the meaning of the values in its files (see
 `pipeline.datasets.values`). Splits come from `{split}` in the patterns, from `split_csv` (header
 `key,split`) or from `split_lists`. Labels are ids (`remap`, `ignore_ids`) or colours
-(`label_colours`). Nothing is written; what can fail: see `pipeline.datasets.tree`.
+(`label_colours`). Errors: see `pipeline.datasets.tree`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import field_validator, model_validator
 
 from pipeline.datasets.base import RGB, SourceSample
 from pipeline.datasets.labels import LabelOptions, LabelReader
-from pipeline.datasets.patterns import Found, check_pattern, find_files, visible
+from pipeline.datasets.patterns import Matches, check_pattern, find_files, visible
 from pipeline.datasets.resize import resize
 from pipeline.datasets.split_tables import read_split_csv, read_split_lists
 from pipeline.datasets.tree import (
@@ -52,11 +52,11 @@ class SourceOptions(ValueRule):
 
 
 class FolderOptions(LabelOptions, TreeOptions):
-    """Where the pictures lie and what the label ids mean."""
+    """Locations of the images, and the meaning of the label ids."""
 
     adapter: Literal["folder"] = "folder"
     label: str = LABEL
-    """Directory of the label pictures."""
+    """Directory of the label images."""
     directories: dict[str, str] = {}
     """Modality to its directory under `root`; default: the modality's own name."""
     sources: dict[str, SourceOptions] = {}
@@ -72,7 +72,7 @@ class FolderOptions(LabelOptions, TreeOptions):
 
     @model_validator(mode="after")
     def _one_way_each(self) -> FolderOptions:
-        """Each thing is said in one way only."""
+        """Each fact is given in one way only."""
         if self.split_csv and self.split_lists:
             raise ValueError("split_csv and split_lists: give one of the two")
         label = self.sources.get(LABEL)
@@ -80,7 +80,7 @@ class FolderOptions(LabelOptions, TreeOptions):
             raise ValueError("sources.label: only glob and channel make sense for labels")
         twice = sorted(name for name in self.directories if self._glob(name))
         if twice:
-            raise ValueError(f"directories.{twice[0]}: sources.{twice[0]}.glob says it too")
+            raise ValueError(f"directories.{twice[0]}: sources.{twice[0]}.glob gives it as well")
         return self
 
     def pattern(self, name: str) -> str:
@@ -98,12 +98,12 @@ class FolderOptions(LabelOptions, TreeOptions):
 
     @property
     def has_table(self) -> bool:
-        """Whether a CSV or lists, not folders, say which split a sample is in."""
+        """Whether a CSV or list files, not folders, assign samples to splits."""
         return self.split_csv is not None or bool(self.split_lists)
 
 
 class FolderAdapter(TreeAdapter):
-    """`DatasetAdapter` over directories of pictures; lists the directories once, on first use."""
+    """`DatasetAdapter` over directories of images, listed once on first use."""
 
     def __init__(self, options: FolderOptions, modalities: Mapping[str, ModalitySpec]) -> None:
         super().__init__(options, modalities)
@@ -141,10 +141,10 @@ class FolderAdapter(TreeAdapter):
     def _require_split_source(self, name: str) -> None:
         pattern, table = self._options.pattern(name), self._options.has_table
         if ("{split}" in pattern) == table:
-            found = "both" if table else "neither"
+            given = "both" if table else "neither"
             raise ConfigError(
                 f"dataset.sources.{name}.glob = {pattern!r}: expected the split from {{split}} in the "
-                f"pattern, or from split_csv or split_lists; found {found}."
+                f"pattern, or from split_csv or split_lists; found {given}."
             )
 
     def _require_tree(self) -> None:
@@ -158,23 +158,23 @@ class FolderAdapter(TreeAdapter):
             field = "dataset.label" if name == LABEL else f"dataset.directories.{name}"
             if self._options.has_pattern(name):
                 field = f"dataset.sources.{name}.glob"
-            there = ", ".join(p.name for p in visible(root) if p.is_dir()) or "none"
+            folders = ", ".join(p.name for p in visible(root) if p.is_dir()) or "none"
             raise DatasetError(
-                f"{field}: no such directory {root / first}; found {there}. "
+                f"{field}: no such directory {root / first}; found {folders}. "
                 f"Name one with --set {field}=..."
             )
 
     def _entries(self) -> dict[str, list[Entry]]:
         options = self._options
-        found = {
+        matches = {
             name: find_files(options.root, options.pattern(name)) for name in (*self._specs, LABEL)
         }
-        self._require_equal_stars(found)
+        self._require_equal_stars(matches)
         if options.split_csv is not None:
-            return entries_by_table(found, read_split_csv(options.split_csv))
+            return entries_by_table(matches, read_split_csv(options.split_csv))
         if options.split_lists:
-            return entries_by_table(found, read_split_lists(options.split_lists))
-        entries = entries_by_split(found)
+            return entries_by_table(matches, read_split_lists(options.split_lists))
+        entries = entries_by_split(matches)
         if not entries:
             raise DatasetError(
                 f"{options.root / options.pattern(LABEL).split('/')[0]}: expected one sub-directory "
@@ -183,9 +183,9 @@ class FolderAdapter(TreeAdapter):
             )
         return entries
 
-    def _require_equal_stars(self, found: Mapping[str, Found]) -> None:
-        """Names are compared across modalities, so each pattern must take them alike."""
-        stars = {name: self._options.pattern(name).count("*") for name in found}
+    def _require_equal_stars(self, matches: Mapping[str, Matches]) -> None:
+        """Names are compared across modalities, so all patterns need the same number of `*`."""
+        stars = {name: self._options.pattern(name).count("*") for name in matches}
         odd = [name for name, number in stars.items() if number != stars[LABEL]]
         if odd:
             raise DatasetError(
@@ -196,8 +196,8 @@ class FolderAdapter(TreeAdapter):
     def _expected(self, name: str, sample: SourceSample) -> str:
         pattern = self._options.pattern(name).replace("{split}", sample.split)
         folder, _, last = pattern.rpartition("/")
-        named = "" if last == "*" else f" like {last}"
-        return f"a picture{named} in {self._options.root / folder} with the stem that gives key {sample.key}"
+        ending = "" if last == "*" else f" like {last}"
+        return f"an image{ending} in {self._options.root / folder} with the stem that gives key {sample.key}"
 
     def _read(self, name: str, path: Path) -> NDArray[Any]:
         source = self._options.sources.get(name)

@@ -1,7 +1,7 @@
-"""What the labels of a data set mean: classes, ids or colours, and what is ignored.
+"""The meaning of a data set's labels: classes, ids or colours, and what is ignored.
 
 `LabelOptions` is the part of a config that adapters without built-in classes share, `LabelReader` reads
-label files by it. Nothing is written; a label that does not fit raises `BadImageError`.
+label files by it. A label that does not fit raises `BadImageError`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LabelOptions(DatasetOptions):
     palette: tuple[RGB, ...] | None = None
     """One colour a class; default: evenly spread hues."""
     ignore_ids: tuple[int, ...] = (IGNORE_ID,)
-    """Raw label ids of pixels that count nowhere."""
+    """Raw label ids of ignored pixels."""
     remap: dict[int, int] = {}
     """Raw label id to class id; if given, ids in neither it nor `ignore_ids` are refused."""
     label_colours: dict[str, int] = {}

@@ -9,8 +9,7 @@
 
 The first 192 columns, which the NIR camera does not see, are cut from everything, as upstream.
 `root` may also be the folder above `multimodal_dataset/`. Published results are of the split
-`test`: the loader of CMNeXt calls it "val". Nothing is written; what can fail: see
-`pipeline.datasets.tree`.
+`test`: the loader of CMNeXt calls it "val". Errors: see `pipeline.datasets.tree`.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class McubesAdapter(TreeAdapter):
 
     def __init__(self, options: McubesOptions, modalities: Mapping[str, ModalitySpec]) -> None:
         super().__init__(options, modalities)
-        self._white_is_hole = options.nir_mask_white == "invalid"
+        self._white_is_invalid = options.nir_mask_white == "invalid"
         for name, spec in modalities.items():
             if spec.kind not in MCUBES_CARD.folders:
                 allowed = ", ".join(kind for kind in MCUBES_CARD.folders if kind != LABEL)
@@ -125,13 +124,13 @@ class McubesAdapter(TreeAdapter):
                 )
 
     def _entries(self) -> dict[str, list[Entry]]:
-        found = {
+        matches = {
             name: find_files(self._root, f"{MCUBES_CARD.folders[kind]}/*{_ending(kind)}")
             for name, kind in self._kinds.items()
         }
-        listed = entries_by_table(found, read_split_lists(self._lists()))
+        listed = entries_by_table(matches, read_split_lists(self._lists()))
         return {
-            split: [Entry(e.place, e.files, companions=self._companions(e)) for e in entries]
+            split: [Entry(e.match, e.files, companions=self._companions(e)) for e in entries]
             for split, entries in listed.items()
         }
 
@@ -162,30 +161,30 @@ class McubesAdapter(TreeAdapter):
     def _read(self, name: str, path: Path) -> NDArray[Any]:
         spec = self._specs[name]
         if spec.kind == "rgb":
-            return _seen(path, _whole(path, channels=3, dtype="uint8"))
+            return _covered(path, _whole(path, channels=3, dtype="uint8"))
         if spec.kind == "aolp":
             cosine = _companion(path, COSINES)
-            return _seen(path, aolp_picture(_share(path, -1.0), _share(cosine, -1.0)))
+            return _covered(path, aolp_image(_share(path, -1.0), _share(cosine, -1.0)))
         if spec.kind == "dolp":
-            return _seen(path, np.rint(_share(path, 0.0) * 65_535).astype(np.uint16))
-        return _seen(path, self._near_infrared(path, spec.dtype))
+            return _covered(path, np.rint(_share(path, 0.0) * 65_535).astype(np.uint16))
+        return _covered(path, self._near_infrared(path, spec.dtype))
 
     def _near_infrared(self, path: Path, dtype: str) -> NDArray[Any]:
-        """(H, W) of the warped NIR picture, 0 where its mask says that nothing was seen."""
+        """(H, W) of the warped NIR image, 0 where its mask marks the pixel as invalid."""
         values = _whole(path, channels=1, dtype=dtype)
         mask_path = _companion(path, NIR_MASKS)
         white = one_channel(mask_path, read_raw(mask_path)) > 0
         if white.shape != values.shape:
             raise BadImageError(
-                f"{mask_path}: expected the picture's size {values.shape}, found {white.shape}"
+                f"{mask_path}: expected the image's size {values.shape}, found {white.shape}"
             )
-        return np.where(white == self._white_is_hole, 0, values).astype(dtype)
+        return np.where(white == self._white_is_invalid, 0, values).astype(dtype)
 
     def _read_label(self, path: Path) -> NDArray[np.uint8]:
-        return _seen(path, read_label(path, self._label_table))
+        return _covered(path, read_label(path, self._label_table))
 
 
-def aolp_picture(sine: NDArray[np.float64], cosine: NDArray[np.float64]) -> NDArray[np.uint8]:
+def aolp_image(sine: NDArray[np.float64], cosine: NDArray[np.float64]) -> NDArray[np.uint8]:
     """(H, W, 3) [sin, cos, sin] of the angle of polarisation, -1..1 as 0..255 (0.45 degrees a step)."""
     stacked = np.stack([sine, cosine, sine], axis=-1)
     return np.rint((stacked + 1) * 127.5).astype(np.uint8)
@@ -199,8 +198,8 @@ def _companion(path: Path, folder: str) -> Path:
     return path.parent.parent / folder / path.name
 
 
-def _seen(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    """What the near-infrared camera sees too."""
+def _covered(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """The columns that the near-infrared camera covers."""
     if array.shape[1] <= CUT_COLUMNS:
         raise BadImageError(
             f"{path}: expected more than {CUT_COLUMNS} columns, found {array.shape[1]}"
@@ -209,7 +208,7 @@ def _seen(path: Path, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _whole(path: Path, channels: int, dtype: str) -> NDArray[Any]:
-    """A picture of 8 or 16 bits at the depth asked for, full range to full range."""
+    """An image of 8 or 16 bits at the depth asked for, full range to full range."""
     raw = read_raw(path)
     values = raw.values if channels == 3 else one_channel(path, raw)
     if values.ndim != (3 if channels == 3 else 2) or values.dtype not in (np.uint8, np.uint16):

@@ -4,12 +4,12 @@
     root/<folder>/<split>/{clear,fog,rain,snow}/{day,night}/<recording>_<suffix>.png
 
 `rgb` is frame_camera, `event` event_camera, `lidar` and `lidar_image` lidar; events and LiDAR are
-looked for in `projected_to_rgb/` (where the MUSES SDK writes them) and then beside frame_camera.
+read from `projected_to_rgb/` (where the MUSES SDK writes them) and then beside frame_camera.
 `lidar` is metric: the range channel of the SDK's 16-bit PNG (metres = value / 150 - 100) or of its
-`.npz`. `lidar_image` takes 8-bit pictures as they are. As downloaded, both sensors are `.h5` and
+`.npz`. `lidar_image` takes 8-bit images as they are. As downloaded, both sensors are `.h5` and
 `.bin`: that is refused with the command that projects them. Labels are the 19 Cityscapes train
-ids, 255 ignored. The condition is `<weather>-<time of day>`. A split without labels (test, at its
-authors') is not listed. Nothing is written; what can fail: see `pipeline.datasets.tree`.
+ids, 255 ignored. The condition is `<weather>-<time of day>`. A split without labels (test, whose
+labels are not published) is not listed. Errors: see `pipeline.datasets.tree`.
 """
 
 from __future__ import annotations
@@ -25,22 +25,13 @@ from numpy.typing import NDArray
 from pipeline.datasets.base import IGNORE_ID, RGB, SourceSample
 from pipeline.datasets.card import DatasetCard
 from pipeline.datasets.label_images import label_table, read_label
-from pipeline.datasets.patterns import Found, Place, find_files
+from pipeline.datasets.label_sets import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
+from pipeline.datasets.patterns import Match, Matches, find_files
 from pipeline.datasets.tree import Entry, TreeAdapter, TreeOptions, entries_by_split
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.formats.image_file import BadImageError, read_image, read_raw
 from pipeline.modalities import LABEL, ModalitySpec
 
-CITYSCAPES_CLASSES: tuple[str, ...] = (
-    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
-    "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle",
-    "bicycle",
-)  # fmt: skip
-CITYSCAPES_PALETTE: tuple[RGB, ...] = (
-    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
-    (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60),
-    (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
-)  # fmt: skip
 MUSES_CARD = DatasetCard(
     title="MUSES",
     expected={"train": 1500, "val": 250, "test": 750},
@@ -124,24 +115,24 @@ class MusesAdapter(TreeAdapter):
 
     def _entries(self) -> dict[str, list[Entry]]:
         root = self._tree.root
-        found = {name: _find_all(root, patterns) for name, patterns in self._patterns.items()}
-        for name, files in found.items():
-            if name != LABEL and not files.files:
+        by_modality = {name: _find_all(root, patterns) for name, patterns in self._patterns.items()}
+        for name, matches in by_modality.items():
+            if name != LABEL and not matches.files:
                 self._explain_raw(name)
-        labelled = {place.split for place in found[LABEL].files}
+        labelled = {match.split for match in by_modality[LABEL].files}
         if not labelled:
             raise DatasetError(
                 f"{root}: found no {self._patterns[LABEL][0]}. Unpack MUSES's semantic annotations "
                 "there, or name the folder that holds gt_semantic/ with --set dataset.root=FOLDER."
             )
-        listed = entries_by_split(found)
+        listed = entries_by_split(by_modality)
         return {split: entries for split, entries in listed.items() if split in labelled}
 
     def _explain_raw(self, name: str) -> None:
-        """`DatasetError` for a sensor that has no pictures; for the raw forms, with the way out."""
+        """`DatasetError` for a sensor without images; for raw files, with the command that projects them."""
         root, sensor = self._tree.root, MUSES_CARD.folders[self._specs[name].kind]
         ending = RAW_ENDINGS.get(sensor)
-        raw = _find_all(root, (_pattern(sensor, sensor, ending),)) if ending else Found()
+        raw = _find_all(root, (_pattern(sensor, sensor, ending),)) if ending else Matches()
         if not raw.files:
             raise DatasetError(f"{root}: found no {' or '.join(self._patterns[name])}")
         first = min(paths[0] for paths in raw.files.values())
@@ -150,11 +141,11 @@ class MusesAdapter(TreeAdapter):
             "Project it with the MUSES SDK (github.com/timbroed/MUSES):\n"
             f"  python scripts/project_sensors_to_rgb.py --muses_root {root} --event_camera --lidar "
             f"--motion_compensation --output_file_type .png\n"
-            f"That writes {root / PROJECTED}, which is then found by itself."
+            f"That writes {root / PROJECTED}, which the adapter then finds without further options."
         )
 
-    def _condition(self, place: Place) -> str:
-        return f"{place.condition}-{place.name.split('/')[0]}"
+    def _condition(self, match: Match) -> str:
+        return f"{match.condition}-{match.name.split('/')[0]}"
 
     def _expected(self, name: str, sample: SourceSample) -> str:
         patterns = [pattern.replace("{split}", sample.split) for pattern in self._patterns[name]]
@@ -162,25 +153,25 @@ class MusesAdapter(TreeAdapter):
 
     def _read(self, name: str, path: Path) -> NDArray[Any]:
         spec = self._specs[name]
-        return range_picture(path) if spec.kind == "lidar" else read_image(path, spec)
+        return range_image(path) if spec.kind == "lidar" else read_image(path, spec)
 
     def _read_label(self, path: Path) -> NDArray[np.uint8]:
         return read_label(path, self._label_table)
 
 
-def range_picture(path: Path) -> NDArray[np.uint16]:
+def range_image(path: Path) -> NDArray[np.uint16]:
     """(H, W) millimetres of the SDK's projected LiDAR, 0 where no point fell. `BadImageError`."""
     raw = read_raw(path)
     if raw.values.ndim != 3 or raw.values.dtype == np.uint8:
         raise BadImageError(
             f"{path}: expected the SDK's three channels of 16 bits or floats, found {raw.mode}; "
-            'for 8-bit pictures use kind "lidar_image"'
+            'for 8-bit images use kind "lidar_image"'
         )
     metres = raw.values[:, :, 0].astype(np.float64)
     if raw.values.dtype == np.uint16:
         metres = metres / STEPS_PER_METRE - SHIFT_M
-    seen = np.isfinite(metres) & (metres > 0)
-    millimetres = np.minimum(np.where(seen, metres, 0) * 1000, 65_535)
+    measured = np.isfinite(metres) & (metres > 0)
+    millimetres = np.minimum(np.where(measured, metres, 0) * 1000, 65_535)
     return np.asarray(np.rint(millimetres), np.uint16)
 
 
@@ -188,11 +179,11 @@ def _pattern(folder: str, suffix: str, ending: str) -> str:
     return f"{folder}/{{split}}/{{condition}}/*/*_{suffix}{ending}"
 
 
-def _find_all(root: Path, patterns: tuple[str, ...]) -> Found:
-    found = Found()
+def _find_all(root: Path, patterns: tuple[str, ...]) -> Matches:
+    matches = Matches()
     for pattern in patterns:
         one = find_files(root, pattern)
-        found.splits.update(one.splits)
-        for place, paths in one.files.items():
-            found.files[place] += paths
-    return found
+        matches.splits.update(one.splits)
+        for match, paths in one.files.items():
+            matches.files[match] += paths
+    return matches

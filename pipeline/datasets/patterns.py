@@ -2,9 +2,9 @@
 
 A pattern is a path under a root. In each of its parts `*` matches any text, `{split}` and
 `{condition}` too; what `*` matched, joined by `/`, names the sample. A last part without a dot
-matches every picture. Only entries of folders are compared, never whole paths, so
-neither the name of the root nor a link can confuse it. Hidden entries are passed over. Nothing is
-written; an unreadable folder raises `OSError`.
+matches every image. Only entries of folders are compared, never whole paths, so neither the name
+of the root nor a link can confuse it. Hidden entries are skipped. An unreadable folder raises
+`OSError`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FIELDS = ("split", "condition")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
-    """What a file's path says of its sample."""
+class Match:
+    """What the wildcards of a pattern matched in a file's path: the sample that the file belongs to."""
 
     split: str
     condition: str
@@ -33,20 +33,20 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a pattern matched."""
+class Matches:
+    """Every file that matches a pattern."""
 
-    files: dict[Place, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    files: dict[Match, list[Path]] = field(default_factory=lambda: defaultdict(list))
     splits: set[str] = field(default_factory=set)
-    """Every split that a folder is named after, with files in it or not."""
+    """Splits named by a folder, with or without files in it."""
 
 
-def find_files(root: Path, pattern: str) -> Found:
+def find_files(root: Path, pattern: str) -> Matches:
     """All files under `root` that match."""
-    found = Found()
-    for path, place in _walk(root, pattern.split("/"), Place("", "", ""), found.splits):
-        found.files[place].append(path)
-    return found
+    matches = Matches()
+    for path, match in _walk(root, pattern.split("/"), Match("", "", ""), matches.splits):
+        matches.files[match].append(path)
+    return matches
 
 
 def check_pattern(pattern: str) -> str:
@@ -70,7 +70,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """As `visible`, with what the listing itself says of them: no file is looked at for it."""
+    """As `visible`, but with the file types that the listing itself gives: no `stat` per file."""
     try:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if e.name[0] != "."), key=attrgetter("name"))
@@ -79,8 +79,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _walk(
-    folder: Path, parts: list[str], place: Place, splits: set[str]
-) -> Iterator[tuple[Path, Place]]:
+    folder: Path, parts: list[str], outer: Match, splits: set[str]
+) -> Iterator[tuple[Path, Match]]:
+    """Files below `folder` that match `parts`; `outer` is what the parts before them matched."""
     part, rest = parts[0], parts[1:]
     any_ending = not rest and "." not in part
     regex = _regex(part)
@@ -88,14 +89,14 @@ def _walk(
         stem, ending = os.path.splitext(entry.name)
         if not rest and not (entry.is_file() and (not any_ending or ending.lower() in EXTENSIONS)):
             continue
-        here = _matched(regex, stem if any_ending else entry.name, place)
-        if here is None:
+        match = _extended(outer, regex, stem if any_ending else entry.name)
+        if match is None:
             continue
         if not rest:
-            yield folder / entry.name, here
+            yield folder / entry.name, match
         elif entry.is_dir():
-            splits.update({here.split} - {""})
-            yield from _walk(folder / entry.name, rest, here, splits)
+            splits.update({match.split} - {""})
+            yield from _walk(folder / entry.name, rest, match, splits)
 
 
 def _candidates(folder: Path, part: str) -> Sequence[os.DirEntry[str] | Path]:
@@ -120,18 +121,19 @@ def _group(token: str, seen: list[str]) -> str:
     return f"(?P<{name}>.+)"
 
 
-def _matched(regex: re.Pattern[str], text: str, place: Place) -> Place | None:
-    """`place` with what an entry's name adds; None if it does not match or contradicts."""
-    match = regex.fullmatch(text)
-    if match is None:
+def _extended(outer: Match, regex: re.Pattern[str], text: str) -> Match | None:
+    """`outer` with what an entry's name adds; None if it does not match or contradicts `outer`."""
+    hit = regex.fullmatch(text)
+    if hit is None:
         return None
-    groups = match.groupdict()
-    for known in FIELDS:
-        if getattr(place, known) not in ("", groups.get(known, getattr(place, known))):
+    groups = hit.groupdict()
+    for name in FIELDS:
+        value = getattr(outer, name)
+        if value not in ("", groups.get(name, value)):
             return None
     stars = [value for name, value in groups.items() if name not in FIELDS]
-    return Place(
-        groups.get("split", place.split),
-        groups.get("condition", place.condition),
-        "/".join([*filter(None, [place.name]), *stars]),
+    return Match(
+        groups.get("split", outer.split),
+        groups.get("condition", outer.condition),
+        "/".join([*filter(None, [outer.name]), *stars]),
     )

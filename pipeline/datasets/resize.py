@@ -1,9 +1,9 @@
-"""Resizing of decoded samples when a data set is prepared, with the kernel that each sensor bears.
+"""Resizing of decoded samples when a data set is prepared, with a kernel that suits each sensor.
 
 Labels and kinds whose values must not be mixed (events, LiDAR points) keep their nearest pixel. The
-rest is bilinear, antialiased when it shrinks (Pillow's triangle filter). In metric depth, holes
-neither grow nor leak: values are averaged over the measured pixels alone, and a pixel is a hole
-where less than half of its weight was measured. Pure functions; nothing can fail.
+rest is bilinear, antialiased when it shrinks (Pillow's triangle filter). In metric depth, pixels
+without a measurement (0) neither grow nor leak: values are averaged over the measured pixels alone,
+and a pixel stays 0 where less than half of its weight was measured.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pipeline.datasets.base import LoadedSample
 from pipeline.modalities import ModalitySpec
 
 Size = int | tuple[int, int] | None
-"""Shorter side, or height and width, in pixels; None: as it is."""
+"""Shorter side, or height and width, in pixels; None: unchanged."""
 
 
 def resize_sample(
     sample: LoadedSample, size: Size, specs: Mapping[str, ModalitySpec]
 ) -> LoadedSample:
-    """The sample at the size asked for: all of its pictures and the label."""
+    """The sample at the requested size: all of its images and the label."""
     target = target_size(sample.label.shape, size)
     if target == sample.label.shape:
         return sample
@@ -34,7 +34,7 @@ def resize_sample(
 
 
 def target_size(shape: tuple[int, ...], size: Size) -> tuple[int, int]:
-    """(height, width) that `size` asks of a picture of (height, width) `shape`."""
+    """(height, width) that `size` asks of an image of (height, width) `shape`."""
     height, width = shape
     if size is None:
         return height, width

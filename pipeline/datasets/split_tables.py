@@ -1,6 +1,6 @@
 """Which sample belongs to which split, where no folder says so: a CSV, or one list file per split.
 
-Only read. A file that is missing, malformed or names a sample twice is a `DatasetError` that names the line.
+A file that is missing, malformed or names a sample twice is a `DatasetError` that names the line.
 """
 
 from __future__ import annotations
@@ -83,5 +83,5 @@ def _collected(rows: Iterable[Row], if_empty: str) -> dict[str, list[str]]:
 
 
 def _without_ending(name: str) -> str:
-    """A name without the ending of a picture file, which some lists write and others do not."""
+    """A name without the ending of an image file, which some lists write and others do not."""
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in _ENDINGS else name

@@ -1,8 +1,8 @@
-"""The common part of every adapter that reads a tree of files: listing, refusing, decoding, sizes.
+"""The common part of every adapter over a dataset folder: listing, refusing, decoding, sizes.
 
-An adapter says which files belong to which sample (`_entries`) and how a file is read (`_read`,
-`_read_label`). Nothing is written. A tree that cannot be listed is a `DatasetError`; a sample that
-is ambiguous, incomplete or broken is `SampleRefused` when it is loaded, by name.
+An adapter gives the files of each sample (`_entries`) and reads a file (`_read`, `_read_label`).
+A folder that cannot be listed is a `DatasetError`; a sample that is ambiguous, incomplete or broken
+raises `SampleRefused`, with its name, when it is loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import PositiveInt
 
 from pipeline.core.splits import SPLIT_ORDER
 from pipeline.datasets.base import DatasetOptions, LoadedSample, SourceSample
-from pipeline.datasets.patterns import Found, Place
+from pipeline.datasets.patterns import Match, Matches
 from pipeline.datasets.resize import resize_sample
 from pipeline.errors import DatasetError, SampleRefused
 from pipeline.formats.image_file import EXTENSIONS, BadImageError
@@ -33,51 +33,51 @@ SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class TreeOptions(DatasetOptions):
-    """Settings of every adapter that reads a tree of files."""
+    """Options of every adapter that reads a dataset folder."""
 
     root: Path
     """Folder that holds the data set."""
     missing: Literal["refuse", "allow"] = "refuse"
     """Whether a sample may lack some of its modalities."""
     size_px: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
-    """Resize everything when it is prepared: the shorter side, or [height, width]."""
+    """Resize all modalities and labels in `prepare`: the shorter side, or [height, width]."""
 
     optional_fields: ClassVar[frozenset[str]] = frozenset({"size_px"})
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One sample as listed: its place and every file that claims a part of it."""
+    """One sample as listed: what its paths say of it, and every file that claims a part of it."""
 
-    place: Place
+    match: Match
     files: Mapping[str, Sequence[Path]]
-    """Modality, and `label`, to the files found; more than one is a refusal."""
+    """Modality, and `label`, to its files; more than one is a refusal."""
     corner_case: str = ""
     companions: tuple[Path, ...] = ()
     """Further files that `_read` opens for this sample."""
 
 
 class TreeAdapter(ABC):
-    """`DatasetAdapter` over files; lists them once, on first use. Subclasses give the methods at the end."""
+    """`DatasetAdapter` over files, listed once on first use. Subclasses implement the abstract methods."""
 
     def __init__(self, options: TreeOptions, modalities: Mapping[str, ModalitySpec]) -> None:
         self._tree = options
         self._specs = dict(modalities)
 
     def splits(self) -> tuple[str, ...]:
-        """Splits found, train, val and test first."""
+        """Names of the splits; train, val and test first."""
         return tuple(self._samples)
 
     def samples(self, split: str) -> Sequence[SourceSample]:
         """Samples in the order of their names (or list rows). `DatasetError` if there are none."""
-        found = self._samples.get(split, [])
-        if not found:
+        samples = self._samples.get(split, [])
+        if not samples:
             others = ", ".join(s for s in self._samples if self._samples[s]) or "none"
             raise DatasetError(
                 f"{self._tree.root}: split {split!r} is empty (splits with samples: {others}). "
-                f"Put pictures ({', '.join(sorted(EXTENSIONS))}) there, or remove the directories."
+                f"Put images ({', '.join(sorted(EXTENSIONS))}) there, or remove the directories."
             )
-        return found
+        return samples
 
     def load(self, sample: SourceSample) -> LoadedSample:
         """Decode a sample. `SampleRefused` names the file, what was expected and what was found."""
@@ -127,11 +127,11 @@ class TreeAdapter(ABC):
         for split, entries in self._entries().items():
             samples[split] = []
             for entry in entries:
-                place = entry.place
-                key = make_key(split, place.condition, place.name)
-                name = "/".join(filter(None, (split, place.condition, place.name)))
+                match = entry.match
+                key = make_key(split, match.condition, match.name)
+                name = "/".join(filter(None, (split, match.condition, match.name)))
                 if key in name_of_key:
-                    # One of the two was listed already: it must not pass as the only one.
+                    # The first of the two is in `samples` already and must be refused as well.
                     refusals[key] = f"{name_of_key[key]} and {name} give the same key; rename one"
                     _blank(samples, key)
                     continue
@@ -147,28 +147,28 @@ class TreeAdapter(ABC):
                 files[name] = str(paths[0].absolute())
             elif paths:
                 listed = ", ".join(str(path) for path in paths)
-                refusals[key] = f"expected one {name} picture, found {listed}; keep one"
+                refusals[key] = f"expected one {name} image, found {listed}; keep one"
         label = files.pop(LABEL, None)
         return SourceSample(
             key,
             split,
             files,
             label,
-            condition=self._condition(entry.place),
+            condition=self._condition(entry.match),
             corner_case=entry.corner_case,
             companions=tuple(str(path.absolute()) for path in entry.companions),
         )
 
     def _require_tree(self) -> None:
-        """`DatasetError` naming the folder that is not there."""
+        """`DatasetError` naming the missing folder."""
         root = self._tree.root
         if not root.is_dir():
             raise DatasetError(
                 f"dataset.root: no such folder {root}. Use --set dataset.root=FOLDER."
             )
 
-    def _condition(self, place: Place) -> str:
-        return place.condition
+    def _condition(self, match: Match) -> str:
+        return match.condition
 
     def _fitted(self, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """The array at the label's (H, W) `shape`, for modalities that may come at another size."""
@@ -192,38 +192,38 @@ class TreeAdapter(ABC):
         """(H, W) class ids. Raises `BadImageError`."""
 
 
-def entries_by_split(found: Mapping[str, Found]) -> dict[str, list[Entry]]:
-    """Entries of all places that any of the patterns found, by split, sorted by condition and name."""
-    places = sorted({place for one in found.values() for place in one.files}, key=_order)
-    splits = {split for one in found.values() for split in one.splits}
+def entries_by_split(by_modality: Mapping[str, Matches]) -> dict[str, list[Entry]]:
+    """A sample for each match of any modality's pattern, by split, sorted by condition and name."""
+    samples = sorted({match for one in by_modality.values() for match in one.files}, key=_order)
+    splits = {split for one in by_modality.values() for split in one.splits}
     entries: dict[str, list[Entry]] = {split: [] for split in ordered(splits)}
-    for place in places:
-        entries[place.split].append(
-            Entry(place, {name: one.files.get(place, []) for name, one in found.items()})
+    for match in samples:
+        entries[match.split].append(
+            Entry(match, {name: one.files.get(match, []) for name, one in by_modality.items()})
         )
     return entries
 
 
-# Tuples are compared several times as fast as the places themselves.
+# Tuples are compared several times as fast as `Match` objects.
 _order = attrgetter("split", "condition", "name")
 
 
 def entries_by_table(
-    found: Mapping[str, Found], table: Mapping[str, Sequence[str]]
+    by_modality: Mapping[str, Matches], table: Mapping[str, Sequence[str]]
 ) -> dict[str, list[Entry]]:
-    """Entries of the samples that a table of splits names, in its order, found or not."""
+    """Entries of the samples that a table of splits names, in its order, with or without files."""
     by_name: dict[str, dict[str, list[Path]]] = {}
     conditions: dict[str, str] = {}
-    for modality, one in found.items():
+    for modality, one in by_modality.items():
         files: dict[str, list[Path]] = defaultdict(list)
-        for place, paths in sorted(one.files.items()):
-            files[place.name] += paths
-            conditions.setdefault(place.name, place.condition)
+        for match, paths in sorted(one.files.items()):
+            files[match.name] += paths
+            conditions.setdefault(match.name, match.condition)
         by_name[modality] = files
     return {
         split: [
             Entry(
-                Place(split, conditions.get(name, ""), name),
+                Match(split, conditions.get(name, ""), name),
                 {modality: files.get(name, []) for modality, files in by_name.items()},
             )
             for name in names

@@ -1,4 +1,4 @@
-"""What the numbers in a file mean, where they are not the stored form already: the `ValueRule`.
+"""`ValueRule`: the meaning of the numbers in a file, where they are not the stored form already.
 
     stored = round(scale * (value + offset))       or, with `inverse`,  round(scale / (value + offset))
 
@@ -71,13 +71,13 @@ def read_values(path: File, spec: ModalitySpec, rule: ValueRule) -> NDArray[Any]
     return fit_dtype(path, values, spec.dtype) if rule.is_plain else _scaled(values, spec, rule)
 
 
-def _require_bits(path: File, raw: Raw, wanted: int) -> None:
-    # Pillow shows some 16-bit files as 32-bit integers; their values are checked when they are fitted.
+def _require_bits(path: File, raw: Raw, expected: int) -> None:
+    # Pillow opens some 16-bit files as 32-bit integers; `fit_dtype` checks their values.
     is_float = raw.values.dtype.kind == "f"
-    found = 32 if is_float else 8 if raw.values.dtype == np.uint8 else 16
-    if found != wanted:
+    bits = 32 if is_float else 8 if raw.values.dtype == np.uint8 else 16
+    if bits != expected:
         raise BadImageError(
-            f"{path}: expected {wanted} bits a channel, found {raw.mode} ({found}); set `bits`"
+            f"{path}: expected {expected} bits a channel, found {raw.mode} ({bits}); set `bits`"
         )
 
 
@@ -95,12 +95,13 @@ def _channels(path: File, raw: Raw, spec: ModalitySpec, rule: ValueRule) -> NDAr
 
 def _scaled(values: NDArray[Any], spec: ModalitySpec, rule: ValueRule) -> NDArray[Any]:
     exact = values.astype(np.float64)
-    holes = np.isin(exact, rule.invalid) | ~np.isfinite(exact)
+    invalid = np.isin(exact, rule.invalid) | ~np.isfinite(exact)
     shifted = exact + rule.offset
     if rule.inverse:
-        holes |= shifted <= 0
-        shifted = 1.0 / np.where(holes, 1.0, shifted)
+        # No distance has a disparity of 0 or less.
+        invalid |= shifted <= 0
+        shifted = 1.0 / np.where(invalid, 1.0, shifted)
     in_kind = MILLIMETRES[rule.unit or "mm"] if spec.unit == "mm" else 1.0
-    stored = np.rint(np.where(holes, 0.0, shifted) * (rule.scale * in_kind))
+    stored = np.rint(np.where(invalid, 0.0, shifted) * (rule.scale * in_kind))
     clipped = np.clip(stored, 0, np.iinfo(spec.dtype).max)
-    return np.where(holes, 0, clipped).astype(spec.dtype)
+    return np.where(invalid, 0, clipped).astype(spec.dtype)

@@ -1,4 +1,4 @@
-"""The `webdataset` adapter: shards that exist already are the input.
+"""The `webdataset` adapter: existing shards are the input.
 
     root/<split>/*.tar      or      root/<split>-*.tar, root/<split>_*.tar
 
@@ -6,9 +6,8 @@ A sample is the adjacent members `KEY.<ending>` of one tar. A modality is the me
 `.png`, `.jpg`, `.tif` or `.npy`, unless `members` names its ending; so is `label`. `condition` and
 `corner_case` are read from `meta.json` or `json`, if there is one. A tar that is in the stored form as it is,
 with at most `store.shard_size` samples, is not written anew (see `pipeline.shards.adopt`); anything
-else is. Nothing is written here. Members are read into memory, their names never become paths, and
-nothing is unpickled. A root without shards, or a damaged tar, is a `DatasetError`; a bad sample is
-`SampleRefused`.
+else is. Members are read into memory, their names never become paths, and nothing is unpickled.
+A root without shards, or a corrupted tar, is a `DatasetError`; a bad sample is `SampleRefused`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ FLAT_NAME = re.compile(r"([A-Za-z0-9]+)[-_].*")
 
 
 class WebdatasetOptions(LabelOptions, TreeOptions):
-    """Where the shards lie and what their members are."""
+    """Locations of the shards, and their members."""
 
     adapter: Literal["webdataset"] = "webdataset"
     members: dict[str, str] = {}
@@ -84,7 +83,7 @@ class WebdatasetAdapter:
         return self._options.colours()
 
     def splits(self) -> tuple[str, ...]:
-        """Splits found, train, val and test first."""
+        """Names of the splits; train, val and test first."""
         return tuple(self._samples)
 
     def samples(self, split: str) -> Sequence[SourceSample]:
@@ -107,7 +106,7 @@ class WebdatasetAdapter:
         return resize_sample(loaded, self._options.size_px, self._specs)
 
     def stored(self, sample: SourceSample, loaded: LoadedSample) -> StoredSample | None:
-        """The tar's own bytes, if every picture is stored under our names as it would be by us."""
+        """The tar's own bytes, if every image is stored under our names as it would be by us."""
         source = self._sources[sample.key]
         if source.key != sample.key:
             return None
@@ -123,26 +122,26 @@ class WebdatasetAdapter:
 
     def _is_stored(self, member: TarMember, name: str, array: NDArray[Any]) -> bool:
         try:
-            found = decode_picture(member.read_bytes(), self._spec(name), str(member))
+            decoded = decode_picture(member.read_bytes(), self._spec(name), str(member))
         except CorruptShard:
             return False
-        return np.array_equal(found, array)
+        return np.array_equal(decoded, array)
 
     def _spec(self, name: str) -> ModalitySpec:
         return LABEL_SPEC if name == LABEL else self._specs[name]
 
     def _decode(self, sample: SourceSample) -> LoadedSample:
         source = self._sources[sample.key]
-        found = {name: self._member(source, name) for name in self._specs}
+        members = {name: self._member(source, name) for name in self._specs}
         label_member = self._member(source, LABEL)
         if label_member is None:
             raise BadImageError(f"{sample.shard}: {source.key} has no {self._endings(LABEL)}")
-        absent = [name for name in self._specs if found[name] is None]
+        absent = [name for name in self._specs if members[name] is None]
         if absent and (self._options.missing == "refuse" or len(absent) == len(self._specs)):
             raise BadImageError(f"{sample.shard}: {source.key} has no {self._endings(absent[0])}")
         label = self._read_label(_opened(label_member))
         arrays = {}
-        for name, member in found.items():
+        for name, member in members.items():
             if member is not None:
                 arrays[name] = self._read(name, member)
                 if arrays[name].shape[:2] != label.shape:
@@ -153,12 +152,12 @@ class WebdatasetAdapter:
         return LoadedSample(arrays, label)
 
     def _endings(self, name: str) -> str:
-        wanted = self._options.members.get(name)
-        return wanted or f"{name}.{{{','.join(ENDINGS)}}}"
+        ending = self._options.members.get(name)
+        return ending or f"{name}.{{{','.join(ENDINGS)}}}"
 
     def _member(self, source: TarSample, name: str) -> TarMember | None:
-        wanted = self._options.members.get(name)
-        endings = [wanted] if wanted else [f"{name}.{ending}" for ending in ENDINGS]
+        configured = self._options.members.get(name)
+        endings = [configured] if configured else [f"{name}.{ending}" for ending in ENDINGS]
         present = [source.by_ending[ending] for ending in endings if ending in source.by_ending]
         if len(present) > 1:
             raise BadImageError(
@@ -187,7 +186,7 @@ class WebdatasetAdapter:
     def _index(
         self,
     ) -> tuple[dict[str, list[SourceSample]], dict[str, TarSample], dict[str, str]]:
-        """Samples by split, where they lie by key, and for each key that cannot be used why."""
+        """Samples by split, their members by key, and for each unusable key the reason."""
         samples: dict[str, list[SourceSample]] = {}
         sources: dict[str, TarSample] = {}
         refusals: dict[str, str] = {}
@@ -200,7 +199,7 @@ class WebdatasetAdapter:
                     key = make_key(prefix, source.key)
                     if key in sources:
                         refusals[key] = (
-                            f"{_place(sources[key])} and {_place(source)} have one key; rename one, "
+                            f"{_named(sources[key])} and {_named(source)} have one key; rename one, "
                             'or set dataset.keys = "with_split" if splits count alike'
                         )
                         continue
@@ -231,9 +230,9 @@ class WebdatasetAdapter:
         tars: dict[str, list[Path]] = defaultdict(list)
         for entry in visible(root):
             if entry.is_dir():
-                found = [path for path in visible(entry) if path.suffix == ".tar"]
-                if found:
-                    tars[entry.name] += found
+                in_folder = [path for path in visible(entry) if path.suffix == ".tar"]
+                if in_folder:
+                    tars[entry.name] += in_folder
             elif entry.suffix == ".tar" and (match := FLAT_NAME.fullmatch(entry.stem)):
                 tars[match[1]].append(entry)
         if not tars:
@@ -256,7 +255,7 @@ class _Unpacked:
         return str(self._member)
 
     def read_bytes(self) -> bytes:
-        """The array file. `BadImageError` if the frame is damaged."""
+        """The array file. `BadImageError` if the frame is corrupted."""
         try:
             return unpack(self._member.read_bytes(), str(self))
         except CorruptShard as error:
@@ -267,18 +266,18 @@ def _opened(member: TarMember) -> File:
     return _Unpacked(member) if member.ending.endswith(f".{WRITTEN}") else member
 
 
-def _place(source: TarSample) -> str:
+def _named(source: TarSample) -> str:
     return f"{source.members[0].tar}: {source.key}"
 
 
 def _attributes(source: TarSample) -> dict[str, str]:
-    """`condition` and `corner_case` that a sample says of itself; text only."""
+    """`condition` and `corner_case` from the sample's own metadata; text only."""
     for ending in META_ENDINGS:
         if ending in source.by_ending:
             try:
-                found = json.loads(source.by_ending[ending].read_bytes())
+                metadata = json.loads(source.by_ending[ending].read_bytes())
             except ValueError:
                 return {}
-            if isinstance(found, dict):
-                return {k: v for k, v in found.items() if isinstance(v, str)}
+            if isinstance(metadata, dict):
+                return {k: v for k, v in metadata.items() if isinstance(v, str)}
     return {}

@@ -32,7 +32,7 @@ ARRAY_EXTENSIONS = frozenset({".npy", ".npz"})
 ORIENTATION_TAG = 274
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 WIDE_COLOUR = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
-"""How a PNG's 16-bit colour lies in the file, to the order that shows Pillow the low bytes."""
+"""Raw mode of 16-bit colour in a PNG, to the byte order in which Pillow returns the low bytes."""
 NUM_CHANNELS = {"L": 1, "RGB": 3, "F": 1, **dict.fromkeys(SIXTEEN_BIT_MODES, 1)}
 MAX_ARRAY_BYTES = 2**30
 
@@ -94,7 +94,7 @@ def read_raw(path: File, *, upright: bool = True) -> Raw:
         image = image.convert("RGBA").convert("RGB")
     if image.mode not in NUM_CHANNELS:
         raise BadImageError(
-            f"{path}: expected a grey or RGB picture, found {image.mode}; convert it to PNG"
+            f"{path}: expected a grey or RGB image, found {image.mode}; convert it to PNG"
         )
     values = np.array(image)
     if low_bytes is not None:
@@ -109,9 +109,9 @@ def require_depth(path: File, raw: Raw, dtype: str) -> None:
             f"{path}: expected 8 bits a colour channel, found 16; say so with `bits = 16` and a scale"
         )
     if dtype == "uint16" and (raw.values.ndim != 2 or raw.values.dtype == np.uint8):
-        raise BadImageError(f"{path}: expected a 16-bit single-channel picture, found {raw.mode}")
+        raise BadImageError(f"{path}: expected a 16-bit single-channel image, found {raw.mode}")
     if dtype == "uint8" and raw.values.dtype != np.uint8:
-        raise BadImageError(f"{path}: expected an 8-bit grey or RGB picture, found {raw.mode}")
+        raise BadImageError(f"{path}: expected an 8-bit grey or RGB image, found {raw.mode}")
     if raw.values.dtype.kind == "f":
         raise BadImageError(f"{path}: expected whole numbers, found {raw.mode}; say `bits = 32`")
 
@@ -129,7 +129,7 @@ def one_channel(path: File, raw: Raw) -> NDArray[Any]:
     if raw.values.ndim == 2:
         return raw.values
     if (raw.values != raw.values[:, :, :1]).any():
-        raise BadImageError(f"{path}: expected a grey picture, found colour ({raw.mode})")
+        raise BadImageError(f"{path}: expected a grey image, found colour ({raw.mode})")
     return np.ascontiguousarray(raw.values[:, :, 0])
 
 
@@ -181,9 +181,9 @@ def _open(path: File, data: bytes, upright: bool = True) -> tuple[Image.Image, I
         low_bytes = _low_bytes(data, wide) if wide in WIDE_COLOUR else None
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception as error:  # a decoder fed with damaged bytes may raise anything
-        raise BadImageError(f"{path}: expected a whole picture, found: {error}") from None
+        raise BadImageError(f"{path}: expected a whole image, found: {error}") from None
     if frames != 1:
-        raise BadImageError(f"{path}: expected one picture, found {frames} in the file")
+        raise BadImageError(f"{path}: expected one image, found {frames} in the file")
     if upright and orientation != 1:
         raise BadImageError(
             f"{path}: expected upright pixels, found EXIF orientation {orientation}"
@@ -213,7 +213,7 @@ def _read_bytes(path: File) -> bytes:
     except OSError as error:
         raise BadImageError(f"{path}: cannot be read: {error.strerror}") from None
     if not data:
-        raise BadImageError(f"{path}: expected a picture, found an empty file")
+        raise BadImageError(f"{path}: expected an image, found an empty file")
     return data
 
 

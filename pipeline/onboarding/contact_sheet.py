@@ -2,9 +2,8 @@
 
     write_contact_sheet(path, config, samples, seed=0)
 
-A row a sample, a column a modality, then the label over the first modality; the classes below.
-The same samples and seed give the same picture. Samples that are refused are left out. Writes
-`path` atomically.
+One row a sample, one column a modality, then the coloured label; the classes below. The same
+samples and seed give the same image. Refused samples are left out.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ NUM_SAMPLES = 6
 CELL_PX = 220
 GAP_PX = 8
 TEXT_PX = 16
-_PAPER, _INK, _HOLE = (255, 255, 255), (30, 30, 30), (12, 14, 17)
+_PAPER, _INK, _UNMEASURED = (255, 255, 255), (30, 30, 30), (12, 14, 17)
 _IGNORED = (0, 0, 0)
 _STRETCH = (2, 98)
 """Percentiles of the values that become black and white."""
@@ -41,7 +40,7 @@ U8 = NDArray[np.uint8]
 def write_contact_sheet(
     path: Path, config: Config, samples: Sequence[SourceSample], seed: int = 0
 ) -> int:
-    """Draw up to `NUM_SAMPLES` of `samples`; returns how many, and writes nothing if none loads."""
+    """Draw up to `NUM_SAMPLES` of `samples`; returns how many. No file if none loads."""
     specs = config.specs()
     adapter = open_dataset(config.dataset, specs)
     encoder = SampleEncoder(adapter, specs)
@@ -112,7 +111,7 @@ def _write(draw: ImageDraw.ImageDraw, x: int, y: int, text: str) -> None:
 def _cells(
     loaded: LoadedSample, specs: Mapping[str, ModalitySpec], palette: Sequence[RGB]
 ) -> Iterator[Image.Image | None]:
-    """One picture a modality, None where it is absent, then the label."""
+    """One image a modality, None where it is absent, then the label."""
     size = _cell_size(loaded.label)
     for name, spec in specs.items():
         array = loaded.arrays.get(name)
@@ -128,8 +127,8 @@ def _cell_size(label: U8) -> tuple[int, int]:
     return CELL_PX, max(1, round(CELL_PX * height / width))
 
 
-def _resized(picture: U8, size: tuple[int, int], spec: ModalitySpec) -> Image.Image:
-    image = Image.fromarray(picture)
+def _resized(colours: U8, size: tuple[int, int], spec: ModalitySpec) -> Image.Image:
+    image = Image.fromarray(colours)
     if spec.interpolation == "nearest":
         return image.resize(size, Image.Resampling.NEAREST)
     return image.resize(size, Image.Resampling.BILINEAR)
@@ -138,7 +137,7 @@ def _resized(picture: U8, size: tuple[int, int], spec: ModalitySpec) -> Image.Im
 def visible_colours(array: NDArray[Any], spec: ModalitySpec) -> U8:
     """A stored form as (H, W, 3) colours: three channels as they are, one channel stretched.
 
-    Distances: near is bright, holes nearly black.
+    Distances: near is bright, pixels without a measurement are nearly black.
     """
     if spec.channels == 3:
         return array.astype(np.uint8)
@@ -150,5 +149,5 @@ def visible_colours(array: NDArray[Any], spec: ModalitySpec) -> U8:
         grey = 1.0 - 0.85 * grey
     colours = np.repeat(np.rint(255 * grey).astype(np.uint8)[:, :, None], 3, axis=2)
     if spec.unit == "mm":
-        colours[array == 0] = _HOLE
+        colours[array == 0] = _UNMEASURED
     return colours

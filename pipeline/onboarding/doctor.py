@@ -1,10 +1,10 @@
-"""Examine a source tree before anything is written: is it whole, and does it say what the config says?
+"""Check a dataset folder before anything is written: is it complete, and does it match the config?
 
     examine(config) -> Diagnosis
 
-The whole tree is listed; of its samples a bounded number, drawn from a seed, is decoded exactly as
-`prepare` would. Writes nothing. A source that cannot be listed or read is a finding, not an error;
-a config that does not fit the adapter is a `ConfigError`.
+All files are listed; a bounded number of samples, drawn from a seed, is decoded exactly as `prepare`
+would. A source that cannot be listed or read is a finding, not an error; a config that does not fit
+the adapter is a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something to mend before `prepare`, or (as a note) something to know."""
+    """Something to fix before `prepare`."""
 
     what: str
     fix: str = ""
@@ -61,12 +61,12 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One sample, decoded as `prepare` would."""
+class DecodedSample:
+    """One sample, decoded as `prepare` would decode it."""
 
     sample: SourceSample
     seconds: float
-    """Processor time that decoding took."""
+    """CPU time of decoding."""
     forms: Mapping[str, FileForm]
     """Modality, and `label`, to the form of its file."""
     facts: Mapping[str, Any] | None
@@ -78,21 +78,21 @@ class Reading:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found; `doctor_verdict` judges it and `doctor_text` tells it."""
+    """Everything observed; `doctor_rules` derives problems from it, `doctor_text` prints it."""
 
     config: Config
     listing: Mapping[str, Sequence[SourceSample]] = field(default_factory=dict)
     unmatched: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    """Modality, `label` or top folder to picture files that belong to no sample."""
-    readings: Sequence[Reading] = ()
+    """Modality, `label` or top folder to image files that belong to no sample."""
+    decoded: Sequence[DecodedSample] = ()
     statistics: SplitStatistics | None = None
-    """Of the samples that were read, all splits together."""
+    """Of the decoded samples, all splits together."""
     refusals: Sequence[Refusal] = ()
     seconds: float = 0.0
-    """Time that reading took."""
+    """Wall time of decoding."""
     workers: int = 1
     published: Mapping[str, int] = field(default_factory=dict)
-    """Split to the number of samples that the whole data set has, where that is known."""
+    """Split to its published number of samples, for data sets that have a card."""
     error: str = ""
     """Why the source could not be listed."""
 
@@ -103,12 +103,12 @@ class Diagnosis:
 
     @property
     def decoding_s_per_thousand(self) -> float:
-        """Processor time that decoding a thousand samples takes."""
-        return 1000 * sum(r.seconds for r in self.readings) / max(1, len(self.readings))
+        """CPU time of decoding a thousand samples."""
+        return 1000 * sum(d.seconds for d in self.decoded) / max(1, len(self.decoded))
 
     def forms(self, name: str) -> Counter[FileForm]:
         """Forms of the files of a modality, or of the labels."""
-        return Counter(r.forms[name] for r in self.readings if name in r.forms)
+        return Counter(d.forms[name] for d in self.decoded if name in d.forms)
 
     def without(self, name: str) -> list[SourceSample]:
         """Listed samples that lack a modality or the label."""
@@ -120,11 +120,11 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Examiner:
-    """Reads one sample; crosses to worker processes."""
+    """Decodes one sample; picklable, for worker processes."""
 
     encoder: SampleEncoder
 
-    def __call__(self, sample: SourceSample) -> Reading:
+    def __call__(self, sample: SourceSample) -> DecodedSample:
         """Decode and measure. Never raises `SampleRefused`."""
         files = {**sample.files, **({LABEL: sample.label} if sample.label else {})}
         forms = {name: file_form(Path(path)) for name, path in files.items()}
@@ -133,20 +133,21 @@ class Examiner:
             loaded = self.encoder.load(sample)
         except SampleRefused as error:
             spent = time.process_time() - started
-            return Reading(sample, spent, forms, None, _without_paths(error.reason, sample))
+            return DecodedSample(sample, spent, forms, None, _without_paths(error.reason, sample))
         spent = time.process_time() - started
         packed = tuple(
             name
             for name, array in loaded.arrays.items()
             if self.encoder.specs[name].kind == "hha" and looks_packed(array)
         )
-        return Reading(sample, spent, forms, self.encoder.facts(sample, loaded), packed=packed)
+        facts = self.encoder.facts(sample, loaded)
+        return DecodedSample(sample, spent, forms, facts, packed=packed)
 
 
 def examine(
     config: Config, *, limit: int | None = DEFAULT_LIMIT, seed: int = 0, progress: bool = True
 ) -> Diagnosis:
-    """List the source of `config` and read at most `limit` samples (None: all)."""
+    """List the source of `config` and decode at most `limit` samples (None: all)."""
     adapter = open_dataset(config.dataset, config.specs())
     try:
         listing = {split: adapter.samples(split) for split in adapter.splits()}
@@ -155,20 +156,20 @@ def examine(
     picked = pick([s for samples in listing.values() for s in samples], limit, seed)
     examiner = Examiner(SampleEncoder(adapter, config.specs()))
     started = time.perf_counter()
-    readings = []
+    decoded = []
     with progress_bar("doctor", len(picked), "samples", progress) as advance:
-        for reading in map_in_order(examiner, picked, config.prepare.workers):
-            readings.append(reading)
+        for sample in map_in_order(examiner, picked, config.prepare.workers):
+            decoded.append(sample)
             advance(1)
     seconds = time.perf_counter() - started
-    facts = [r.facts for r in readings if r.facts is not None]
+    facts = [d.facts for d in decoded if d.facts is not None]
     return Diagnosis(
         config,
         listing,
         unmatched_files(config, listing),
-        readings,
+        decoded,
         summarise(facts_table(facts), config.specs(), adapter.classes),
-        group_refusals(readings),
+        group_refusals(decoded),
         seconds,
         count_workers(len(picked), config.prepare.workers),
         _published(config),
@@ -188,58 +189,58 @@ def pick(samples: Sequence[SourceSample], limit: int | None, seed: int) -> list[
     return [samples[i] for i in np.sort(rng.choice(len(samples), limit, replace=False))]
 
 
-def group_refusals(readings: Sequence[Reading]) -> list[Refusal]:
-    """Refusals that differ in numbers and names of files only, together; the most frequent first."""
-    groups: dict[str, list[Reading]] = defaultdict(list)
-    for reading in readings:
-        if reading.facts is None:
-            groups[_DIGITS.sub("#", reading.refused)].append(reading)
+def group_refusals(decoded: Sequence[DecodedSample]) -> list[Refusal]:
+    """Refusals, grouped if they differ in numbers and file names only; the most frequent first."""
+    groups: dict[str, list[DecodedSample]] = defaultdict(list)
+    for one in decoded:
+        if one.facts is None:
+            groups[_DIGITS.sub("#", one.refused)].append(one)
     ordered = sorted(groups.values(), key=len, reverse=True)
     return [Refusal(len(g), g[0].sample.key, g[0].refused) for g in ordered]
 
 
 def _without_paths(reason: str, sample: SourceSample) -> str:
-    """A refusal with `rgb` for the path of the sample's rgb file, so that equal ones look equal."""
+    """A refusal with `rgb` for the path of the sample's rgb file, so that equal reasons compare equal."""
     for name, path in (*sample.files.items(), (LABEL, sample.label)):
         reason = reason.replace(f"{path}: ", f"{name}: ") if path else reason
     return reason.replace(sample.key, "KEY")
 
 
-def looks_packed(picture_HW3: NDArray[np.uint8]) -> bool:
+def looks_packed(image_HW3: NDArray[np.uint8]) -> bool:
     """Whether channel 0 changes from pixel to pixel like the low byte of a packed number.
 
-    Disparity, the first channel of HHA, is smooth; the low byte of 24-bit depth wraps all the time.
+    Disparity, the first channel of HHA, is smooth; the low byte of 24-bit depth wraps constantly.
     """
-    steps = np.abs(np.diff(picture_HW3.astype(np.int16), axis=1)).mean(axis=(0, 1))
+    steps = np.abs(np.diff(image_HW3.astype(np.int16), axis=1)).mean(axis=(0, 1))
     return bool(steps[0] > 20.0 and steps[0] > 4.0 * steps[2])
 
 
 def unmatched_files(
     config: Config, listing: Mapping[str, Sequence[SourceSample]]
 ) -> dict[str, list[Path]]:
-    """Picture files under the root that belong to no sample, by the modality whose folder it is."""
+    """Image files under the root that belong to no sample, by the modality whose folder it is."""
     root = getattr(config.dataset, "root", None)
     if root is None:
         return {}
-    known: set[str] = set()
+    listed: set[str] = set()
     owners: dict[Path, set[str]] = defaultdict(set)
     for sample in (s for samples in listing.values() for s in samples):
         files = {**sample.files, **({LABEL: sample.label} if sample.label else {})}
-        known.update((*files.values(), *sample.companions))
+        listed.update((*files.values(), *sample.companions))
         for name, file in files.items():
             for folder in Path(file).parents:
                 if name in owners[folder]:
                     break
                 owners[folder].add(name)
     unmatched: dict[str, list[Path]] = defaultdict(list)
-    for path in picture_files(root.absolute()):
-        if str(path) not in known:
+    for path in image_files(root.absolute()):
+        if str(path) not in listed:
             unmatched[_owner(path, root.absolute(), owners)].append(path)
     return dict(unmatched)
 
 
 def _owner(path: Path, root: Path, owners: Mapping[Path, set[str]]) -> str:
-    """The modality that alone uses the nearest folder above `path`, else the folder's name."""
+    """The modality if only one uses the nearest used folder above `path`, else the top folder."""
     for folder in path.parents:
         names = owners.get(folder, set())
         if len(names) == 1:
@@ -250,9 +251,9 @@ def _owner(path: Path, root: Path, owners: Mapping[Path, set[str]]) -> str:
     return f"{top}/" if top != path.name else path.name
 
 
-def picture_files(root: Path) -> Iterator[Path]:
-    """Every visible picture or array file under `root`, by name; a linked folder is entered once."""
-    seen = set()
+def image_files(root: Path) -> Iterator[Path]:
+    """Every visible image or array file under `root`, by name; a linked folder is entered once."""
+    seen = set()  # symbolic links may form a circle
     for folder, names, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         names[:] = sorted(n for n in names if n[0] != ".") if real not in seen else []

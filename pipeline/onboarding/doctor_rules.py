@@ -1,7 +1,7 @@
-"""The doctor's judgement: what has to be mended before `prepare`, and what is good to know.
+"""Problems that must be fixed before `prepare`, and notes, derived from a diagnosis.
 
-Pure functions of a diagnosis; nothing can fail. Problems come in the order in which to mend them:
-the tree, missing files, refused samples, then values that do not mean what the config says.
+Problems come in the order in which to fix them: the listing, missing files, refused samples, then
+values that do not mean what the config says.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pipeline.onboarding.doctor import Diagnosis, Problem
 from pipeline.shards.statistics import ModalityStatistics
 
 MAX_METRES = 300
-"""Whole-number distances that stop here are metres, or a sensor of a foot's reach."""
+"""Whole-number distances that never exceed this are taken for metres: as millimetres, the sensor
+would reach 30 cm."""
 SATURATED_SHARE = 0.05
 
 
 def problems(diagnosis: Diagnosis) -> list[Problem]:
-    """What to mend, first things first; empty: ready."""
+    """What to fix, in this order; empty: ready."""
     if diagnosis.error:
         return [Problem(diagnosis.error.rstrip("."))]
     return [
@@ -30,40 +31,44 @@ def problems(diagnosis: Diagnosis) -> list[Problem]:
 
 
 def notes(diagnosis: Diagnosis) -> list[str]:
-    """What does not stop `prepare`."""
-    return [] if diagnosis.error else [*_counts(diagnosis), *_ranges(diagnosis), *_seen(diagnosis)]
+    """Observations that do not stop `prepare`."""
+    return (
+        []
+        if diagnosis.error
+        else [*_counts(diagnosis), *_ranges(diagnosis), *_occurrence(diagnosis)]
+    )
 
 
 def _missing_files(diagnosis: Diagnosis) -> Iterator[Problem]:
     allowed = getattr(diagnosis.config.dataset, "missing", "refuse") == "allow"
     for name in (LABEL, *diagnosis.config.modalities):
-        lacking = diagnosis.without(name)
-        if lacking and (name == LABEL or not allowed):
+        incomplete = diagnosis.without(name)
+        if incomplete and (name == LABEL or not allowed):
             fix = "Add the files, or remove the other files of these samples"
             if name != LABEL and not allowed:
-                fix += '; or train with what is there: dataset.missing = "allow"'
+                fix += '; or train with incomplete samples: dataset.missing = "allow"'
             yield Problem(
-                f"{len(lacking)} of {diagnosis.num_samples} samples have no {name} "
-                f"(first: {lacking[0].key})",
+                f"{len(incomplete)} of {diagnosis.num_samples} samples have no {name} "
+                f"(first: {incomplete[0].key})",
                 fix + ".",
             )
 
 
 def _refused(diagnosis: Diagnosis) -> Iterator[Problem]:
-    """Refusals by reason, but for missing files, which are counted over the whole tree."""
-    read = len(diagnosis.readings)
+    """Refusals by reason, except missing files, which are counted over the whole listing."""
+    num_decoded = len(diagnosis.decoded)
     for refusal in diagnosis.refusals:
         if refusal.reason.startswith("no "):
             continue
         yield Problem(
-            f"{refusal.count} of the {read} samples read are refused "
+            f"{refusal.count} of the {num_decoded} samples read are refused "
             f"(first: {refusal.key}): {refusal.reason}",
             _hint(diagnosis, refusal.reason),
         )
 
 
 def _hint(diagnosis: Diagnosis, reason: str) -> str:
-    """A way out that the refusal itself cannot know."""
+    """A fix that the code which refused the file could not suggest."""
     name = reason.partition(":")[0]
     spec = diagnosis.config.specs().get(name)
     if spec is None or spec.unit != "mm" or not any(f.colour for f in diagnosis.forms(name)):
@@ -77,29 +82,29 @@ def _hint(diagnosis: Diagnosis, reason: str) -> str:
 def _values(diagnosis: Diagnosis) -> Iterator[Problem]:
     specs = diagnosis.config.specs()
     measured = diagnosis.statistics.modalities if diagnosis.statistics else {}
-    for name, found in measured.items():
-        if found.num_samples and found.highest is None:
+    for name, values in measured.items():
+        if values.num_samples and values.highest is None:
             yield Problem(
-                f"{name}: every pixel of the {found.num_samples} samples read is 0",
+                f"{name}: every pixel of the {values.num_samples} samples read is 0",
                 "Check that these are the right files.",
             )
-        elif looks_like_metres(found, specs[name]):
+        elif looks_like_metres(values, specs[name]):
             yield Problem(
-                f"{name}: distances from {found.lowest} to {found.highest}; expected millimetres, "
+                f"{name}: distances from {values.lowest} to {values.highest}; expected millimetres, "
                 "these look like metres",
                 f'Set dataset.sources.{name}.unit = "m".',
             )
-    packed = sorted({name for reading in diagnosis.readings for name in reading.packed})
+    packed = sorted({name for sample in diagnosis.decoded for name in sample.packed})
     for name in packed:
         yield Problem(
             f"{name}: expected HHA, found what looks like raw depth packed into colour channels",
-            "Point the modality at the HHA pictures, or declare it as kind depth.",
+            "Point the modality at the HHA images, or declare it as kind depth.",
         )
 
 
-def looks_like_metres(found: ModalityStatistics, spec: ModalitySpec) -> bool:
-    """Whether distances that should be in millimetres are too small to be."""
-    return spec.unit == "mm" and found.highest is not None and found.highest <= MAX_METRES
+def looks_like_metres(values: ModalityStatistics, spec: ModalitySpec) -> bool:
+    """Whether distances that should be in millimetres are too small for that unit."""
+    return spec.unit == "mm" and values.highest is not None and values.highest <= MAX_METRES
 
 
 def _labels(diagnosis: Diagnosis) -> Iterator[Problem]:
@@ -113,10 +118,10 @@ def _labels(diagnosis: Diagnosis) -> Iterator[Problem]:
 
 def _counts(diagnosis: Diagnosis) -> Iterator[str]:
     for split, published in diagnosis.published.items():
-        found = len(diagnosis.listing.get(split, ()))
-        if found != published:
+        listed = len(diagnosis.listing.get(split, ()))
+        if listed != published:
             yield (
-                f"{split}: {found} samples found, {published} published. "
+                f"{split}: {listed} samples found, {published} published. "
                 "Part of the data set, or an unfinished download?"
             )
 
@@ -124,21 +129,21 @@ def _counts(diagnosis: Diagnosis) -> Iterator[str]:
 def _ranges(diagnosis: Diagnosis) -> Iterator[str]:
     specs = diagnosis.config.specs()
     measured = diagnosis.statistics.modalities if diagnosis.statistics else {}
-    for name, found in measured.items():
+    for name, values in measured.items():
         spec = specs[name]
-        if spec.dtype == "uint16" and found.saturated_pixels > SATURATED_SHARE * found.pixels:
+        if spec.dtype == "uint16" and values.saturated_pixels > SATURATED_SHARE * values.pixels:
             yield (
-                f"{name}: {found.saturated_pixels / found.pixels:.0%} of the pixels are at or above "
+                f"{name}: {values.saturated_pixels / values.pixels:.0%} of the pixels are at or above "
                 f"max_value = {spec.max_value:g}; set modalities.{name}.max_value higher"
             )
-        elif found.highest is not None and found.highest * 16 <= spec.max_value != 65_000.0:
+        elif values.highest is not None and values.highest * 16 <= spec.max_value != 65_000.0:
             yield (
-                f"{name}: no value is above {found.highest} of {spec.max_value:g}: all will look "
+                f"{name}: no value is above {values.highest} of {spec.max_value:g}: all will look "
                 f"dark. Set modalities.{name}.max_value, or check that these are the right files"
             )
 
 
-def _seen(diagnosis: Diagnosis) -> Iterator[str]:
+def _occurrence(diagnosis: Diagnosis) -> Iterator[str]:
     statistics = diagnosis.statistics
     if statistics is None or not statistics.num_samples:
         return
@@ -146,7 +151,7 @@ def _seen(diagnosis: Diagnosis) -> Iterator[str]:
     if unseen:
         yield f"in no label of the {statistics.num_samples} samples read: {', '.join(unseen)}"
     if len(statistics.availability) > 1:
-        held = [
+        sets = [
             f"{count} with {', '.join(names)}" for names, count in statistics.availability.items()
         ]
-        yield f"modalities vary from sample to sample: {'; '.join(held)}"
+        yield f"modalities vary from sample to sample: {'; '.join(sets)}"

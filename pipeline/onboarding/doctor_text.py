@@ -1,8 +1,6 @@
-"""What the doctor says: tables of a diagnosis, notes, and `ready` or what to mend first.
+"""The text of `any2seg doctor`: tables of a diagnosis, notes, and `ready` or what to fix first.
 
-    print("\n".join(lines(diagnosis)))
-
-Pure functions; nothing is read or written, and nothing can fail.
+print("\n".join(lines(diagnosis)))
 """
 
 from __future__ import annotations
@@ -17,13 +15,13 @@ from pipeline.onboarding.doctor_rules import notes, problems
 from pipeline.shards.statistics import MODALITY_COLUMNS, modality_rows
 
 NUM_FIRST = 3
-"""Problems that are named; the others follow from them more often than not."""
+"""Problems that are printed; the others usually follow from them."""
 NUM_EXAMPLES = 3
-_FIGURE = re.compile(r"[\d.]+%?( of \d+)?|-")
+_NUMBER = re.compile(r"[\d.]+%?( of \d+)?|-")
 
 
 def lines(diagnosis: Diagnosis, sheet: str = "") -> Iterator[str]:
-    """The whole report, line by line; `sheet` is where the contact sheet lies."""
+    """The whole report, line by line; `sheet` is the path of the contact sheet."""
     yield f"{diagnosis.config.dataset.adapter}: {_root(diagnosis)}"
     if diagnosis.listing:
         yield from _section("Samples listed", _split_table(diagnosis))
@@ -36,23 +34,23 @@ def lines(diagnosis: Diagnosis, sheet: str = "") -> Iterator[str]:
         yield _speed(diagnosis)
         if sheet:
             yield f"Contact sheet: {sheet}"
-    found = notes(diagnosis)
-    if found:
+    remarks = notes(diagnosis)
+    if remarks:
         yield ""
-        yield from (f"note: {note}" for note in found)
+        yield from (f"note: {note}" for note in remarks)
     yield ""
     yield from _verdict(diagnosis)
 
 
 def table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines with aligned columns; figures to the right."""
+    """Rows of cells as lines with aligned columns; numbers to the right."""
     rows = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(_aligned, row, widths)).rstrip() for row in rows]
 
 
 def _aligned(cell: str, width: int) -> str:
-    return cell.rjust(width) if _FIGURE.fullmatch(cell) else cell.ljust(width)
+    return cell.rjust(width) if _NUMBER.fullmatch(cell) else cell.ljust(width)
 
 
 def _section(title: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -67,7 +65,7 @@ def _root(diagnosis: Diagnosis) -> str:
 
 
 def _split_table(diagnosis: Diagnosis) -> list[list[str]]:
-    """A row a split: found, published, and its conditions and corner cases."""
+    """One row a split: samples listed and published, and its conditions and corner cases."""
     samples = [s for listed in diagnosis.listing.values() for s in listed]
     conditions = sorted({s.condition for s in samples} - {""})
     cases = sorted({s.corner_case for s in samples} - {""})
@@ -95,9 +93,9 @@ def _file_table(diagnosis: Diagnosis) -> list[list[str]]:
 
 def _unmatched(diagnosis: Diagnosis) -> Iterator[str]:
     for name in (*diagnosis.config.modalities, LABEL):
-        lacking = diagnosis.without(name)
-        if lacking:
-            yield f"  without {name}: {_examples([sample.key for sample in lacking])}"
+        incomplete = diagnosis.without(name)
+        if incomplete:
+            yield f"  without {name}: {_examples([sample.key for sample in incomplete])}"
     for name, files in diagnosis.unmatched.items():
         below = [str(file).removeprefix(f"{_root(diagnosis)}/") for file in files[:NUM_EXAMPLES]]
         rest = ", ..." if len(files) > NUM_EXAMPLES else ""
@@ -116,12 +114,12 @@ def _value_table(diagnosis: Diagnosis) -> list[Sequence[str]]:
 
 
 def _label_table(diagnosis: Diagnosis) -> list[list[str]]:
-    """A row a class: its share of the labelled pixels and the samples that have it."""
+    """One row a class: its share of the labelled pixels and the samples that contain it."""
     statistics = diagnosis.statistics
     if statistics is None or not statistics.num_samples:
         return []
     rows = [["id", "class", "pixels", "samples"]]
-    facts = [r.facts for r in diagnosis.readings if r.facts is not None]
+    facts = [d.facts for d in diagnosis.decoded if d.facts is not None]
     for index, (name, share) in enumerate(statistics.class_shares().items()):
         holders = sum(1 for row in facts if row["class_pixels"][index])
         rows.append([str(index), name, f"{share:.2%}", f"{holders} of {len(facts)}"])
@@ -141,22 +139,22 @@ def _refusals(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _speed(diagnosis: Diagnosis) -> str:
-    count = len(diagnosis.readings)
+    count = len(diagnosis.decoded)
     processes = "1 process" if diagnosis.workers == 1 else f"{diagnosis.workers} processes"
     some = "all" if count == diagnosis.num_samples else f"{count} of"
     return (
         f"Read {some} {diagnosis.num_samples} samples in {diagnosis.seconds:.1f} s with {processes}, "
         f"{1000 * diagnosis.seconds / max(1, count):.1f} s per thousand samples "
-        f"({diagnosis.decoding_s_per_thousand:.1f} s of processor time for decoding alone)."
+        f"({diagnosis.decoding_s_per_thousand:.1f} s of CPU time for decoding alone)."
     )
 
 
 def _verdict(diagnosis: Diagnosis) -> Iterator[str]:
-    found = problems(diagnosis)
-    if not found:
+    to_fix = problems(diagnosis)
+    if not to_fix:
         yield "ready"
         return
-    yield "To mend first:" if len(found) > 1 else "To mend:"
-    yield from (f"  {number}. {problem}" for number, problem in enumerate(found[:NUM_FIRST], 1))
-    if len(found) > NUM_FIRST:
-        yield f"  ... and {len(found) - NUM_FIRST} more"
+    yield "Fix first:" if len(to_fix) > 1 else "Fix:"
+    yield from (f"  {number}. {problem}" for number, problem in enumerate(to_fix[:NUM_FIRST], 1))
+    if len(to_fix) > NUM_FIRST:
+        yield f"  ... and {len(to_fix) - NUM_FIRST} more"

@@ -1,4 +1,4 @@
-"""What a file is by its header alone: bits, channels, size. Nothing is decoded or written.
+"""Bits, channels and size of an image or array file, from its header alone.
 
 A file whose header cannot be read has the form `UNREADABLE`; nothing is raised.
 """
@@ -19,7 +19,7 @@ _NAMES = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True, slots=True, order=True)
 class FileForm:
-    """A picture or array file as its header describes it."""
+    """An image or array file as its header describes it."""
 
     bits: int
     """Bits a channel."""
@@ -27,7 +27,7 @@ class FileForm:
     height: int
     width: int
     mode: str = ""
-    """Where bits and channels do not say it all: `palette`, `CMYK`, `float`, ..."""
+    """What bits and channels do not tell: `palette`, `CMYK`, `float`, ..."""
 
     @property
     def colour(self) -> bool:
@@ -45,26 +45,26 @@ UNREADABLE = FileForm(0, 0, 0, 0, "unreadable")
 
 
 def file_form(path: Path) -> FileForm:
-    """The form of a picture (any that Pillow knows) or of a `.npy` array."""
+    """The form of an image (any that Pillow knows) or of a `.npy` array."""
     try:
         if path.suffix.lower() in ARRAY_EXTENSIONS:
             return _array_form(path)
         with Image.open(path) as image:
-            return _picture_form(image)
-    except Exception:  # a parser fed with damaged bytes may raise anything
+            return _image_form(image)
+    except Exception:  # a parser may raise anything on corrupted bytes
         return UNREADABLE
 
 
 def _array_form(path: Path) -> FileForm:
     array = np.load(path, mmap_mode="r")
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3):
-        return FileForm(0, 0, 0, 0, "an array file that is not one picture")
+        return FileForm(0, 0, 0, 0, "an array file that is not one image")
     height, width, channels = (*array.shape, 1)[:3]
     mode = "float" if array.dtype.kind == "f" else ""
     return FileForm(8 * array.dtype.itemsize, channels, height, width, mode)
 
 
-def _picture_form(image: Image.Image) -> FileForm:
+def _image_form(image: Image.Image) -> FileForm:
     mode = image.mode
     tiles = getattr(image, "tile", [])
     raw = str(tiles[0][3]) if tiles else ""

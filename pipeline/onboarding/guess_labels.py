@@ -1,9 +1,9 @@
-"""Which classes the label files of an unknown tree hold: ids, or colours.
+"""Which classes the label files of an unknown dataset folder contain: ids, or colours.
 
     labels = guess_labels(paths)
 
-Reads files and writes nothing. Files that cannot be read are passed over (the doctor names them);
-`DatasetError` if none can be, or if the values are neither ids nor few colours.
+Unreadable files are skipped (the doctor names them). `DatasetError` if none can be read, or if the
+values are neither ids nor few colours.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ MAX_CLASSES = 255
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What the label files hold: ids, or colours."""
+    """Contents of the label files: ids, or colours."""
 
     ids: dict[int, int]
     """Raw id to class id; class ids are 0..K-1, `IGNORE_ID` for ignored ones."""
     colours: dict[RGB, int]
     """Colour to class id, for labels painted in colours; then `ids` is empty."""
     palette: dict[int, RGB]
-    """Class id to the colour that the label files give it, where they do."""
+    """Class id to the colour in the palettes of the label files; empty if they have none."""
     channel: str | None
     """Channel of colour files that holds the ids."""
     num_read: int
@@ -48,7 +48,7 @@ class Labels:
 
     @property
     def smallest(self) -> tuple[int, int]:
-        """Smallest height and width, perhaps of two labels."""
+        """Smallest height and smallest width, not necessarily of one label."""
         return min(height for height, _ in self.sizes), min(width for _, width in self.sizes)
 
 
@@ -63,10 +63,10 @@ def guess_labels(paths: Iterable[Path]) -> Labels:
         if max(len(seen.colours), len(seen.ids)) > MAX_CLASSES + 1:
             raise DatasetError(
                 f"{path}: more than {MAX_CLASSES} different values in the labels so far; expected "
-                "class ids or one colour a class. Are these labels, and were they never a JPEG?"
+                "class ids or one colour a class. Are these labels, and never saved as JPEG?"
             )
     if not seen.sizes:
-        raise DatasetError("no label can be read. Are the label files whole?")
+        raise DatasetError("no label can be read. Are the label files complete?")
     read = seen.num_read, frozenset(seen.sizes)
     if seen.colours:
         by_colour = {colour: index for index, colour in enumerate(sorted(seen.colours))}
@@ -80,7 +80,7 @@ def guess_labels(paths: Iterable[Path]) -> Labels:
 
 @dataclass
 class _Seen:
-    """What the labels read so far hold."""
+    """Contents of the labels read so far."""
 
     ids: set[int] = field(default_factory=set)
     colours: set[RGB] = field(default_factory=set)
@@ -105,7 +105,7 @@ class _Seen:
 def class_ids(seen: set[int]) -> dict[int, int]:
     """Raw id to class id. 255 is ignored, unless 0 and 255 are all there is (a mask).
 
-    Ids that nearly fill 0..max stay as they are, so that a class that was not seen keeps its place.
+    Ids that nearly fill 0..max stay unchanged, so that a class that does not occur keeps its id.
     """
     classes = sorted(seen - {IGNORE_ID})
     if seen == {0, IGNORE_ID}:
@@ -131,12 +131,12 @@ def _read_label(path: Path, palette: dict[int, RGB]) -> NDArray[Any] | None:
         if path.suffix.lower() in ARRAY_EXTENSIONS:
             return read_raw(path).values
         with Image.open(path) as image:
-            return _picture_values(image, palette)
-    except Exception:  # a parser fed with damaged bytes may raise anything
+            return _image_values(image, palette)
+    except Exception:  # a parser may raise anything on corrupted bytes
         return None
 
 
-def _picture_values(image: Image.Image, palette: dict[int, RGB]) -> NDArray[Any]:
+def _image_values(image: Image.Image, palette: dict[int, RGB]) -> NDArray[Any]:
     if image.mode == "P":
         values = np.array(image)
         used = image.getpalette("RGB") or []

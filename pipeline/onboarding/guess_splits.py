@@ -1,9 +1,9 @@
-"""Which samples of an unknown tree are for training: folders, a table in the tree, or a draw.
+"""Splits of an unknown dataset folder: from its folders, a table in it, or a random draw.
 
     splits = guess_splits(root, names)
 
-`names` are samples as `split/condition/name` (see `pipeline.onboarding.guess_streams`). Reads small text
-files and writes nothing. `DatasetError` if there are fewer than three samples and nobody says which is which.
+`names` are samples as `split/condition/name` (see `pipeline.onboarding.guess_streams`). Raises
+`DatasetError` if there are fewer than three samples and no folder or table assigns them.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from pipeline.onboarding.guess_streams import SPLIT_WORDS, affixes
 HELD_OUT = 0.15
 """Share of the samples that a drawn validation set gets, and a drawn test set."""
 _MATCHING = 0.8
-"""Share of a table's rows that has to make sense."""
+"""Share of a table's rows that must name a sample and a split."""
 _MAX_TABLE_BYTES = 2**24
 _MAX_DEPTH = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Split to its samples, and where that comes from."""
+    """Split to its samples, and the origin of that assignment."""
 
     reason: str
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Empty: the folders of the tree say it in the very words of a config."""
+    """Empty: the folders are named after splits exactly as a config names them."""
 
     @property
     def by_folder(self) -> bool:
-        """Whether `{split}` in the patterns is all that it takes."""
+        """Whether `{split}` in the patterns is enough."""
         return not self.names
 
 
 def guess_splits(root: Path, names: Sequence[str], *, clean: bool, seed: int = 0) -> Splits:
-    """Splits of the usable samples `names`. `clean`: the tree has no other samples."""
+    """Splits of the usable samples `names`. `clean`: the folder has no other samples."""
     in_folders = {name: name.split("/")[0] for name in names}
     folders = set(in_folders.values()) - {""}
     if folders:
@@ -56,23 +56,23 @@ def guess_splits(root: Path, names: Sequence[str], *, clean: bool, seed: int = 0
         if TRAIN_SPLIT in table.values():
             return _held_out(Splits("from the folders", _grouped(table)), seed)
     for path in _tables(root):
-        found = _read_table(path, names)
-        if TRAIN_SPLIT in found.values():
+        split_of = _read_table(path, names)
+        if TRAIN_SPLIT in split_of.values():
             reason = f"from {path.relative_to(root)}"
-            return _held_out(Splits(reason, _grouped(found)), seed)
+            return _held_out(Splits(reason, _grouped(split_of)), seed)
     return _held_out(Splits("", {TRAIN_SPLIT: sorted(names)}), seed)
 
 
 def _grouped(split_of: Mapping[str, str | None]) -> dict[str, list[str]]:
     return {
-        split: sorted(name for name, found in split_of.items() if found == split)
+        split: sorted(name for name, own in split_of.items() if own == split)
         for split in SPLIT_ORDER
         if split in split_of.values()
     }
 
 
 def _held_out(splits: Splits, seed: int) -> Splits:
-    """The splits with something to evaluate on: drawn from the training samples if there is none."""
+    """The splits with validation and test samples: drawn from the training samples if there are none."""
     if len(splits.names) > 1:
         return splits
     names = splits.names[TRAIN_SPLIT]
@@ -85,7 +85,7 @@ def _held_out(splits: Splits, seed: int) -> Splits:
     order = np.random.default_rng([seed, RandomStream.SPLIT_GUESS]).permutation(len(names))
     val, test, train = order[:count], order[count : 2 * count], order[2 * count :]
     drawn = {TRAIN_SPLIT: train, VAL_SPLIT: val, TEST_SPLIT: test}
-    reason = "drawn at random, because nothing in the tree says it"
+    reason = "drawn at random, because no folder or table gives them"
     return Splits(
         f"{splits.reason}; val and test {reason}" if splits.reason else reason,
         {split: [names[i] for i in sorted(part)] for split, part in drawn.items()},
@@ -93,19 +93,19 @@ def _held_out(splits: Splits, seed: int) -> Splits:
 
 
 def _tables(root: Path) -> Iterator[Path]:
-    """CSV files, then folders' `train.txt`, not too deep."""
-    found = []
+    """CSV files, then every `train.txt`, down to `_MAX_DEPTH` folders."""
+    paths: list[Path] = []
     for folder, names, files in os.walk(root):
         if len(Path(folder).relative_to(root).parts) >= _MAX_DEPTH:
             names.clear()
-        found += [Path(folder, name) for name in files]
-    small = [p for p in sorted(found) if p.is_file() and p.stat().st_size <= _MAX_TABLE_BYTES]
+        paths += [Path(folder, name) for name in files]
+    small = [p for p in sorted(paths) if p.is_file() and p.stat().st_size <= _MAX_TABLE_BYTES]
     yield from (p for p in small if p.suffix.lower() in (".csv", ".tsv"))
     yield from (p for p in small if p.suffix == ".txt" and SPLIT_WORDS.get(p.stem) == TRAIN_SPLIT)
 
 
 def _read_table(path: Path, names: Sequence[str]) -> dict[str, str | None]:
-    """Sample to split, if the file is a table of them; else nothing."""
+    """Sample to split if the file is a table of splits, else an empty dict."""
     try:
         if path.suffix == ".txt":
             return _read_lists(path, names)
@@ -117,6 +117,7 @@ def _read_table(path: Path, names: Sequence[str]) -> dict[str, str | None]:
     delimiter = max(",;\t", key=first.count)
     rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
     match = _Matcher(names)
+    # Any two columns may be sample and split, whatever the header calls them.
     for key in range(len(rows[0]) if rows else 0):
         for split in range(len(rows[0])):
             pairs = [
@@ -133,18 +134,18 @@ def _read_table(path: Path, names: Sequence[str]) -> dict[str, str | None]:
 def _read_lists(train: Path, names: Sequence[str]) -> dict[str, str | None]:
     """Sample to split from `train.txt` and its neighbours, one name a line."""
     match = _Matcher(names)
-    found: dict[str, str | None] = {}
+    split_of: dict[str, str | None] = {}
     for path in sorted(train.parent.glob("*.txt")):
         split = SPLIT_WORDS.get(path.stem)
         lines = path.read_text(encoding="utf-8-sig").split() if split else []
         matched = [name for name in map(match, lines) if name]
         if len(matched) >= _MATCHING * len(lines):
-            found |= dict.fromkeys(matched, split)
-    return found
+            split_of |= dict.fromkeys(matched, split)
+    return split_of
 
 
 class _Matcher:
-    """Finds the sample that a table means: by as many last parts of its name as it takes."""
+    """Finds the sample that a table refers to, by any ending of its name that no other sample has."""
 
     def __init__(self, names: Sequence[str]) -> None:
         endings: dict[str, set[str]] = defaultdict(set)
@@ -152,17 +153,17 @@ class _Matcher:
             parts = [part for part in name.split("/") if part]
             for start in range(len(parts)):
                 endings["/".join(parts[start:])].add(name)
-        self._by_ending = {end: found.pop() for end, found in endings.items() if len(found) == 1}
+        self._by_ending = {end: named.pop() for end, named in endings.items() if len(named) == 1}
 
     def __call__(self, written: str) -> str | None:
-        """The sample, or None; the ending of a picture and a sensor's affixes do not matter."""
+        """The sample, or None; file endings and a sensor's affixes are ignored."""
         *folders, last = PurePosixPath(written.strip().replace("\\", "/")).parts or ("",)
         stem = PurePosixPath(last)
         last = stem.stem if stem.suffix.lower() in EXTENSIONS | ARRAY_EXTENSIONS else last
         prefix, suffix = affixes(last)
         for name in (last, last.removeprefix(prefix).removesuffix(suffix)):
             for start in range(len(folders) + 1):
-                found = self._by_ending.get("/".join([*folders[start:], name]))
-                if found:
-                    return found
+                sample = self._by_ending.get("/".join([*folders[start:], name]))
+                if sample:
+                    return sample
         return None

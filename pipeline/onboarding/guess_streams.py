@@ -1,11 +1,11 @@
-"""Which files of an unknown tree are which sensor: patterns and splits guessed from names.
+"""Which files of an unknown dataset folder belong to which sensor: patterns guessed from names.
 
     streams, left_out = find_streams(root)
 
-A stream is one pattern of the `folder` adapter (see `pipeline.datasets.patterns`) and what its name
-says it is. Folders called train, val, night, ... become `{split}` and `{condition}`; folders that
-name no sensor and vary become `*`. Only names are read. Nothing is written; a tree in which no
-label or no sensor can be made out is a `DatasetError` that lists what was found.
+A stream is one pattern of the `folder` adapter (see `pipeline.datasets.patterns`) and the sensor that
+its words name. Folders called train, val, night, ... become `{split}` and `{condition}`; folders that
+name no sensor and vary become `*`. Only names are read. `DatasetError`, which lists the patterns, if
+no label or no sensor is recognised.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pipeline.core.splits import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from pipeline.datasets.patterns import find_files
 from pipeline.errors import DatasetError
 from pipeline.modalities import LABEL
-from pipeline.onboarding.doctor import picture_files
+from pipeline.onboarding.doctor import image_files
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn"), TRAIN_SPLIT),
     **dict.fromkeys(("val", "valid", "validation", "dev"), VAL_SPLIT),
     **dict.fromkeys(("test", "testing", "tst"), TEST_SPLIT),
 }
-"""What folders and tables call a split, to its name here."""
+"""Names of splits in folders and tables, to the name of the split here."""
 CONDITIONS = frozenset(
     {
         *("clear", "sun", "sunny", "cloud", "cloudy", "overcast", "fog", "foggy", "rain", "rainy"),
@@ -55,7 +55,7 @@ SENSOR_WORDS: dict[str, tuple[str, ...]] = {
         *("leftimg8bit", "left", "cam", "framecamera", "vis", "visible"),
     ),
 }
-"""Family of modalities to the words that name it; an earlier family, and word, wins."""
+"""Family of modalities to the words that name it; earlier families, and earlier words, win."""
 _FAMILY = {word: family for family, words in reversed(SENSOR_WORDS.items()) for word in words}
 _RANK = {word: i for i, word in enumerate(w for words in SENSOR_WORDS.values() for w in words)}
 _WORDS = re.compile(r"[A-Za-z]+|\d+")
@@ -73,21 +73,21 @@ class Stream:
     family: str
     """Row of `SENSOR_WORDS`, or "" if no word is known."""
     name: str
-    """What to call it: a plain word."""
+    """Name of the modality: a Python identifier."""
     rank: int = 0
-    """Of several streams of one family the lowest is meant."""
+    """Of several streams of one family the lowest wins."""
 
     def files(self, root: Path) -> dict[str, list[Path]]:
         """`split/condition/name` of each sample to its files."""
-        found = find_files(root, self.pattern)
-        return {"/".join((p.split, p.condition, p.name)): f for p, f in found.files.items()}
+        files = find_files(root, self.pattern).files
+        return {"/".join((m.split, m.condition, m.name)): paths for m, paths in files.items()}
 
 
 def find_streams(root: Path) -> tuple[list[Stream], list[Stream]]:
-    """The label's stream, then the sensors'; and the streams that were left out."""
-    files = [path.relative_to(root) for path in picture_files(root)]
+    """The label's stream, then the sensors'; and the streams that are left out."""
+    files = [path.relative_to(root) for path in image_files(root)]
     if not files:
-        raise DatasetError(f"{root}: found no pictures. Name the folder that holds them.")
+        raise DatasetError(f"{root}: found no images. Name the folder that holds them.")
     streams = _streams(files)
     labels = sorted((s for s in streams if s.family == LABEL), key=lambda s: (s.rank, s.pattern))
     if not labels:
@@ -95,17 +95,17 @@ def find_streams(root: Path) -> tuple[list[Stream], list[Stream]]:
             f"{root}: found no labels among {_listed(streams)}. Call their folder `label`."
         )
     label = labels[0]
-    wanted = set(label.files(root))
+    labelled = set(label.files(root))
     sensors = [
         stream
         for stream in streams
         if stream.family != LABEL
-        and len(wanted & set(stream.files(root))) >= _COVERAGE * len(wanted)
+        and len(labelled & set(stream.files(root))) >= _COVERAGE * len(labelled)
     ]
     if not sensors:
         raise DatasetError(
-            f"{root}: no other picture has the name of a label in {label.pattern}; found "
-            f"{_listed(streams)}. Files of one sample must be called alike."
+            f"{root}: no other image has the name of a label in {label.pattern}; found "
+            f"{_listed(streams)}. All files of a sample need the same name."
         )
     kept = [label, *_renamed(sensors)]
     patterns = {stream.pattern for stream in kept}
@@ -114,13 +114,12 @@ def find_streams(root: Path) -> tuple[list[Stream], list[Stream]]:
 
 def words(text: str) -> list[str]:
     """Lower-case words of a name: `NIR_warped` gives nir, warped; `labelTrainIds` also as one."""
-    found = [word.lower() for word in _WORDS.findall(text)]
-    pieces = [piece.lower() for piece in re.split(r"[^A-Za-z0-9]+", text)]
-    return [*pieces, *found]
+    parts = [part.lower() for part in re.split(r"[^A-Za-z0-9]+", text)]
+    return [*parts, *(word.lower() for word in _WORDS.findall(text))]
 
 
-def known_word(text: str) -> str | None:
-    """The sensor word in a name that counts most, if there is one."""
+def sensor_word(text: str) -> str | None:
+    """The highest-ranking sensor word in a name, if there is one."""
     return min((w for w in words(text) if w in _FAMILY), key=_RANK.__getitem__, default=None)
 
 
@@ -151,7 +150,7 @@ def _pattern(file: Path, constant: Mapping[int, str]) -> str:
     *folders, _ = file.parts
     prefix, suffix = affixes(file.stem)
     tokens = [_token(folder, constant.get(depth)) for depth, folder in enumerate(folders)]
-    named = any(known_word(text) for text in (*folders, prefix, suffix))
+    named = any(sensor_word(text) for text in (*folders, prefix, suffix))
     for depth, token in enumerate(tokens):
         if token == "" and not named:
             tokens[depth], named = folders[depth], True
@@ -159,44 +158,44 @@ def _pattern(file: Path, constant: Mapping[int, str]) -> str:
 
 
 def _token(folder: str, constant: str | None) -> str:
-    """What stands for a folder in a pattern; "" where only the rest of the path can tell."""
+    """A folder's token in a pattern; "" where the rest of the path decides."""
     if folder.lower() in SPLIT_WORDS:
         return "{split}"
     if folder.lower() in CONDITIONS:
         return "{condition}"
-    return folder if folder == constant or known_word(folder) else ""
+    return folder if folder == constant or sensor_word(folder) else ""
 
 
 def affixes(stem: str) -> tuple[str, str]:
     """The parts before and after a file's number that name its sensor, with their separators."""
-    pieces = re.split(r"([^A-Za-z0-9]+)", stem)
-    numbers = [i for i, piece in enumerate(pieces) if piece.isdigit()]
+    parts = re.split(r"([^A-Za-z0-9]+)", stem)
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     if numbers:
-        before, after = "".join(pieces[: numbers[0]]), "".join(pieces[numbers[-1] + 1 :])
-        return (before if known_word(before) else ""), (after if known_word(after) else "")
-    if len(pieces) > 2 and known_word(pieces[-1]):
-        return "", "".join(pieces[-2:])
-    if len(pieces) > 2 and known_word(pieces[0]):
-        return "".join(pieces[:2]), ""
+        before, after = "".join(parts[: numbers[0]]), "".join(parts[numbers[-1] + 1 :])
+        return (before if sensor_word(before) else ""), (after if sensor_word(after) else "")
+    if len(parts) > 2 and sensor_word(parts[-1]):
+        return "", "".join(parts[-2:])
+    if len(parts) > 2 and sensor_word(parts[0]):
+        return "".join(parts[:2]), ""
     return "", ""
 
 
 def _stream(pattern: str) -> Stream:
-    """The affixes of the file say more than its folders, and inner folders more than outer ones."""
+    """File affixes take precedence over folders, inner folders over outer ones."""
     *folders, last = pattern.split("/")
     for text in (last, *reversed(folders)):
-        word = known_word(text)
+        word = sensor_word(text)
         if word:
             family = _FAMILY[word]
             return Stream(
                 pattern, family, _plain(text if family == "gray" else family), _RANK[word]
             )
     literal = [f for f in folders if not re.search(r"[*{]", f)]
-    return Stream(pattern, "", _plain(literal[-1] if literal else "picture"))
+    return Stream(pattern, "", _plain(literal[-1] if literal else "image"))
 
 
 def _renamed(streams: Sequence[Stream]) -> list[Stream]:
-    """Sensors with distinct names: two of one family are called as their pattern is."""
+    """Sensors with distinct names: several of one family are named after their patterns."""
     twice = {name for name, count in Counter(s.name for s in streams).items() if count > 1}
     renamed: list[Stream] = []
     for stream in sorted(streams, key=lambda s: (s.name, s.pattern)):
@@ -212,5 +211,5 @@ def _renamed(streams: Sequence[Stream]) -> list[Stream]:
 
 def _plain(text: str) -> str:
     """A Python identifier made of `text`."""
-    word = "_".join(re.findall(r"[A-Za-z0-9]+", text.replace("*", " "))).lower() or "picture"
+    word = "_".join(re.findall(r"[A-Za-z0-9]+", text.replace("*", " "))).lower() or "image"
     return f"m_{word}" if word[0].isdigit() or word in (LABEL, "meta") else word

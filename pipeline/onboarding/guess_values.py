@@ -1,9 +1,9 @@
-"""What the numbers in sensor files of an unknown tree mean: kinds and units guessed from values.
+"""Kinds and units of the sensors of an unknown dataset folder, guessed from values in their files.
 
     modality = guess_modality(stream, paths)
 
-Reads files and writes nothing. A guess says why it was made, for a comment in the config. Files
-that cannot be read are passed over (the doctor names them); `DatasetError` if none can be.
+Every guess carries its reason, for a comment in the config. Unreadable files are skipped (the doctor
+names them). `DatasetError` if none can be read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TO_8_BIT = 1 / 257
 _DARK_SHARE = 0.5
 """A 16-bit sensor that uses less than this of its range gets a `max_value` of its own."""
 _PER_FILE = 20_000
-"""Values of a file that its guess looks at."""
+"""Sampled values a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +44,23 @@ class Modality:
     rule: dict[str, Any] = field(default_factory=dict)
     """Fields of `ValueRule`."""
     sizes: frozenset[tuple[int, int]] = frozenset()
-    """(height, width) of the files looked at."""
+    """(height, width) of the files that were read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Files of one stream: their form, and a thinned-out draw of their values."""
+    """Files of one stream: their form, and a sample of their values."""
 
     form: FileForm
     raw: NDArray[np.float64]
-    """Values of all files together, in 1-D; not finite ones left out."""
+    """Finite values of all files, 1-D."""
     sizes: frozenset[tuple[int, int]]
     is_grey: bool
     """Whether the channels of colour files are equal."""
 
     @property
-    def holes(self) -> float:
-        """Share of values that are 0."""
+    def zero_share(self) -> float:
+        """Share of values that are 0 (nothing measured)."""
         return float((self.raw == 0).mean())
 
     def top(self, share: float = 99.9) -> float:
@@ -96,35 +96,37 @@ def _is_grey(raw: Raw) -> bool:
 
 def guess_modality(stream: Stream, paths: Sequence[Path]) -> Modality:
     """Kind, unit and range of a stream from its name and some of its files."""
-    found = read_stream(paths)
+    values = read_stream(paths)
     distances = stream.family in ("depth", "lidar")
-    if distances and (found.form.bits == 32 or (found.form.bits == 16 and not found.form.colour)):
-        return _distance(stream, found)
-    if found.form.bits == 32:
-        return _floats(stream, found)
-    kind = _picture_kind(stream.family, found)
+    if distances and (
+        values.form.bits == 32 or (values.form.bits == 16 and not values.form.colour)
+    ):
+        return _distance(stream, values)
+    if values.form.bits == 32:
+        return _floats(stream, values)
+    kind = _image_kind(stream.family, values)
     spec = KINDS[kind]
     rule: dict[str, Any] = {}
-    if found.form.bits == 16 and spec.dtype == "uint8":
+    if values.form.bits == 16 and spec.dtype == "uint8":
         rule = {"bits": 16, "scale": round(_TO_8_BIT, 9)}
-    if found.form.colour and spec.channels == 1 and not found.is_grey:
+    if values.form.colour and spec.channels == 1 and not values.is_grey:
         rule["channel"] = "mean"
-    top = _nice_above(found.top())
+    top = _nice_above(values.top())
     narrow = spec.dtype == "uint16" and 0 < top < _DARK_SHARE * FULL_16_BIT
     return Modality(
         stream.name,
         kind,
-        _describe(found),
+        _describe(values),
         top if narrow else None,
-        {**rule, **_invalid(found)},
-        found.sizes,
+        {**rule, **_invalid(values)},
+        values.sizes,
     )
 
 
-def _picture_kind(family: str, found: Values) -> str:
-    """The registry row for whole-number pictures."""
-    colour = found.form.colour and not found.is_grey
-    wide = found.form.bits == 16
+def _image_kind(family: str, values: Values) -> str:
+    """The kind (row of the registry) of integer images."""
+    colour = values.form.colour and not values.is_grey
+    wide = values.form.bits == 16
     grey = "gray16" if wide else "gray"
     by_family = {
         "depth": "hha" if colour and not wide else grey,
@@ -138,29 +140,29 @@ def _picture_kind(family: str, found: Values) -> str:
         "dolp": "dolp" if wide else "gray",
         "gray": grey,
     }
-    return by_family.get(family, "rgb" if found.form.colour else grey)
+    return by_family.get(family, "rgb" if values.form.colour else grey)
 
 
-def _distance(stream: Stream, found: Values) -> Modality:
-    """Metric depth or range: metres if nothing is farther than a sensor in millimetres sees."""
+def _distance(stream: Stream, values: Values) -> Modality:
+    """Metric depth or range: metres if no value exceeds `MAX_METRES`, else millimetres."""
     kind = "lidar" if stream.family == "lidar" else "depth"
-    top = found.top()
-    rule: dict[str, Any] = {"bits": 32} if found.form.bits == 32 else {}
+    top = values.top()
+    rule: dict[str, Any] = {"bits": 32} if values.form.bits == 32 else {}
     unit = "m" if top <= MAX_METRES else "mm"
     if unit == "m":
         rule["unit"] = "m"
     metres = top if unit == "m" else top / 1000
-    reason = f"{_describe(found)}; read as {unit}, so up to about {metres:.3g} m"
-    if unit == "mm" and found.form.bits == 16:
+    reason = f"{_describe(values)}; read as {unit}, so up to about {metres:.3g} m"
+    if unit == "mm" and values.form.bits == 16:
         reason += " (if a step is another length, give its scale below [dataset.sources])"
-    return Modality(stream.name, kind, reason, None, {**rule, **_invalid(found)}, found.sizes)
+    return Modality(stream.name, kind, reason, None, {**rule, **_invalid(values)}, values.sizes)
 
 
-def _floats(stream: Stream, found: Values) -> Modality:
-    """Floating-point values without a length: spread over 16 bits, or over 8 in colour."""
-    colour = found.form.channels >= 3
-    low = float(found.raw.min()) if found.raw.size else 0.0
-    high = float(np.percentile(found.raw, 99.9)) if found.raw.size else 1.0
+def _floats(stream: Stream, values: Values) -> Modality:
+    """Floating-point values that are no distances: spread over 16 bits, or over 8 in colour."""
+    colour = values.form.channels >= 3
+    low = float(values.raw.min()) if values.raw.size else 0.0
+    high = float(np.percentile(values.raw, 99.9)) if values.raw.size else 1.0
     offset = -low if low < 0 else 0.0
     top = 255 if colour else FULL_16_BIT
     scale = float(f"{top / max(high + offset, 1e-9):.6g}")
@@ -168,24 +170,24 @@ def _floats(stream: Stream, found: Values) -> Modality:
     wide = {"disparity": "disparity", "nir": "nir16", "thermal": "thermal16", "dolp": "dolp"}
     kind = "rgb" if colour else wide.get(stream.family, "gray16")
     return Modality(
-        stream.name, kind, f"{_describe(found)}; spread over {top}", None, rule, found.sizes
+        stream.name, kind, f"{_describe(values)}; spread over {top}", None, rule, values.sizes
     )
 
 
-def _invalid(found: Values) -> dict[str, Any]:
-    """The largest 16-bit number, where it stands alone: a second way to say "nothing measured"."""
-    if found.form.bits != 16 or found.form.colour:
+def _invalid(values: Values) -> dict[str, Any]:
+    """65535 as an invalid value, if all other values stay well below it: it then marks "not measured"."""
+    if values.form.bits != 16 or values.form.colour:
         return {}
-    others = found.raw[found.raw < FULL_16_BIT]
-    is_mark = others.size < found.raw.size and others.size and others.max() < 0.9 * FULL_16_BIT
-    return {"invalid": [FULL_16_BIT]} if is_mark else {}
+    others = values.raw[values.raw < FULL_16_BIT]
+    is_marker = others.size < values.raw.size and others.size and others.max() < 0.9 * FULL_16_BIT
+    return {"invalid": [FULL_16_BIT]} if is_marker else {}
 
 
-def _describe(found: Values) -> str:
-    measured = found.raw[found.raw != 0]
+def _describe(values: Values) -> str:
+    measured = values.raw[values.raw != 0]
     span = f"{measured.min():.6g} to {measured.max():.6g}" if measured.size else "nothing but 0"
-    holes = f", {found.holes:.0%} are 0" if found.holes >= 0.005 else ""
-    return f"{found.form}, values {span}{holes}"
+    zeros = f", {values.zero_share:.0%} are 0" if values.zero_share >= 0.005 else ""
+    return f"{values.form}, values {span}{zeros}"
 
 
 def _nice_above(value: float) -> float:

@@ -1,11 +1,11 @@
-"""A config for a tree that nobody has described yet: looked at, guessed, commented, ready to run.
+"""A proposed config for an unknown dataset folder: every value guessed, commented, ready to run.
 
     proposal = propose(root)                    what to write, and why
     write_proposal(proposal, Path("my.toml"))   writes it, and a table of splits beside it if needed
 
-Reads names of all files, all labels (up to `MAX_LABELS`) and some files of each sensor. Every guess
-stands in the TOML with its reason, to be corrected there. A tree in which labels or sensors cannot
-be made out is a `DatasetError`; a file that is already there is a `ConfigError`.
+Lists all files, reads all labels (up to `MAX_LABELS`) and some files of each sensor. Every guess
+stands in the TOML with its reason, to be corrected there. `DatasetError` if labels or sensors cannot
+be recognised; `ConfigError` if an output file exists.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.core.random_stream import RandomStream
 from pipeline.core.splits import SPLIT_ORDER
 from pipeline.datasets import CARDS
 from pipeline.datasets.card import DatasetCard
-from pipeline.datasets.muses import CITYSCAPES_CLASSES
+from pipeline.datasets.label_sets import CITYSCAPES_CLASSES
 from pipeline.datasets.patterns import find_files
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.modalities import LABEL
@@ -68,7 +68,7 @@ def write_proposal(proposal: Proposal, path: Path, *, force: bool = False) -> li
     files = [path, *([table] if proposal.table else [])]
     for file in files:
         if file.exists() and not force:
-            raise ConfigError(f"{file}: is there already. Use --force to overwrite it, or -o FILE.")
+            raise ConfigError(f"{file} already exists. Use --force to overwrite it, or -o FILE.")
     if proposal.table:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("key", "split"), *proposal.table])
@@ -78,7 +78,7 @@ def write_proposal(proposal: Proposal, path: Path, *, force: bool = False) -> li
 
 
 def config_for(root: Path, dataset: str = "", *, progress: bool = True) -> Config:
-    """The proposed config itself; nothing stays written."""
+    """The proposed config itself, loaded from a temporary file."""
     proposal = propose(root, dataset, progress=progress)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "proposal.toml"
@@ -87,10 +87,10 @@ def config_for(root: Path, dataset: str = "", *, progress: bool = True) -> Confi
 
 
 def propose(root: Path, dataset: str = "", *, progress: bool = True) -> Proposal:
-    """A config for the tree under `root`.
+    """A config for the dataset folder `root`.
 
-    `dataset` names an adapter; empty: a published data set if the folders are its, else `folder`.
-    A published data set that was named is expected whole.
+    `dataset` names an adapter; empty: a published data set if its folders exist, else `folder`.
+    A published data set that is named explicitly is configured with all of its folders.
     """
     root = root.absolute()
     if not root.is_dir():
@@ -102,7 +102,7 @@ def propose(root: Path, dataset: str = "", *, progress: bool = True) -> Proposal
     if dataset not in ("", "folder"):
         names = ", ".join(("folder", *CARDS))
         raise ConfigError(f"--dataset {dataset}: expected one of {names}")
-    tree = look_at(root, progress=progress)
+    tree = inspect_folder(root, progress=progress)
     return Proposal("\n".join(folder_lines(tree)) + "\n", _table(tree))
 
 
@@ -112,22 +112,22 @@ def _is_published(root: Path, card: DatasetCard) -> bool:
     ) and (sum((root / folder).is_dir() for folder in set(card.folders.values())) > 2)
 
 
-def look_at(root: Path, *, progress: bool) -> Tree:
-    """Find out what lies under `root`. `DatasetError` if labels or sensors cannot be made out."""
+def inspect_folder(root: Path, *, progress: bool) -> Tree:
+    """Labels, sensors, splits and classes under `root`. `DatasetError` if they are not recognised."""
     (label, *streams), left_out = find_streams(root)
-    label_files, found = label.files(root), {s.pattern: s.files(root) for s in streams}
-    usable = sorted(n for n in label_files if any(n in files for files in found.values()))
-    everything = set(label_files).union(*found.values())
+    label_files, sensor_files = label.files(root), {s.pattern: s.files(root) for s in streams}
+    usable = sorted(n for n in label_files if any(n in files for files in sensor_files.values()))
+    everything = set(label_files).union(*sensor_files.values())
     labels = _read_labels([label_files[name][0] for name in usable], progress)
-    sensors = [(s, guess_modality(s, _some(found[s.pattern]))) for s in streams]
+    sensors = [(s, guess_modality(s, _some(sensor_files[s.pattern]))) for s in streams]
     classes, reason = _class_names(root, label, labels)
     splits = guess_splits(root, usable, clean=len(everything) == len(usable))
     if splits.by_folder:
-        held = Counter(name.split("/")[0] for name in usable)
-        sizes = {split: held[split] for split in SPLIT_ORDER if split in held}
+        counts = Counter(name.split("/")[0] for name in usable)
+        sizes = {split: counts[split] for split in SPLIT_ORDER if split in counts}
     else:
         sizes = {split: len(names) for split, names in splits.names.items()}
-    incomplete = sum(1 for name in usable if any(name not in f for f in found.values()))
+    incomplete = sum(1 for name in usable if any(name not in f for f in sensor_files.values()))
     return Tree(
         *(root, label, labels, sensors, splits, sizes, incomplete, left_out, classes, reason)
     )
@@ -154,7 +154,7 @@ def _some(files: Mapping[str, Sequence[Path]]) -> list[Path]:
 
 
 def _class_names(root: Path, label: Stream, labels: Labels) -> tuple[list[str], str]:
-    """Names from a file in the tree, from a known labelling, or numbers; and where from."""
+    """Class names from a file, from a known label set, or numbered; and their origin."""
     count = labels.num_classes
     for file in CLASS_FILES:
         try:
@@ -165,7 +165,9 @@ def _class_names(root: Path, label: Stream, labels: Labels) -> tuple[list[str], 
         if len(names) == len(set(names)) >= count:
             return names[:count], f"names from {file}"
     if "trainids" in label.pattern.lower() and count <= len(CITYSCAPES_CLASSES):
-        return list(CITYSCAPES_CLASSES[:count]), "Cityscapes's train ids, as the file names say"
+        return list(
+            CITYSCAPES_CLASSES[:count]
+        ), "Cityscapes's train ids, according to the file names"
     if labels.colours:
         names = [f"colour_{to_hex(c)[1:]}" for c in sorted(labels.colours)]
         return names, f"one a colour; {PLACEHOLDERS}"
@@ -174,12 +176,12 @@ def _class_names(root: Path, label: Stream, labels: Labels) -> tuple[list[str], 
 
 
 def _table(tree: Tree) -> list[tuple[str, str]]:
-    """(sample, split) rows, with samples called as the adapter does where a table says the split."""
-    found = find_files(tree.root, tree.label.pattern.replace("{split}", "*"))
-    called = {paths[0]: place.name for place, paths in found.files.items()}
+    """(sample, split) rows, with the sample names that the adapter gives when a table has the splits."""
+    matches = find_files(tree.root, tree.label.pattern.replace("{split}", "*"))
+    names = {paths[0]: match.name for match, paths in matches.files.items()}
     files = tree.label.files(tree.root)
     return [
-        (called[files[name][0]], split)
-        for split, names in tree.splits.names.items()
-        for name in names
+        (names[files[sample][0]], split)
+        for split, samples in tree.splits.names.items()
+        for sample in samples
     ]

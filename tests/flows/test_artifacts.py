@@ -42,7 +42,7 @@ def test_the_summary_has_a_line_a_subset_and_a_column_a_row() -> None:
         "| **mean** | **20.0** | **50.0** |",
         "| **worst** | **10.0 (nir)** | **50.0 (nir)** |",
     ]
-    assert "split val, 4 samples, skipped, whole pictures, step 7, seed 5" in text
+    assert "split val, 4 samples, skipped, whole images, step 7, seed 5" in text
     assert "[/r.html](file:///r.html)" in text
     assert "[s3://b/r.html](s3://b/r.html)" in summary(
         "t", {"main": evaluation(0, 0, 0)}, "s3://b/r.html"

@@ -2,7 +2,7 @@
 
 Scene numbers interleave the splits (train 0, 3, 6, ...; val 1, 4, 7, ...; test 2, 5, 8, ...), so splits
 never share a scene and each may grow without touching the others. Raises `ConfigError` when a config asks
-for a kind of modality that the renderer has not, `DatasetError` on an empty or unknown split.
+for a kind of modality that the renderer lacks, `DatasetError` on an empty or unknown split.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SyntheticOptions(DatasetOptions):
     num_val: NonNegativeInt = 150
     num_test: NonNegativeInt = 150
     size_px: PositiveInt = 128
-    """Side of the square pictures."""
+    """Side of the square images."""
     seed: NonNegativeInt = 0
     """Another seed gives other streets."""
 

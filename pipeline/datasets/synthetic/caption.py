@@ -1,6 +1,6 @@
 """A sentence or two that say what is in a scene, true to its pixels: weather, things, where, how far.
 
-Made from the ray cast, not from any sensor. Pure function; nothing can fail.
+Made from the ray cast, not from any sensor.
 """
 
 from __future__ import annotations

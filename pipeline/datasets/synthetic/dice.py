@@ -1,6 +1,6 @@
 """Cheap random draws for layout code: one numpy stream, handed out float by float.
 
-A scalar draw from a numpy Generator costs about a microsecond; a scene needs thousands. Pure memory.
+A scalar draw from a numpy Generator costs about a microsecond; a scene needs thousands.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What lines a street on either side: sidewalk, then houses, a park, water, a railway, a square or a wall.
 
 A side is cut into lots along y; each lot lays its ground and puts its things on it. Lengths are metres,
-measured outwards from the kerb. Pure memory; nothing can fail.
+measured outwards from the kerb.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every function adds one thing (with its own instance number) to a `WorldBuilder` at a place and heading;
 lengths are metres, speeds metres per second. Classes follow DELIVER. What a sidewalk is furnished with
-shares one signature, so some of these draw nothing from the dice. Pure memory; nothing can fail.
+shares one signature, so some of these draw nothing from the dice.
 """
 
 from __future__ import annotations
@@ -250,9 +250,9 @@ def traffic_light(
 def _signal_head(mast: Thing, right: float, low: float, state: int) -> None:
     mast.add(BOX, right, -0.1, low, low + 1.35, 0.3, 0.12, PLAIN, (0.03, 0.035, 0.03))
     colors = ((1.0, 0.05, 0.03), (1.0, 0.55, 0.02), (0.05, 0.95, 0.35))
-    for place, color in enumerate(colors):
-        bottom = low + 1.0 - 0.42 * place
-        strength, tint = (1.6, color) if place == state else (0.0, (0.08, 0.06, 0.05))
+    for index, color in enumerate(colors):
+        bottom = low + 1.0 - 0.42 * index
+        strength, tint = (1.6, color) if index == state else (0.0, (0.08, 0.06, 0.05))
         mast.add(BOX, right, -0.23, bottom, bottom + 0.3, 0.15, 0.02, PLAIN, tint, strength)
 
 

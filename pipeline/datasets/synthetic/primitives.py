@@ -2,7 +2,7 @@
 
 World axes: x right, y forward along the street, z up, in metres. A heading turns clockwise from +y:
 forward is (sin h, cos h), right is (cos h, -sin h). Every primitive stands upright, which is what lets
-`raycast` split each test into a column part and a row part. Pure memory; nothing can fail.
+`raycast` split each test into a column part and a row part.
 
 Legend: P primitives.
 """

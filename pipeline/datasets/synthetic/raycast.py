@@ -3,7 +3,7 @@
 The camera keeps its axis level (pitch is a shift of the horizon row), and all primitives stand upright.
 So the horizontal part of every ray depends on its column alone and the vertical part on its row alone:
 interval tests run on (P, W) and (P, H) arrays for all primitives at once, and only the small screen
-window of each primitive needs a two-dimensional test. Ours; nothing can fail.
+window of each primitive needs a two-dimensional test. The method is our own.
 
 Legend: P primitives, H W space.
 """

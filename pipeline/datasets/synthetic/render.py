@@ -39,12 +39,12 @@ class Scene:
     lidar: NDArray[np.uint16]
     """(H, W) millimetres of range, 0 where no beam returned."""
     label: NDArray[np.uint8]
-    """(H, W) DELIVER ids 0..24; 255 would count nowhere and does not occur."""
+    """(H, W) DELIVER ids 0..24; 255 (ignored) does not occur."""
     condition: str
     corner_case: str
     """One of `CORNER_CASES`, or empty."""
     caption: str
-    """What is in the picture, in words."""
+    """What is in the image, in words."""
 
 
 def render_scene(

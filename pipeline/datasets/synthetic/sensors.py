@@ -1,7 +1,7 @@
 """What each sensor makes of a scene: RGB, depth, event camera and LiDAR, with their corner cases.
 
 Every function takes true quantities and a random stream of its own, so a fault of one sensor leaves the
-others untouched. No sensor sees class or material ids. Pure functions; nothing can fail.
+others untouched. No sensor sees class or material ids.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def rgb_image(radiance: F32, weather: Weather, corner_case: str, rng: np.random.
         radiance = _shake(radiance, angle)
     gain = weather.exposure * _GAIN.get(corner_case, 1.0)
     level = np.minimum(radiance * np.float32(gain * 4095), np.float32(4095)).astype(np.int16)
-    picture = _display_curve()[level]
-    picture += np.float32(weather.noise) * rng.standard_normal(picture.shape, dtype=np.float32)
-    codes = np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)
+    image = _display_curve()[level]
+    image += np.float32(weather.noise) * rng.standard_normal(image.shape, dtype=np.float32)
+    codes = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(codes.transpose(1, 2, 0))
 
 
@@ -173,7 +173,7 @@ def _beams(lens: Lens) -> tuple[F32, F32]:
 def _to_pixels(
     lens: Lens, azimuth: F32, elevation: F32
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-    """Pixel of each beam, and whether it is inside the picture (outside ones are clipped to the edge)."""
+    """Pixel of each beam, and whether it is inside the image (outside ones are clipped to the edge)."""
     column = np.floor(np.tan(azimuth) * lens.focal_px + lens.size_px / 2).astype(np.intp)
     rise = np.tan(elevation) / np.cos(azimuth)
     row = np.floor(lens.horizon_px - rise * lens.focal_px).astype(np.intp)

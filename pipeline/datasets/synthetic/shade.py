@@ -1,7 +1,7 @@
 """Deferred shading: from surfaces, weather and lamps to linear radiance.
 
 Sun, sky dome, haze, street lamps, headlights, lit windows and wet ground. Radiance is relative (1: a white
-surface under an overcast sky). Pure functions; nothing can fail.
+surface under an overcast sky).
 
 Legend: N pixels in row-major order; colours are planar, (3, N).
 """
@@ -38,7 +38,7 @@ class Frame:
 
 
 def expose(world: World, weather: Weather, shadows: ShadowMap, lens: Lens, seconds: float) -> Frame:
-    """Cast and shade the world as it is `seconds` after the picture (before it, when negative)."""
+    """Cast and shade the world as it is `seconds` after the image (before it, when negative)."""
     table, pose = world.primitives.moved(seconds), world.camera_at(seconds)
     hits = cast(table, lens, pose)
     surface = locate(table, hits, lens, pose)
@@ -206,7 +206,7 @@ def _mirror(image: F32, surface: Surface, weather: Weather, lens: Lens) -> None:
 
 
 def _bloom(emission: F32) -> F32:
-    """Glow around lamps; its width follows the picture's size."""
+    """Glow around lamps; its width follows the image's size."""
     radius = max(emission.shape[1] // 40, 1)
     glow = emission
     for axis in (1, 2, 1, 2):

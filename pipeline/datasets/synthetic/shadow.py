@@ -2,7 +2,7 @@
 
 All points of one sun ray share the place where that ray meets the ground, so one number per ground cell is
 a complete (orthographic) shadow map. Boxes along the street split into an x and a y part as in `raycast`;
-turned boxes cast the shadow of the ellipse that fills them. Ours; nothing can fail.
+turned boxes cast the shadow of the ellipse that fills them. The method is our own.
 """
 
 from __future__ import annotations
@@ -102,16 +102,16 @@ def _cells(low: float, high: float, shift: float, origin: float, count: int) -> 
 
 def _centres(cells: slice, origin: float) -> F32:
     """Cell centres in metres from `origin` of the grid."""
-    places = np.arange(cells.start, cells.stop, dtype=np.float32) + np.float32(0.5)
-    return places * np.float32(CELL_M) + np.float32(origin)
+    centres = np.arange(cells.start, cells.stop, dtype=np.float32) + np.float32(0.5)
+    return centres * np.float32(CELL_M) + np.float32(origin)
 
 
 def _rectangle(x: F32, y: F32, half_x: float, half_y: float, sun: Sun) -> tuple[F32, F32]:
     """Distances at which rays from ground cells towards the sun enter and leave a rectangle."""
     spans = []
-    for place, half, slope in ((x, half_x, sun.x), (y, half_y, sun.y)):
+    for centre, half, slope in ((x, half_x, sun.x), (y, half_y, sun.y)):
         slope = slope if abs(slope) > 1e-4 else 1e-4
-        one, two = (-half - place) / slope, (half - place) / slope
+        one, two = (-half - centre) / slope, (half - centre) / slope
         spans.append((np.minimum(one, two), np.maximum(one, two)))
     return np.maximum(spans[0][0], spans[1][0]), np.minimum(spans[0][1], spans[1][1])
 

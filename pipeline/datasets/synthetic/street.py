@@ -1,7 +1,7 @@
 """The world layout: from one random stream to a street with everything on it, and how we drive through it.
 
 The camera stands at the origin of y in a lane of a street along +y (right-hand traffic). The same
-stream always gives the same world; the weather has no say in it. Pure memory; nothing can fail.
+stream always gives the same world, whatever the weather.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class World:
     view_deg: float
     """Horizontal field of view."""
     horizon: float
-    """Row of the horizon as a share of the picture's height, from the top."""
+    """Row of the horizon as a share of the image's height, from the top."""
     speed: float
     """Metres per second along the camera's heading."""
     turn: float
     """Radians per second, clockwise."""
 
     def lens(self, size_px: int) -> Lens:
-        """The camera's lens for square pictures of this size."""
+        """The camera's lens for square images of this size."""
         return Lens.from_view(size_px, self.view_deg, self.horizon)
 
     def camera_at(self, seconds: float) -> Pose:
-        """Where the moving camera is `seconds` after the picture (before it, when negative)."""
+        """Where the moving camera is `seconds` after the image (before it, when negative)."""
         start, run = self.camera, self.speed * seconds
         return Pose(
             start.x + run * math.sin(start.heading),

@@ -1,6 +1,6 @@
 """From what the ray cast hit to where that is: positions, normals and texture coordinates, per pixel.
 
-Pure functions; nothing can fail. Legend: N pixels in row-major order.
+Legend: N pixels in row-major order.
 """
 
 from __future__ import annotations

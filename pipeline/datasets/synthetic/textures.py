@@ -3,7 +3,6 @@
 Every function works on the N pixels of one material; `u` runs along a face and `v` up it (or forward, on
 level faces), both in metres, `footprint` is the size of a pixel on the surface in metres. Detail fades as
 a pixel grows past it, which keeps far surfaces from flickering between the two poses of the event camera.
-Pure functions; nothing can fail.
 """
 
 from __future__ import annotations

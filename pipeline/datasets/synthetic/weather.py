@@ -1,6 +1,6 @@
 """Conditions and corner cases: which one a scene has, and what each does to light and sensors.
 
-Radiances are linear and relative: 1 is a white surface under an overcast sky. Pure constants and draws;
+Radiances are linear and relative: 1 is a white surface under an overcast sky.
 `DatasetError` on an unknown name.
 """
 

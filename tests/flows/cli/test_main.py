@@ -141,7 +141,7 @@ def test_doctor_ends_with_what_to_mend_and_writes_nothing_else(tree: Path, tmp_p
     sheet = tmp_path / "sheet.png"
     done = any2seg("doctor", str(tree), "--dataset", "folder", "--all", "--sheet", str(sheet))
     assert done.returncode == 1
-    assert "To mend:" in done.stdout
+    assert "Fix:" in done.stdout
     assert "empty file" in done.stdout.splitlines()[-1]
     assert sorted(tmp_path.rglob("*")) == sorted([*before, sheet])
 

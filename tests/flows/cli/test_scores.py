@@ -26,7 +26,7 @@ def test_every_figure_is_printed_with_split_protocol_and_seed(
     assert any("rgb + depth + event + lidar" in row and "50.0" in row for row in rows)
     assert "mIoU in %: all 50.0, mean of 15 subsets" in text
     assert "worst 35.0 (rgb)" in text
-    assert "split test, 5 samples, absent modalities are skipped, whole pictures, " in text
+    assert "split test, 5 samples, absent modalities are skipped, whole images, " in text
     assert "seed 11" in text
     for title in ("Subsets", "Conditions", "Corner cases"):
         assert title in text

@@ -70,12 +70,12 @@ def test_the_moving_band_equals_a_naive_loop() -> None:
     steps, mean, low, high = moving_band(np.arange(150.0), values)
     good = [(step, value) for step, value in enumerate(values) if np.isfinite(value)]
     assert len(steps) == 149
-    for place, step in enumerate(steps):
+    for index, step in enumerate(steps):
         end = [s for s, _ in good].index(int(step))
         window = [value for _, value in good[max(0, end - 4) : end + 1]]
-        assert mean[place] == pytest.approx(np.mean(window))
-        assert low[place] == pytest.approx(np.percentile(window, 10))
-        assert high[place] == pytest.approx(np.percentile(window, 90))
+        assert mean[index] == pytest.approx(np.mean(window))
+        assert low[index] == pytest.approx(np.percentile(window, 10))
+        assert high[index] == pytest.approx(np.percentile(window, 90))
 
 
 def test_a_long_curve_is_thinned_but_keeps_its_ends() -> None:

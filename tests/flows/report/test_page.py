@@ -1,4 +1,4 @@
-"""The page's values: what is said of a run follows from its scores."""
+"""The page's values follow from the run's scores."""
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_a_sample_counts_only_labelled_pixels(values: dict) -> None:
     shown = sample_values(sample, config, [(0, 0, 0)] * 25)
     assert shown["tags"] == ["fog"]
     assert shown["figures"][-1]["note"] == "75 %"
-    assert [figure["picture"] is None for figure in shown["figures"]] == [True] * 4 + [False] + [
+    assert [figure["image"] is None for figure in shown["figures"]] == [True] * 4 + [False] + [
         True
     ] * 4 + [False]
 

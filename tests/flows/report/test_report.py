@@ -98,7 +98,7 @@ def test_the_page_asks_for_nothing_outside_itself(text: str) -> None:
     links = [a[n] for _, a in page.tags for n in ("src", "href", "xlink:href", "srcset") if n in a]
     assert links
     assert all(link.startswith(("data:", "#")) for link in links)
-    assert all(found.startswith("#") for found in re.findall(r"url\(([^)]*)\)", text))
+    assert all(reference.startswith("#") for reference in re.findall(r"url\(([^)]*)\)", text))
     assert "@import" not in text
 
 
@@ -109,9 +109,9 @@ def test_the_page_is_accessible(text: str) -> None:
     assert all(chart["role"] == "img" and chart["aria-label"] for chart in page.all("svg"))
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    wanted = {a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a}
-    wanted |= {a["href"][1:] for _, a in page.tags if a.get("href", "").startswith("#")}
-    assert wanted <= set(ids)
+    targets = {a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a}
+    targets |= {a["href"][1:] for _, a in page.tags if a.get("href", "").startswith("#")}
+    assert targets <= set(ids)
 
 
 def test_every_subset_and_row_is_printed(config: Config, text: str) -> None:
@@ -127,9 +127,9 @@ def test_every_subset_and_row_is_printed(config: Config, text: str) -> None:
     assert "student.fusion=mean" in words
 
 
-def test_pictures_cost_and_fingerprints_are_there(config: Config, text: str) -> None:
+def test_images_cost_and_fingerprints_are_there(config: Config, text: str) -> None:
     page = Page(text)
-    # three readings, the label, three single predictions and the full one, for each of two samples
+    # three inputs, the label, three single predictions and the full one, for each of two samples
     assert len(page.all("img")) == 2 * 8
     manifest = Manifest.load(Workspace.of(config).dataset(config))
     assert manifest.digest() in page.text
@@ -196,7 +196,7 @@ def test_without_matplotlib_the_error_gives_the_command(
         (KINDS, 2, (16, 16), 0),
     ],
 )
-def test_any_number_of_modalities_classes_and_pictures(
+def test_any_number_of_modalities_classes_and_images(
     tmp_path: Path,
     kinds: dict[str, str],
     num_classes: int,
@@ -208,7 +208,7 @@ def test_any_number_of_modalities_classes_and_pictures(
     num_figures = 3 if len(kinds) == 1 else 2 * (len(kinds) + 1)
     assert len(page.all("img")) == num_pictures * num_figures
     assert f"class-{num_classes - 1}" in page.text
-    assert "names no conditions" in page.text
+    assert "has no conditions" in page.text
 
 
 def test_refused_samples_are_named_with_the_reason(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_refused_samples_are_named_with_the_reason(tmp_path: Path) -> None:
     config = folder_config(tmp_path, KINDS, ["a", "b", "c"], num_pictures=0)
     write_run(config, prepare_all(config))
     words = Page(render(config)[1]).text
-    assert "1 of 6 samples could not be used" in words
+    assert "1 of 6 samples were refused" in words
     assert "train_1" in words
     assert "nir/train/1.png" in words
 
@@ -240,11 +240,11 @@ def test_an_absent_modality_and_class_are_shown_as_such(tmp_path: Path) -> None:
     config = folder_config(tmp_path, KINDS, ["a", "b", "never"], missing="allow")
     write_run(config, prepare_all(config))
     words = Page(render(config)[1]).text
-    assert words.count("not there") == 2
+    assert words.count("no input") == 2
     assert "never 0 absent" in words
 
 
-def test_a_damaged_picture_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_corrupted_image_is_refused_by_name(tmp_path: Path) -> None:
     config = made_up(tmp_path)
     dataset = Workspace.of(config).dataset(config)
     row = Manifest.load(dataset).rows("test")[0]

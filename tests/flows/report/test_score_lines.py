@@ -45,7 +45,7 @@ def test_the_headline_has_all_mean_and_worst() -> None:
 
 
 def test_the_setting_names_split_protocol_window_and_seed() -> None:
-    assert setting(scores()) == "split test, 3 samples, skipped, whole pictures, step 12, seed 4"
+    assert setting(scores()) == "split test, 3 samples, skipped, whole images, step 12, seed 4"
     assert "windows of 512 px" in setting(scores(settings={"window_px": 512}))
 
 
@@ -56,18 +56,18 @@ def test_a_condition_is_all_mean_and_worst_of_the_subsets_that_occur() -> None:
 
 
 def test_a_condition_without_labelled_pixels_has_no_figure() -> None:
-    found = scores()
-    for row in found["subsets"]:
+    evaluation = scores()
+    for row in evaluation["subsets"]:
         row["per_condition"]["fog"]["miou"] = None
-    (line,) = group_lines(found, "condition")
+    (line,) = group_lines(evaluation, "condition")
     assert (line.all, line.mean, line.worst) == (None, None, None)
 
 
 def test_damage_only_where_it_was_measured() -> None:
     assert missing_lines(scores()) == noise_lines(scores()) == []
-    found = scores()
-    rows = [row | {"miou": row["miou"] or 0.1} for row in found["subsets"]]
-    measured = found | {"robustness": damage(rows)}
+    evaluation = scores()
+    rows = [row | {"miou": row["miou"] or 0.1} for row in evaluation["subsets"]]
+    measured = evaluation | {"robustness": damage(rows)}
     lines = missing_lines(measured)
     assert [line.protocol for line in lines] == ["skips", "fills", "quarter"]
     assert all(len(line.averages) == len(AVERAGES) for line in lines)

@@ -1,4 +1,4 @@
-"""Tables of conditions, corner cases and damaged readings: every line from the scores."""
+"""Tables of conditions, corner cases and corrupted inputs: every line from the scores."""
 
 from dataclasses import replace
 
@@ -34,18 +34,18 @@ def test_conditions_and_corner_cases_end_with_mean_and_worst(rows: list[RunRow])
         assert {group.name for group in table["groups"]} == set(scores[f"{field}s"])
         lines = {line["name"]: line for line in table["lines"]}
         assert list(lines) == ["all 4", "depth", "mean of 15 subsets", "worst subset"]
-        for place, group in enumerate(table["groups"]):
+        for column, group in enumerate(table["groups"]):
             figures = [row[f"per_{field}"][group.name]["miou"] for row in scores["subsets"]]
-            assert lines["all 4"]["scores"][place] == figures[-1]
-            assert lines["mean of 15 subsets"]["scores"][place] == pytest.approx(sum(figures) / 15)
-            assert lines["worst subset"]["scores"][place] == min(figures)
+            assert lines["all 4"]["scores"][column] == figures[-1]
+            assert lines["mean of 15 subsets"]["scores"][column] == pytest.approx(sum(figures) / 15)
+            assert lines["worst subset"]["scores"][column] == min(figures)
         assert lines["worst subset"]["overall"] == scores["worst"]["miou"]
     assert sum(group.num_samples for group in tables[0]["groups"]) == 5
 
 
 def test_both_protocols_and_every_subset_are_there(rows: list[RunRow]) -> None:
-    found = robust_values(rows, [style_of(0, "main")])["robust"]
-    (run,) = found["runs"]
+    robust = robust_values(rows, [style_of(0, "main")])["robust"]
+    (run,) = robust["runs"]
     assert [(line.name, line.protocol) for line in run["missing"]] == [
         ("EMM skipped", "skips"),
         ("EMM zero-filled", "fills"),
@@ -53,9 +53,9 @@ def test_both_protocols_and_every_subset_are_there(rows: list[RunRow]) -> None:
     ]
     assert [line.name for line in run["noise"]] == ["NM low", "NM mid", "NM high"]
     assert run["clean"] == rows[0].evaluation["all"]
-    assert found["seeds"] == "9"
-    assert len(found["subsets"]) == 15
-    first = found["subsets"][0]["scores"]
+    assert robust["seeds"] == "9"
+    assert len(robust["subsets"]) == 15
+    first = robust["subsets"][0]["scores"]
     assert first == pytest.approx([first[0], first[0] - 0.01, first[0] - 0.02])
 
 
@@ -68,7 +68,7 @@ def test_without_such_scores_there_is_no_table(rows: list[RunRow]) -> None:
     assert half["subsets"] == []
 
 
-def test_the_page_shows_damage_or_says_how_to_measure_it(rows: list[RunRow]) -> None:
+def test_the_page_shows_corruptions_or_says_how_to_measure_it(rows: list[RunRow]) -> None:
     main = rows[0]
     workspace = Workspace.of(main.config)
     manifest = Manifest.load(workspace.dataset(main.config))
@@ -80,7 +80,7 @@ def test_the_page_shows_damage_or_says_how_to_measure_it(rows: list[RunRow]) -> 
         "RMM 25 %",
         "quarter",
         "NM high",
-        "seed of the damage 9",
+        "seed of the corruption 9",
     ):
         assert words in page
     without = {**main.evaluation, "robustness": None}

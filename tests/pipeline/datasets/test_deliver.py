@@ -23,7 +23,6 @@ from pipeline.datasets.deliver import (
     corner_case,
 )
 from pipeline.datasets.synthetic.adapter import scene_index
-from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.datasets.synthetic.render import Scene, render_scene
 from pipeline.datasets.synthetic.weather import scene_attributes
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
@@ -35,6 +34,7 @@ from pipeline.shards.prepare import prepare
 from pipeline.shards.sample_encoder import EncodedSample, SampleEncoder
 from pipeline.shards.sample_reader import SampleReader, list_samples
 from pipeline.workspace import Workspace
+from tests.support.deliver_layout import write_deliver
 
 COUNTS = {"train": 6, "val": 3, "test": 2}
 SEED = 5
@@ -118,9 +118,9 @@ def test_extra_files_and_folders_are_passed_over(root: Path) -> None:
 def test_hha_and_raw_depth_are_chosen_by_kind(written: Path) -> None:
     opened = adapter(written, {"depth": KINDS["hha"]})
     sample = opened.samples("val")[0]
-    picture = np.asarray(Image.open(sample.files["depth"]))
+    image = np.asarray(Image.open(sample.files["depth"]))
     assert "hha" in Path(sample.files["depth"]).relative_to(written).parts
-    np.testing.assert_array_equal(opened.load(sample).arrays["depth"], picture)
+    np.testing.assert_array_equal(opened.load(sample).arrays["depth"], image)
 
 
 def test_shards_hold_the_very_pixels(written: Path, tmp_path: Path) -> None:
@@ -141,10 +141,10 @@ def test_shards_hold_the_very_pixels(written: Path, tmp_path: Path) -> None:
         refs = list_samples(manifest, split, tuple(config.specs()))
         assert len(refs) == count
         for ref in refs:
-            found = reader.read(ref)
-            np.testing.assert_array_equal(found.label, scene_of(ref.key).label)
+            decoded = reader.read(ref)
+            np.testing.assert_array_equal(decoded.label, scene_of(ref.key).label)
             for name, array in source[ref.key].arrays.items():
-                np.testing.assert_array_equal(found.arrays[name], array)
+                np.testing.assert_array_equal(decoded.arrays[name], array)
     rows = manifest.rows("train")
     attributes = [scene_attributes(SEED, int(r["key"].rsplit("_", 1)[1])) for r in rows]
     assert [(r["condition"], r["corner_case"]) for r in rows] == attributes
@@ -168,8 +168,8 @@ def test_events_of_low_resolution_are_repeated_not_mixed(root: Path) -> None:
     sample = adapter(root).samples("val")[0]
     small = np.random.default_rng(0).integers(0, 256, (SIZE // 4, SIZE // 4, 3), dtype=np.uint8)
     Image.fromarray(small).save(sample.files["event"])
-    found = adapter(root).load(sample).arrays["event"]
-    np.testing.assert_array_equal(found, small.repeat(4, axis=0).repeat(4, axis=1))
+    decoded = adapter(root).load(sample).arrays["event"]
+    np.testing.assert_array_equal(decoded, small.repeat(4, axis=0).repeat(4, axis=1))
     Image.fromarray(small).save(sample.files["rgb"])
     with pytest.raises(SampleRefused, match=f"the label's size {SIZE} x {SIZE}, found 6 x 6"):
         adapter(root).load(sample)
@@ -256,8 +256,8 @@ def test_depth_in_another_code_is_refused_with_the_option(root: Path) -> None:
     Image.fromarray(millimetres).save(sample.files["depth"])
     with pytest.raises(BadImageError, match='raw_depth = "mm16"'):
         carla_depth(Path(sample.files["depth"]))
-    found = adapter(root, raw_depth="mm16").load(sample).arrays["depth"]
-    np.testing.assert_array_equal(found, millimetres)
+    decoded = adapter(root, raw_depth="mm16").load(sample).arrays["depth"]
+    np.testing.assert_array_equal(decoded, millimetres)
 
 
 def test_resizing_is_part_of_the_identity(written: Path) -> None:
@@ -292,18 +292,18 @@ def test_any_pixels_of_any_size_come_back_from_the_stored_bytes(
 ) -> None:
     root, rng = tmp_path_factory.mktemp("D"), np.random.default_rng(seed)
 
-    def picture(channels: int = 3) -> np.ndarray:
+    def image(channels: int = 3) -> np.ndarray:
         return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
 
     depth = rng.integers(0, 65_535, (height, width), dtype=np.uint16)
     code = np.rint(depth / 1e6 * CARLA_STEPS).astype(np.uint32)
     carla = np.stack([code & 255, code >> 8 & 255, code >> 16], axis=-1).astype(np.uint8)
     written = {
-        "img/rgb": picture(4 if alpha else 3),
-        "hha/depth": picture(),
+        "img/rgb": image(4 if alpha else 3),
+        "hha/depth": image(),
         "depth/depth": carla if raw_depth == "carla24" else depth,
-        "event/event": picture(),
-        "lidar/lidar": picture(4 if alpha else 1).squeeze(axis=() if alpha else 2),
+        "event/event": image(),
+        "lidar/lidar": image(4 if alpha else 1).squeeze(axis=() if alpha else 2),
         "semantic/semantic": rng.integers(0, 26, (height, width, 4), dtype=np.uint8),
     }
     for name, array in written.items():
@@ -314,13 +314,13 @@ def test_any_pixels_of_any_size_come_back_from_the_stored_bytes(
     opened = adapter(root, raw_depth=raw_depth)
     encoded = SampleEncoder(opened, SPECS)(opened.samples("val")[0])
     assert isinstance(encoded, EncodedSample)
-    found = {n: decode_picture(encoded.members[f"{n}.npy.zst"], SPECS[n], n) for n in SPECS}
-    np.testing.assert_array_equal(found["rgb"], written["img/rgb"][..., :3])
-    np.testing.assert_array_equal(found["hha"], written["hha/depth"])
-    np.testing.assert_array_equal(found["depth"], depth)
-    np.testing.assert_array_equal(found["event"], written["event/event"])
+    decoded = {n: decode_picture(encoded.members[f"{n}.npy.zst"], SPECS[n], n) for n in SPECS}
+    np.testing.assert_array_equal(decoded["rgb"], written["img/rgb"][..., :3])
+    np.testing.assert_array_equal(decoded["hha"], written["hha/depth"])
+    np.testing.assert_array_equal(decoded["depth"], depth)
+    np.testing.assert_array_equal(decoded["event"], written["event/event"])
     lidar = written["lidar/lidar"]
     expected = lidar[..., :3] if alpha else np.dstack([lidar] * 3)
-    np.testing.assert_array_equal(found["lidar"], expected)
+    np.testing.assert_array_equal(decoded["lidar"], expected)
     label = decode_label(encoded.members["label.npy.zst"], "label")
     np.testing.assert_array_equal(label, written["semantic/semantic"][..., 0] - np.uint8(1))

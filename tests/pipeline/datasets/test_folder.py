@@ -29,12 +29,12 @@ def save(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-def write(root: Path, place: str) -> None:
-    """One good sample; `place` is `<split>/<stem>` or `<stem>`."""
-    rng = np.random.default_rng([len(place), *place.encode()])
-    save(root / "rgb" / f"{place}.png", rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8))
-    save(root / "nir" / f"{place}.png", rng.integers(0, 256, SIZE, dtype=np.uint8))
-    save(root / "label" / f"{place}.png", rng.integers(0, 3, SIZE, dtype=np.uint8))
+def write(root: Path, name: str) -> None:
+    """One good sample; `name` is `<split>/<stem>` or `<stem>`."""
+    rng = np.random.default_rng([len(name), *name.encode()])
+    save(root / "rgb" / f"{name}.png", rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8))
+    save(root / "nir" / f"{name}.png", rng.integers(0, 256, SIZE, dtype=np.uint8))
+    save(root / "label" / f"{name}.png", rng.integers(0, 3, SIZE, dtype=np.uint8))
 
 
 def adapter(root: Path, **options: object) -> FolderAdapter:
@@ -58,14 +58,14 @@ def refusal(root: Path, key: str, split: str = "train", **options: object) -> st
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for place in ("train/a", "train/b", "val/c"):
-        write(tmp_path, place)
+    for name in ("train/a", "train/b", "val/c"):
+        write(tmp_path, name)
     return tmp_path
 
 
 def test_samples_are_matched_by_stem_over_different_endings(root: Path) -> None:
-    picture = Image.open(root / "rgb/train/a.png")
-    picture.save(root / "rgb/train/a.TIFF")
+    image = Image.open(root / "rgb/train/a.png")
+    image.save(root / "rgb/train/a.TIFF")
     (root / "rgb/train/a.png").unlink()
     opened = adapter(root)
     sample = opened.samples("train")[0]
@@ -75,7 +75,7 @@ def test_samples_are_matched_by_stem_over_different_endings(root: Path) -> None:
         "nir": str(root / "nir/train/a.png"),
     }
     loaded = opened.load(sample)
-    np.testing.assert_array_equal(loaded.arrays["rgb"], np.asarray(picture))
+    np.testing.assert_array_equal(loaded.arrays["rgb"], np.asarray(image))
     np.testing.assert_array_equal(loaded.label, np.asarray(Image.open(sample.label)))
 
 
@@ -132,7 +132,7 @@ def test_a_csv_key_never_leaves_the_directories(root: Path) -> None:
 
 def test_missing_modality_is_refused_by_name_or_allowed(root: Path) -> None:
     (root / "nir/train/b.png").unlink()
-    assert "no nir: expected a picture in " in refusal(root, "train_b")
+    assert "no nir: expected an image in " in refusal(root, "train_b")
     opened = adapter(root, missing="allow")
     loaded = opened.load(opened.samples("train")[1])
     assert set(loaded.arrays) == {"rgb"}
@@ -179,7 +179,7 @@ def test_a_flipped_byte_of_pixel_data_is_refused(root: Path) -> None:
 
 def test_a_text_file_that_calls_itself_png_is_refused(root: Path) -> None:
     path = root / "nir/train/a.png"
-    path.write_text("not a picture")
+    path.write_text("not an image")
     assert "cannot identify" in refusal(root, "train_a")
 
 
@@ -200,25 +200,25 @@ def test_ignore_ids_and_remap(root: Path) -> None:
     label[0], label[1], label[2] = 7, 9, 255
     save(root / "label/train/a.png", label)
     opened = adapter(root, ignore_ids=[255, 9], remap={0: 1, 1: 2, 2: 0, 7: 2})
-    found = opened.load(opened.samples("train")[0]).label
-    assert found[:, 0].tolist() == [2, 255, 255, 1, 1, 1]
+    loaded = opened.load(opened.samples("train")[0]).label
+    assert loaded[:, 0].tolist() == [2, 255, 255, 1, 1, 1]
     assert "label id 7" in refusal(root, "train_a", ignore_ids=[255, 9], remap={0: 1, 1: 2, 2: 0})
 
 
 def test_16_bit_and_palette_labels_give_raw_ids(root: Path) -> None:
     save(root / "label/train/a.png", np.full(SIZE, 300, np.uint16))
-    picture = Image.fromarray(np.full(SIZE, 2, np.uint8)).convert("P")
-    picture.putdata([2] * 30)
-    picture.putpalette([9, 9, 9] * 3)
-    picture.save(root / "label/train/b.png")
+    image = Image.fromarray(np.full(SIZE, 2, np.uint8)).convert("P")
+    image.putdata([2] * 30)
+    image.putpalette([9, 9, 9] * 3)
+    image.save(root / "label/train/b.png")
     opened = adapter(root, remap={300: 1, 0: 0, 1: 1, 2: 2})
     labels = [opened.load(s).label for s in opened.samples("train")]
     assert [np.unique(label).tolist() for label in labels] == [[1], [2]]
 
 
 def test_a_stem_found_twice_is_refused_with_both_names(root: Path) -> None:
-    picture = Image.open(root / "rgb/train/a.png")
-    picture.save(root / "rgb/train/a.bmp")
+    image = Image.open(root / "rgb/train/a.png")
+    image.save(root / "rgb/train/a.bmp")
     before = adapter(root).samples("train")[0].version()
     reason = refusal(root, "train_a")
     assert str(root / "rgb/train/a.bmp") in reason
@@ -339,6 +339,6 @@ def test_real_tiles(shared: Callable[[str], Path], tmp_path: Path) -> None:
         "test": 20,
     }
     for sample in opened.samples("val"):
-        found = opened.load(sample)
-        assert {a.shape for a in found.arrays.values()} == {(360, 480)}
-        assert set(np.unique(found.label)) <= {0, 1, 2, 255}
+        loaded = opened.load(sample)
+        assert {a.shape for a in loaded.arrays.values()} == {(360, 480)}
+        assert set(np.unique(loaded.label)) <= {0, 1, 2, 255}

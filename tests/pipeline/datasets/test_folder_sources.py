@@ -38,11 +38,11 @@ def write_city(root: Path, save: Save, split: str, city: str) -> dict[str, np.nd
         "disparity": rng.integers(0, 32_768, (3, 5), dtype=np.uint16),
         "label": rng.choice(np.array([0, 1, 2, 255], np.uint8), SIZE),
     }
-    place = f"{split}/{city}/{city}_000"
-    save(root / f"leftImg8bit/{place}_leftImg8bit.png", arrays["rgb"])
-    save(root / f"disparity/{place}_disparity.png", arrays["disparity"])
-    save(root / f"gtFine/{place}_gtFine_labelIds.png", arrays["label"])
-    save(root / f"gtFine/{place}_gtFine_color.png", arrays["rgb"])
+    stem = f"{split}/{city}/{city}_000"
+    save(root / f"leftImg8bit/{stem}_leftImg8bit.png", arrays["rgb"])
+    save(root / f"disparity/{stem}_disparity.png", arrays["disparity"])
+    save(root / f"gtFine/{stem}_gtFine_labelIds.png", arrays["label"])
+    save(root / f"gtFine/{stem}_gtFine_color.png", arrays["rgb"])
     return arrays
 
 
@@ -171,16 +171,16 @@ def _bomb() -> bytes:
     ("name", "data", "reason"),
     [
         ("a.png", b"", "found an empty file"),
-        ("a.png", b"\x89PNG\r\n\x1a\n", "expected a whole picture"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "expected a whole image"),
         ("a.jpg", _rotated(), "expected upright pixels, found EXIF orientation 6"),
         (
             "a.jpg",
             _jpeg(Image.new("CMYK", SIZE[::-1])),
-            "expected a grey or RGB picture, found CMYK",
+            "expected a grey or RGB image, found CMYK",
         ),
         ("a.png", _bomb(), "decompression bomb"),
-        ("a.tif", _frames("TIFF"), "expected one picture, found 2"),
-        ("a.png", _frames("PNG"), "expected one picture, found 2"),
+        ("a.tif", _frames("TIFF"), "expected one image, found 2"),
+        ("a.png", _frames("PNG"), "expected one image, found 2"),
     ],
     ids=["empty", "header", "rotated", "cmyk", "bomb", "pages", "animation"],
 )
@@ -207,8 +207,8 @@ def test_16_bit_colour_needs_a_rule(tmp_path: Path, save: Save) -> None:
         opened.load(opened.samples("train")[0])
     source = {"rgb": {"bits": 16, "scale": 255 / 65_535}}
     opened = adapter(tmp_path, {"rgb": KINDS["rgb"]}, sources=source)
-    found = opened.load(opened.samples("train")[0]).arrays["rgb"]
-    np.testing.assert_array_equal(found, np.rint(colour / 257))
+    rgb = opened.load(opened.samples("train")[0]).arrays["rgb"]
+    np.testing.assert_array_equal(rgb, np.rint(colour / 257))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_settings_that_contradict_are_named(tmp_path: Path, options: dict, probl
     ("options", "problem"),
     [
         ({"sources": {"label": {"scale": 2}}}, "sources.label: only glob and channel"),
-        ({"directories": {"rgb": "x"}}, "directories.rgb: sources.rgb.glob says it too"),
+        ({"directories": {"rgb": "x"}}, "directories.rgb: sources.rgb.glob gives it as well"),
         ({"label_colours": {"red": 0}}, "label_colours.red: expected #rrggbb"),
         ({"label_colours": {"#ff0000": 3}}, "label_colours.#ff0000 = 3: expected a class id 0..2"),
         ({"label_colours": {"#ff0000": 0}, "remap": {1: 1}}, "give one of the two"),

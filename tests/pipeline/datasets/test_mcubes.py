@@ -96,7 +96,7 @@ def test_the_mask_may_mean_the_opposite(sets: tuple) -> None:
     np.testing.assert_array_equal(nir > 0, masked)
 
 
-def test_16_bit_pictures_are_read_whole(sets: tuple, save: Save) -> None:
+def test_16_bit_images_are_read_whole(sets: tuple, save: Save) -> None:
     root, _ = sets
     rng = np.random.default_rng(1)
     colour = rng.integers(0, 65_536, (HEIGHT, WIDTH, 3), dtype=np.uint16)
@@ -105,10 +105,10 @@ def test_16_bit_pictures_are_read_whole(sets: tuple, save: Save) -> None:
     save(root / "NIR_warped/in_1.png", near)
     save(root / "NIR_warped_mask/in_1.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     opened = adapter(root, {"rgb": KINDS["rgb"], "nir": KINDS["nir"], "wide": KINDS["nir16"]})
-    found = opened.load(opened.samples("val")[0]).arrays
-    np.testing.assert_array_equal(found["rgb"], np.rint(colour[:, CUT_COLUMNS:] / 257))
-    np.testing.assert_array_equal(found["nir"], np.rint(near[:, CUT_COLUMNS:] / 257))
-    np.testing.assert_array_equal(found["wide"], near[:, CUT_COLUMNS:])
+    arrays = opened.load(opened.samples("val")[0]).arrays
+    np.testing.assert_array_equal(arrays["rgb"], np.rint(colour[:, CUT_COLUMNS:] / 257))
+    np.testing.assert_array_equal(arrays["nir"], np.rint(near[:, CUT_COLUMNS:] / 257))
+    np.testing.assert_array_equal(arrays["wide"], near[:, CUT_COLUMNS:])
 
 
 def test_the_folder_above_and_hostile_roots_serve(hostile_root: Path, save: Save) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.patterns import Place, check_pattern, find_files
+from pipeline.datasets.patterns import Match, check_pattern, find_files
 
 
 def touch(root: Path, *names: str) -> None:
@@ -16,9 +16,9 @@ def touch(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
-def names(root: Path, pattern: str) -> dict[Place, list[str]]:
-    found = find_files(root, pattern).files
-    return {p: [str(f.relative_to(root)) for f in files] for p, files in found.items()}
+def names(root: Path, pattern: str) -> dict[Match, list[str]]:
+    matches = find_files(root, pattern).files
+    return {p: [str(f.relative_to(root)) for f in files] for p, files in matches.items()}
 
 
 def test_stars_name_the_sample_and_fields_its_place(tmp_path: Path) -> None:
@@ -30,45 +30,45 @@ def test_stars_name_the_sample_and_fields_its_place(tmp_path: Path) -> None:
         "left/val/notes.txt",
     )
     assert names(tmp_path, "left/{split}/*/*_left.png") == {
-        Place("train", "", "aachen/aachen_000"): ["left/train/aachen/aachen_000_left.png"],
-        Place("val", "", "ulm/ulm_1"): ["left/val/ulm/ulm_1_left.png"],
+        Match("train", "", "aachen/aachen_000"): ["left/train/aachen/aachen_000_left.png"],
+        Match("val", "", "ulm/ulm_1"): ["left/val/ulm/ulm_1_left.png"],
     }
 
 
 def test_conditions_and_several_tokens_in_one_part(tmp_path: Path) -> None:
     touch(tmp_path, "fog_train/7-rgb.png", "sun_val/8-rgb.png", "sun/9-rgb.png")
     assert names(tmp_path, "{condition}_{split}/*-rgb.png") == {
-        Place("train", "fog", "7"): ["fog_train/7-rgb.png"],
-        Place("val", "sun", "8"): ["sun_val/8-rgb.png"],
+        Match("train", "fog", "7"): ["fog_train/7-rgb.png"],
+        Match("val", "sun", "8"): ["sun_val/8-rgb.png"],
     }
 
 
 def test_a_field_that_comes_twice_must_agree(tmp_path: Path) -> None:
     touch(tmp_path, "train/train_1.png", "train/val_2.png", "val/val_3.png")
     assert set(names(tmp_path, "{split}/{split}_*.png")) == {
-        Place("train", "", "1"),
-        Place("val", "", "3"),
+        Match("train", "", "1"),
+        Match("val", "", "3"),
     }
 
 
-def test_without_an_ending_every_picture_matches(tmp_path: Path) -> None:
+def test_without_an_ending_every_image_matches(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.png", "a/x.JPG", "a/y.tif", "a/z.txt", "a/.hidden.png")
     assert names(tmp_path, "a/*") == {
-        Place("", "", "x"): ["a/x.JPG", "a/x.png"],
-        Place("", "", "y"): ["a/y.tif"],
+        Match("", "", "x"): ["a/x.JPG", "a/x.png"],
+        Match("", "", "y"): ["a/y.tif"],
     }
 
 
 def test_arrays_match_only_where_they_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.npy", "a/x.bin")
     assert names(tmp_path, "a/*") == {}
-    assert list(names(tmp_path, "a/*.npy")) == [Place("", "", "x")]
+    assert list(names(tmp_path, "a/*.npy")) == [Match("", "", "x")]
 
 
 def test_folders_without_files_still_name_their_split(tmp_path: Path) -> None:
     (tmp_path / "rgb/test").mkdir(parents=True)
-    found = find_files(tmp_path, "rgb/{split}/*")
-    assert (found.splits, dict(found.files)) == ({"test"}, {})
+    matches = find_files(tmp_path, "rgb/{split}/*")
+    assert (matches.splits, dict(matches.files)) == ({"test"}, {})
 
 
 def test_hostile_roots_links_and_special_letters(hostile_root: Path, tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_hostile_roots_links_and_special_letters(hostile_root: Path, tmp_path: P
     touch(outside, "a[1]+(x).png")
     os.symlink(outside, hostile_root / "train")
     os.symlink(hostile_root, outside / "loop")
-    found = names(hostile_root, "{split}/*.png")
-    assert list(found) == [Place("train", "", "a[1]+(x)")]
+    matches = names(hostile_root, "{split}/*.png")
+    assert list(matches) == [Match("train", "", "a[1]+(x)")]
     assert find_files(hostile_root / "nowhere", "{split}/*.png").files == {}
 
 

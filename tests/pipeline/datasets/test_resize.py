@@ -23,11 +23,11 @@ def test_sizes(size: object, expected: tuple[int, int]) -> None:
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))
 def test_nearest_takes_the_pixel_at_the_centre(h: int, w: int, new_h: int, new_w: int) -> None:
     array = np.arange(h * w).reshape(h, w)
-    found = nearest(array, (new_h, new_w))
+    resized = nearest(array, (new_h, new_w))
     for y in range(new_h):
         for x in range(new_w):
             row, column = int((y + 0.5) * h / new_h), int((x + 0.5) * w / new_w)
-            assert found[y, x] == array[row, column]
+            assert resized[y, x] == array[row, column]
 
 
 def test_shrinking_averages_colour_and_wide_values() -> None:
@@ -46,17 +46,17 @@ def test_shrinking_averages_colour_and_wide_values() -> None:
 def test_depth_is_never_mixed_with_holes(seed: int, share: float, h: int, w: int) -> None:
     rng = np.random.default_rng(seed)
     depth = np.where(rng.random((9, 11)) < share, rng.integers(5_000, 6_000, (9, 11)), 0)
-    found = resize(depth.astype(np.uint16), (h, w), KINDS["depth"])
-    assert found.dtype == np.uint16
-    assert set(np.unique(found // 1000)) <= {0, 5, 6}
-    assert ((found == 0) | ((found >= 4_999) & (found <= 6_000))).all()
+    resized = resize(depth.astype(np.uint16), (h, w), KINDS["depth"])
+    assert resized.dtype == np.uint16
+    assert set(np.unique(resized // 1000)) <= {0, 5, 6}
+    assert ((resized == 0) | ((resized >= 4_999) & (resized <= 6_000))).all()
 
 
 def test_depth_without_holes_is_plain_bilinear() -> None:
     ramp = np.tile(np.arange(1, 9, dtype=np.uint16) * 1000, (4, 1))
-    found = resize(ramp, (2, 4), KINDS["depth"])
-    assert (np.diff(found[0].astype(int)) > 0).all()
-    assert abs(int(found[0, 1]) - 3500) < 100
+    resized = resize(ramp, (2, 4), KINDS["depth"])
+    assert (np.diff(resized[0].astype(int)) > 0).all()
+    assert abs(int(resized[0, 1]) - 3500) < 100
 
 
 def test_sparse_kinds_and_labels_keep_their_values() -> None:

@@ -47,9 +47,9 @@ def test_stored_forms_are_read_back_exactly(
         np.save(path, np.asfortranarray(array) if seed % 2 else array)
     else:
         Image.fromarray(array).save(path)
-    found = read_values(path, KINDS[kind], ValueRule())
-    assert found.dtype == array.dtype
-    np.testing.assert_array_equal(found, array)
+    stored_values = read_values(path, KINDS[kind], ValueRule())
+    assert stored_values.dtype == array.dtype
+    np.testing.assert_array_equal(stored_values, array)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_stored_forms_are_read_back_exactly(
 )
 def test_metric_rules(tmp_path: Path, save: Save, rule: dict, raw: list, stored: list) -> None:
     path = save(tmp_path / "d.png", np.array([raw], np.uint16))
-    found = read_values(path, KINDS["depth"], ValueRule.model_validate(rule))
-    assert found[0].tolist() == stored
+    stored_values = read_values(path, KINDS["depth"], ValueRule.model_validate(rule))
+    assert stored_values[0].tolist() == stored
 
 
 def test_floating_point_metres_with_holes(tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_floating_point_metres_with_holes(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", metres)
     Image.fromarray(metres).save(tmp_path / "d.tif")
     for name in ("d.npy", "d.tif"):
-        found = read_values(tmp_path / name, KINDS["depth"], rule)
-        assert found[0].tolist() == [0, 0, 0, 0, 0, 1500, 65_535]
+        stored_values = read_values(tmp_path / name, KINDS["depth"], rule)
+        assert stored_values[0].tolist() == [0, 0, 0, 0, 0, 1500, 65_535]
     with pytest.raises(BadImageError, match=r"expected 16 bits a channel, found F \(32\)"):
         read_values(tmp_path / "d.tif", KINDS["depth"], ValueRule())
 
@@ -109,9 +109,9 @@ def test_8_bits_widen_into_16(tmp_path: Path, save: Save) -> None:
 )
 def test_channel_rules(tmp_path: Path, save: Save, channel: str, expected: int) -> None:
     path = save(tmp_path / "c.png", np.full((2, 3, 3), (10, 20, 33), np.uint8))
-    found = read_values(path, KINDS["gray"], ValueRule.model_validate({"channel": channel}))
-    np.testing.assert_array_equal(found, np.full((2, 3), expected))
-    with pytest.raises(BadImageError, match="expected a grey picture, found colour"):
+    stored_values = read_values(path, KINDS["gray"], ValueRule.model_validate({"channel": channel}))
+    np.testing.assert_array_equal(stored_values, np.full((2, 3), expected))
+    with pytest.raises(BadImageError, match="expected a grey image, found colour"):
         read_values(path, KINDS["gray"], ValueRule())
 
 
@@ -124,7 +124,7 @@ def test_channel_rules(tmp_path: Path, save: Save, channel: str, expected: int) 
     ],
 )
 def test_rules_that_cannot_serve_are_named(kind: str, rule: dict, problem: str) -> None:
-    found = ValueRule.model_validate(rule).problem(KINDS[kind])
-    assert found is not None
-    assert re.match(problem, found)
+    stored_values = ValueRule.model_validate(rule).problem(KINDS[kind])
+    assert stored_values is not None
+    assert re.match(problem, stored_values)
     assert ValueRule(bits=16, unit="mm").problem(KINDS["depth"]) is None

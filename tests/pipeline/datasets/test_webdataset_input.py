@@ -99,10 +99,10 @@ def require_pixels(manifest: Manifest, config: Config, count: int) -> None:
         reader = SampleReader(config.specs())
         for key, members in read_shard(shard.path, shard.sha256):
             expected = arrays(int(key.rsplit("_", 1)[-1].lstrip("tv")))
-            found = reader.read(refs[key])
-            np.testing.assert_array_equal(found.label, expected["label"])
+            decoded = reader.read(refs[key])
+            np.testing.assert_array_equal(decoded.label, expected["label"])
             for name, spec in SPECS.items():
-                np.testing.assert_array_equal(found.arrays[name], expected[name])
+                np.testing.assert_array_equal(decoded.arrays[name], expected[name])
                 (ending,) = [e for e in members if e.startswith(f"{name}.")]
                 direct = decode_picture(members[ending], spec, key)
                 np.testing.assert_array_equal(direct, expected[name])
@@ -149,10 +149,10 @@ def test_changed_pixels_are_written_anew(root: Path, configured: Callable) -> No
     shard = manifest.shards("val")[0]
     assert shard.sha256 != sha256_file(root / "val-000.tar")
     members = dict(read_shard(shard.path, shard.sha256))["v5"]
-    found = decode_label(members["label.npy.zst"], "x")
+    decoded = decode_label(members["label.npy.zst"], "x")
     raw = arrays(5)["label"]
     expected = np.where(raw < 2, 1 - raw, raw)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(decoded, expected)
 
 
 def test_a_second_run_does_nothing_and_new_shards_are_appended(
@@ -173,7 +173,7 @@ def test_our_own_shards_are_an_input(configured: Callable) -> None:
     assert [s.sha256 for s in second.all_shards] == [s.sha256 for s in first.all_shards]
 
 
-def test_pictures_that_need_a_rule_are_encoded(tmp_path: Path) -> None:
+def test_images_that_need_a_rule_are_encoded(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.fromarray(arrays(0)["rgb"]).convert("P").save(file, "PNG")
     members = {"cam.png": file.getvalue(), "label.png": sample(0)["label.png"]}
@@ -213,8 +213,8 @@ def test_splits_that_count_alike_need_the_split_in_the_key(tmp_path: Path) -> No
     [
         ({"rgb.png": None}, r"0.tar: a has no rgb.\{npy.zst,png,"),
         ({"label.png": None}, "a has no label"),
-        ({"rgb.png": b""}, "0.tar:a.rgb.png: expected a picture, found an empty file"),
-        ({"rgb.png": b"text"}, "0.tar:a.rgb.png: expected a whole picture"),
+        ({"rgb.png": b""}, "0.tar:a.rgb.png: expected an image, found an empty file"),
+        ({"rgb.png": b"text"}, "0.tar:a.rgb.png: expected a whole image"),
         ({"rgb.npy.zst": b"\x28\xb5\x2f\xfd"}, "expected one rgb member, found .*dataset.members"),
         ({"depth.png": encode_png(np.zeros((2, 2), np.uint16))}, "expected the label's size"),
         ({"label.png": encode_png(np.full(SIZE, 9, np.uint8))}, "label id 9 is out of range"),

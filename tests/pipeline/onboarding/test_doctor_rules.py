@@ -11,9 +11,9 @@ from PIL import Image
 
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
-from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.onboarding.doctor import Diagnosis, examine
 from pipeline.onboarding.doctor_rules import notes, problems
+from tests.support.deliver_layout import write_deliver
 
 MakeConfig = Callable[..., Config]
 
@@ -43,11 +43,11 @@ def test_holes_alone_ignored_labels_and_dark_ranges(root: Path, make_config: Mak
         Image.fromarray(np.full((12, 10), 255, np.uint8)).save(path)
     for path in (root / "rgb").rglob("*.png"):
         Image.fromarray(np.asarray(Image.open(path)) // 20).save(path)
-    found = diagnose(make_config())
-    told = [problem.what for problem in problems(found)]
-    assert told[0].startswith("depth: every pixel")
-    assert told[1].startswith("labels: every pixel")
-    assert any("no value is above 12 of 255" in note for note in notes(found))
+    diagnosis = diagnose(make_config())
+    messages = [problem.what for problem in problems(diagnosis)]
+    assert messages[0].startswith("depth: every pixel")
+    assert messages[1].startswith("labels: every pixel")
+    assert any("no value is above 12 of 255" in note for note in notes(diagnosis))
 
 
 def test_colour_files_for_a_distance_point_to_hha(root: Path, make_config: MakeConfig) -> None:
@@ -63,11 +63,11 @@ def test_saturated_ranges_and_unseen_classes_are_notes(root: Path, make_config: 
     config = make_config(
         "modalities.depth.max_value=20000", 'dataset.classes=["soil", "crop", "weed", "tree"]'
     )
-    found = diagnose(config)
-    assert problems(found) == []
-    told = notes(found)
-    assert any("at or above max_value = 20000" in note for note in told)
-    assert "in no label of the 9 samples read: tree" in told
+    diagnosis = diagnose(config)
+    assert problems(diagnosis) == []
+    messages = notes(diagnosis)
+    assert any("at or above max_value = 20000" in note for note in messages)
+    assert "in no label of the 9 samples read: tree" in messages
 
 
 def test_raw_depth_in_the_place_of_hha_is_noticed(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_only_the_first_three_problems_are_told(
     for index, name in enumerate(("rgb", "depth", "label")):
         (root / name / f"train/00{index}.png").unlink()
     (root / "rgb/val/002.png").write_bytes(b"x")
-    told = list(lines(examine(make_config(), progress=False), sheet="sheet.png"))
-    assert "Contact sheet: sheet.png" in told
-    assert told[-5] == "To mend first:"
-    assert [line[:4] for line in told[-4:-1]] == ["  1.", "  2.", "  3."]
-    assert told[-1] == "  ... and 1 more"
+    report = list(lines(examine(make_config(), progress=False), sheet="sheet.png"))
+    assert "Contact sheet: sheet.png" in report
+    assert report[-5] == "Fix first:"
+    assert [line[:4] for line in report[-4:-1]] == ["  1.", "  2.", "  3."]
+    assert report[-1] == "  ... and 1 more"

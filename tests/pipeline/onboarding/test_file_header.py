@@ -24,7 +24,7 @@ from pipeline.onboarding.file_header import UNREADABLE, file_form
         ("F", "tif", "32-bit float 5 x 3", False),
     ],
 )
-def test_pictures(tmp_path: Path, mode: str, ending: str, words: str, colour: bool) -> None:
+def test_images(tmp_path: Path, mode: str, ending: str, words: str, colour: bool) -> None:
     path = tmp_path / f"a.{ending}"
     Image.new(mode, (5, 3)).save(path)
     assert str(file_form(path)) == words
@@ -37,11 +37,11 @@ def test_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.zeros((3, 5), np.uint16))
     assert str(file_form(tmp_path / "b.npy")) == "16-bit grey 5 x 3"
     np.savez(tmp_path / "c.npz", a=np.zeros((3, 5)))
-    assert str(file_form(tmp_path / "c.npz")) == "an array file that is not one picture"
+    assert str(file_form(tmp_path / "c.npz")) == "an array file that is not one image"
 
 
 def test_what_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"not a picture")
+    (tmp_path / "a.png").write_bytes(b"not an image")
     for name in ("a.png", "none.png", "none.npy"):
         assert file_form(tmp_path / name) == UNREADABLE
     assert str(UNREADABLE) == "unreadable"

@@ -37,39 +37,39 @@ def test_ids_become_classes(seen: set[int], expected: dict[int, int]) -> None:
 
 def test_ids_of_all_files_count(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{n}.png", np.full((4, 5), n, np.uint8)) for n in (0, 1, 2, 3)]
-    found = guess_labels([*paths, tmp_path / "missing.png"])
-    assert (found.num_classes, found.num_read, found.smallest) == (4, 4, (4, 5))
-    assert (found.channel, found.colours, found.palette) == (None, {}, {})
+    labels = guess_labels([*paths, tmp_path / "missing.png"])
+    assert (labels.num_classes, labels.num_read, labels.smallest) == (4, 4, (4, 5))
+    assert (labels.channel, labels.colours, labels.palette) == (None, {}, {})
 
 
 def test_a_palette_gives_ids_and_colours(tmp_path: Path) -> None:
     ids = np.array([[0, 1], [2, 255]], np.uint8)
     colours = [10, 20, 30, 40, 50, 60, 70, 80, 90] + [0] * (768 - 9)
-    found = guess_labels([save(tmp_path / "a.png", ids, colours)])
-    assert found.num_classes == 3
-    assert found.palette == {0: (10, 20, 30), 1: (40, 50, 60), 2: (70, 80, 90)}
+    labels = guess_labels([save(tmp_path / "a.png", ids, colours)])
+    assert labels.num_classes == 3
+    assert labels.palette == {0: (10, 20, 30), 1: (40, 50, 60), 2: (70, 80, 90)}
 
 
 @pytest.mark.parametrize("order", [(0, 0, 0), (0, 3, 3)])
 def test_ids_in_the_first_channel(tmp_path: Path, order: tuple[int, int, int]) -> None:
     ids = np.arange(6, dtype=np.uint8).reshape(2, 3)
     layers = [ids, ids, ids, np.zeros_like(ids)]
-    picture = np.stack([layers[i] for i in order], axis=-1)
-    found = guess_labels([save(tmp_path / "a.png", picture)])
-    assert (found.channel, found.num_classes) == ("first", 6)
+    image = np.stack([layers[i] for i in order], axis=-1)
+    labels = guess_labels([save(tmp_path / "a.png", image)])
+    assert (labels.channel, labels.num_classes) == ("first", 6)
 
 
 def test_painted_labels(tmp_path: Path) -> None:
-    picture = np.array([[(0, 0, 0), (9, 0, 200)], [(9, 0, 200), (1, 2, 3)]], np.uint8)
-    found = guess_labels([save(tmp_path / "a.png", picture)])
-    assert found.colours == {(0, 0, 0): 0, (1, 2, 3): 1, (9, 0, 200): 2}
-    assert (found.num_classes, found.ids) == (3, {})
+    image = np.array([[(0, 0, 0), (9, 0, 200)], [(9, 0, 200), (1, 2, 3)]], np.uint8)
+    labels = guess_labels([save(tmp_path / "a.png", image)])
+    assert labels.colours == {(0, 0, 0): 0, (1, 2, 3): 1, (9, 0, 200): 2}
+    assert (labels.num_classes, labels.ids) == (3, {})
 
 
 def test_photographs_are_not_labels(tmp_path: Path) -> None:
-    picture = np.random.default_rng(3).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    image = np.random.default_rng(3).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     with pytest.raises(DatasetError, match="more than 255 different values"):
-        guess_labels([save(tmp_path / "a.png", picture)])
+        guess_labels([save(tmp_path / "a.png", image)])
     (tmp_path / "b.png").write_bytes(b"")
     with pytest.raises(DatasetError, match="no label can be read"):
         guess_labels([tmp_path / "b.png"])

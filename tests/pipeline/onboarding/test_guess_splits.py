@@ -28,16 +28,16 @@ def test_folders_in_our_words_need_no_table(tmp_path: Path) -> None:
 
 
 def test_folders_in_other_words_become_a_table(tmp_path: Path) -> None:
-    found = guess_splits(tmp_path, in_folders("Training", "validation"), clean=True)
-    assert sizes(found) == {"train": 4, "val": 4}
-    assert found.reason == "from the folders"
+    splits = guess_splits(tmp_path, in_folders("Training", "validation"), clean=True)
+    assert sizes(splits) == {"train": 4, "val": 4}
+    assert splits.reason == "from the folders"
 
 
 def test_a_lonely_training_folder_is_divided(tmp_path: Path) -> None:
     names = [f"train//{n}" for n in range(20)]
-    found = guess_splits(tmp_path, names, clean=True)
-    assert sizes(found) == {"train": 14, "val": 3, "test": 3}
-    assert found.reason.startswith("from the folders; val and test drawn at random")
+    splits = guess_splits(tmp_path, names, clean=True)
+    assert sizes(splits) == {"train": 14, "val": 3, "test": 3}
+    assert splits.reason.startswith("from the folders; val and test drawn at random")
 
 
 @pytest.mark.parametrize(
@@ -52,17 +52,17 @@ def test_tables_in_any_form(tmp_path: Path, lines: Sequence[str]) -> None:
     (tmp_path / "a.csv").write_text("id,price\n1,2\n")
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta/list.csv").write_text("\n".join(lines), encoding="utf-8-sig")
-    found = guess_splits(tmp_path, NAMES, clean=True)
-    assert found.names == {"train": NAMES[:7], "val": NAMES[7:]}
-    assert found.reason == "from meta/list.csv"
+    splits = guess_splits(tmp_path, NAMES, clean=True)
+    assert splits.names == {"train": NAMES[:7], "val": NAMES[7:]}
+    assert splits.reason == "from meta/list.csv"
 
 
 def test_lists_of_names(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("000.png\n001.png\n002.png\n")
     (tmp_path / "test.txt").write_text("003\n004\n")
     (tmp_path / "readme.txt").write_text("000 001")
-    found = guess_splits(tmp_path, NAMES, clean=True)
-    assert found.names == {"train": NAMES[:3], "test": NAMES[3:5]}
+    splits = guess_splits(tmp_path, NAMES, clean=True)
+    assert splits.names == {"train": NAMES[:3], "test": NAMES[3:5]}
 
 
 def test_a_name_that_several_samples_end_in_needs_more_of_its_path(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_a_name_that_several_samples_end_in_needs_more_of_its_path(tmp_path: Pat
 
 def test_a_draw_is_the_same_each_time_and_needs_three(tmp_path: Path) -> None:
     (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00key,split")
-    found = guess_splits(tmp_path, NAMES, clean=True)
-    assert found == guess_splits(tmp_path, NAMES, clean=True)
-    assert found != guess_splits(tmp_path, NAMES, clean=True, seed=1)
-    assert sorted(sum(map(list, found.names.values()), [])) == NAMES
+    splits = guess_splits(tmp_path, NAMES, clean=True)
+    assert splits == guess_splits(tmp_path, NAMES, clean=True)
+    assert splits != guess_splits(tmp_path, NAMES, clean=True, seed=1)
+    assert sorted(sum(map(list, splits.names.values()), [])) == NAMES
     with pytest.raises(DatasetError, match="expected at least 3"):
         guess_splits(tmp_path, NAMES[:2], clean=True)

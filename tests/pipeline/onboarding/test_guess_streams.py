@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import DatasetError
-from pipeline.onboarding.guess_streams import Stream, affixes, find_streams, known_word, words
+from pipeline.onboarding.guess_streams import Stream, affixes, find_streams, sensor_word, words
 
 
 def touch(root: Path, *files: str) -> Path:
@@ -19,7 +19,7 @@ def touch(root: Path, *files: str) -> Path:
     return root
 
 
-def found(root: Path) -> dict[str, str]:
+def patterns_of(root: Path) -> dict[str, str]:
     """Name to pattern of what is kept; the label is called `label`."""
     (label, *sensors), _ = find_streams(root)
     return {"label": label.pattern, **{s.name: s.pattern for s in sensors}}
@@ -76,10 +76,10 @@ def found(root: Path) -> dict[str, str]:
     ],
 )
 def test_layouts(tmp_path: Path, files: list[str], expected: dict[str, str]) -> None:
-    assert found(touch(tmp_path, *files)) == expected
+    assert patterns_of(touch(tmp_path, *files)) == expected
 
 
-def test_pictures_of_something_else_are_left_out(tmp_path: Path) -> None:
+def test_images_of_something_else_are_left_out(tmp_path: Path) -> None:
     touch(tmp_path, "rgb/1.png", "rgb/2.png", "label/1.png", "label/2.png", "docs/logo.png")
     kept, left_out = find_streams(tmp_path)
     assert [s.pattern for s in kept] == ["label/*", "rgb/*"]
@@ -110,18 +110,18 @@ def test_affixes(stem: str, expected: tuple[str, str]) -> None:
 
 
 def test_words_are_whole() -> None:
-    assert known_word("NIR_warped") == "nir"
-    assert known_word("labelTrainIds") == "labeltrainids"
-    assert known_word("colored") is None
+    assert sensor_word("NIR_warped") == "nir"
+    assert sensor_word("labelTrainIds") == "labeltrainids"
+    assert sensor_word("colored") is None
     assert "leftimg8bit" in words("x_leftImg8bit")
 
 
 def test_a_tree_without_labels_or_pairs_says_what_it_has(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="found no pictures"):
+    with pytest.raises(DatasetError, match="found no images"):
         find_streams(tmp_path)
     touch(tmp_path, "rgb/1.png")
     with pytest.raises(DatasetError, match=r"found no labels among rgb/\*"):
         find_streams(tmp_path)
     touch(tmp_path, "label/2.png")
-    with pytest.raises(DatasetError, match="must be called alike"):
+    with pytest.raises(DatasetError, match="need the same name"):
         find_streams(tmp_path)

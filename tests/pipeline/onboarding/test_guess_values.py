@@ -60,33 +60,33 @@ def guess(tmp_path: Path, family: str, array: np.ndarray) -> Any:
     ],
 )
 def test_kinds(tmp_path: Path, family: str, array: np.ndarray, kind: str, rule: dict) -> None:
-    found = guess(tmp_path, family, array)
-    assert (found.kind, found.rule) == (kind, rule)
-    assert found.kind in KINDS
-    assert found.sizes == {(20, 30)}
+    modality = guess(tmp_path, family, array)
+    assert (modality.kind, modality.rule) == (kind, rule)
+    assert modality.kind in KINDS
+    assert modality.sizes == {(20, 30)}
 
 
 def test_a_ten_bit_camera_gets_a_range_of_its_own(tmp_path: Path) -> None:
-    found = guess(tmp_path, "nir", (RAMP * 1023).astype(np.uint16))
-    assert 1023 <= found.max_value <= 1200
+    modality = guess(tmp_path, "nir", (RAMP * 1023).astype(np.uint16))
+    assert 1023 <= modality.max_value <= 1200
     assert guess(tmp_path, "nir", WIDE).max_value is None
     assert guess(tmp_path, "nir", GREY).max_value is None
 
 
 def test_floats_are_spread_over_the_stored_range(tmp_path: Path) -> None:
-    found = guess(tmp_path, "", (RAMP * 4 - 1).astype(np.float32))
-    assert found.kind == "gray16"
-    assert found.rule["offset"] == 1.0
-    assert found.rule["scale"] * 4.0 == pytest.approx(65_535, rel=0.01)
+    modality = guess(tmp_path, "", (RAMP * 4 - 1).astype(np.float32))
+    assert modality.kind == "gray16"
+    assert modality.rule["offset"] == 1.0
+    assert modality.rule["scale"] * 4.0 == pytest.approx(65_535, rel=0.01)
     colour = guess(tmp_path, "", RNG.random((4, 5, 3)).astype(np.float32))
     assert (colour.kind, colour.rule["bits"]) == ("rgb", 32)
 
 
 def test_the_reason_says_what_was_seen(tmp_path: Path) -> None:
-    found = guess(tmp_path, "depth", np.where(RAMP < 0.25, 0, WIDE).astype(np.uint16))
-    assert "16-bit grey 30 x 20" in found.reason
-    assert "25% are 0" in found.reason
-    assert "read as mm, so up to about 59.5 m" in found.reason
+    modality = guess(tmp_path, "depth", np.where(RAMP < 0.25, 0, WIDE).astype(np.uint16))
+    assert "16-bit grey 30 x 20" in modality.reason
+    assert "25% are 0" in modality.reason
+    assert "read as mm, so up to about 59.5 m" in modality.reason
 
 
 def test_unreadable_files_are_passed_over(tmp_path: Path) -> None:

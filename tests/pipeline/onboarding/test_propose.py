@@ -12,12 +12,12 @@ from PIL import Image
 
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
-from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.onboarding.propose import config_for, propose, write_proposal
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
+from tests.support.deliver_layout import write_deliver
 
 Make = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 SIZE = (40, 56)
@@ -133,11 +133,11 @@ def test_depth_in_metres_as_floats_and_split_folders_first(tmp_path: Path) -> No
         Image.fromarray(metres).save(path)
     config, manifest = prepared(root, tmp_path)
     assert config.specs()["depth"].kind == "depth"
-    found = manifest.statistics("train").modalities["depth"]
-    assert found.lowest is not None
-    assert found.highest is not None
-    assert 450 <= found.lowest <= 700
-    assert 5_500 <= found.highest <= 6_000
+    depth = manifest.statistics("train").modalities["depth"]
+    assert depth.lowest is not None
+    assert depth.highest is not None
+    assert 450 <= depth.lowest <= 700
+    assert 5_500 <= depth.highest <= 6_000
 
 
 def test_one_folder_without_splits_is_drawn(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
     proposal = propose(root, progress=False)
     path = tmp_path / "a.toml"
     (tmp_path / "a-splits.csv").write_text("mine")
-    with pytest.raises(ConfigError, match="a-splits.csv: is there already. Use --force"):
+    with pytest.raises(ConfigError, match="a-splits.csv already exists. Use --force"):
         write_proposal(proposal, path)
     assert not path.exists()
     assert write_proposal(proposal, path, force=True) == [path, tmp_path / "a-splits.csv"]
@@ -219,9 +219,9 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("patterns", "words"),
     [
-        ({}, "found no pictures"),
+        ({}, "found no images"),
         ({"rgb/{}.png": colour}, "found no labels among rgb/"),
-        ({"rgb/{}_x1.png": colour, "label/{}.png": labels(0)}, "must be called alike"),
+        ({"rgb/{}_x1.png": colour, "label/{}.png": labels(0)}, "need the same name"),
     ],
 )
 def test_a_tree_that_makes_no_sense_is_refused(
@@ -245,7 +245,7 @@ def test_too_few_samples_and_unknown_datasets(tmp_path: Path) -> None:
         config_for(tmp_path / "none")
 
 
-def test_large_pictures_are_shrunk_and_the_lscd_terms_stay_on(tmp_path: Path) -> None:
+def test_large_images_are_shrunk_and_the_lscd_terms_stay_on(tmp_path: Path) -> None:
     root = tmp_path / "large"
     rng = np.random.default_rng(2)
     for name in in_splits(train=2, val=1):

@@ -1,4 +1,4 @@
-"""Captions say only what the picture shows."""
+"""Captions say only what the image shows."""
 
 from __future__ import annotations
 

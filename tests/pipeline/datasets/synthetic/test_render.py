@@ -50,7 +50,7 @@ def test_same_arguments_same_bytes_in_another_process():
     assert run.stdout.strip() == _digest(render_scene(7, 11, 48))
 
 
-def test_a_change_of_the_picture_needs_a_new_version():
+def test_a_change_of_the_image_needs_a_new_version():
     """Pinned pixel counts of one scene; change them together with `RENDERER_VERSION`."""
     label = render_scene(0, 0, 64).label
     counts = np.bincount(label.ravel(), minlength=25)
@@ -151,7 +151,7 @@ def test_events_mark_motion():
 
 
 def test_no_sensor_sees_class_or_instance_ids(monkeypatch):
-    """The same world with its labels and instances shuffled gives the same four pictures."""
+    """The same world with its labels and instances shuffled gives the same four images."""
     world, rng = scene_world(0, 4), np.random.default_rng(0)
     table = world.primitives
     shuffled = replace(

@@ -71,11 +71,15 @@ def test_shadows_darken_the_sunny_ground_only_behind_things():
     world = WorldBuilder()
     world.slab(Deliver.ROAD, (-50, 50), (-9, 200), 0.0, Material.PLAIN, (0.3, 0.3, 0.3))
     world.slab(Deliver.WALL, (-1, 1), (8, 9), 3.0, Material.PLAIN, (0.3, 0.3, 0.3))
-    place = World(world.build(), np.zeros((0, 4), np.float32), Pose(3, 0, 1.6, 0), 72, 0.5, 0, 0)
+    world_ahead = World(
+        world.build(), np.zeros((0, 4), np.float32), Pose(3, 0, 1.6, 0), 72, 0.5, 0, 0
+    )
     ahead = Sun(0.0, 1.0, 1.0)
-    lens = place.lens(64)
-    lit = expose(place, WEATHERS["sun"], no_shadows(ahead), lens, 0.0)
-    shaded = expose(place, WEATHERS["sun"], cast_shadows(place.primitives, ahead), lens, 0.0)
+    lens = world_ahead.lens(64)
+    lit = expose(world_ahead, WEATHERS["sun"], no_shadows(ahead), lens, 0.0)
+    shaded = expose(
+        world_ahead, WEATHERS["sun"], cast_shadows(world_ahead.primitives, ahead), lens, 0.0
+    )
     change = (lit.radiance - shaded.radiance)[0]
     assert (change > 0.1).mean() > 0.005
     assert (change > 0.01).mean() < 0.2
@@ -84,16 +88,16 @@ def test_shadows_darken_the_sunny_ground_only_behind_things():
 
 def test_wet_ground_mirrors_what_stands_on_it():
     """Two walls that differ in colour only: in the rain the ground before them differs too."""
-    pictures = []
+    images = []
     for color in ((0.8, 0.1, 0.1), (0.1, 0.1, 0.8)):
         world = WorldBuilder()
         world.slab(Deliver.ROAD, (-50, 50), (-9, 200), 0.0, Material.PLAIN, (0.1, 0.1, 0.1))
         world.slab(Deliver.WALL, (-90, 90), (8, 9), 90.0, Material.PLAIN, color)
         lamps = np.zeros((0, 4), np.float32)
-        pictures.append(World(world.build(), lamps, Pose(0, 0, 1.6, 0), 72, 0.5, 0.0, 0.0))
+        images.append(World(world.build(), lamps, Pose(0, 0, 1.6, 0), 72, 0.5, 0.0, 0.0))
     ground = slice(22, 28)
-    rain = [_expose(picture, "rain")[0, ground].mean() for picture in pictures]
-    dry = [_expose(picture, "cloud")[0, ground].mean() for picture in pictures]
+    rain = [_expose(image, "rain")[0, ground].mean() for image in images]
+    dry = [_expose(image, "cloud")[0, ground].mean() for image in images]
     assert rain[0] > 1.3 * rain[1]
     assert dry[0] == pytest.approx(dry[1], rel=1e-3)
 

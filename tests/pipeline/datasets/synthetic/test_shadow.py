@@ -51,8 +51,8 @@ def test_box_shadow_agrees_with_geometry_on_a_grid():
     steps = np.linspace(0, 4 / sun.slope, 400)[:, None]
     px, py = x + steps * sun.x, y + steps * sun.y - 12
     dark = ((np.abs(px) < 2) & (np.abs(py) < 2) & (steps * sun.slope > 0.5)).any(axis=0)
-    found = shadows.lit(*(v.astype(np.float32) for v in (x, y, np.zeros_like(x)))) == 0
-    assert (found == dark).mean() > 0.95
+    shadowed = shadows.lit(*(v.astype(np.float32) for v in (x, y, np.zeros_like(x)))) == 0
+    assert (shadowed == dark).mean() > 0.95
 
 
 def test_lit_faces_do_not_shade_themselves():

@@ -37,7 +37,7 @@ def test_every_class_is_frequent_enough_to_learn(class_pixels):
     assert (share >= 0.003).sum() >= 20
 
 
-def test_road_and_sky_leave_half_of_the_picture(class_pixels):
+def test_road_and_sky_leave_half_of_the_image(class_pixels):
     share = class_pixels.sum(axis=0) / class_pixels.sum()
     assert share[Deliver.ROAD] + share[Deliver.SKY] <= 0.52
 

@@ -1,9 +1,8 @@
-"""HHA: a depth picture as disparity, height above the ground and angle with gravity, 3 x 8 bit.
+"""HHA: a depth image as disparity, height above the ground and angle with gravity, 3 x 8 bit.
 
 Encoding after Gupta et al., "Learning Rich Features from RGB-D Images" (ECCV 2014): channel 0
 31000 / depth in cm, channel 1 height in cm, channel 2 angle in degrees + 38; each clipped to 0..255, all 0
 where there is no depth. Surface normals come from inverse depth, which is affine in the pixel on any plane.
-Pure function; nothing can fail.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from pipeline.datasets.synthetic.adapter import scene_index
-from pipeline.datasets.synthetic.deliver_layout import write_deliver
 from pipeline.datasets.synthetic.render import render_scene
 from pipeline.datasets.synthetic.weather import CONDITIONS, CORNER_CASES, scene_attributes
 from pipeline.errors import DatasetError
+from tests.support.deliver_layout import write_deliver
 
 COUNTS = {"train": 6, "val": 2, "test": 1}
 SIZE = 32
@@ -69,9 +69,9 @@ def test_every_modality_is_where_the_loader_looks(root):
     }
     for path in _frames(root):
         for folder, suffix in suffixes.items():
-            with Image.open(_other(path, folder, suffix)) as picture:
-                assert picture.mode == MODES[folder]
-                assert picture.size == (SIZE, SIZE)
+            with Image.open(_other(path, folder, suffix)) as image:
+                assert image.mode == MODES[folder]
+                assert image.size == (SIZE, SIZE)
     assert len(list(root.rglob("*.png"))) == 9 * len(MODES)
 
 
@@ -92,7 +92,7 @@ def test_semantic_is_the_label_plus_one_in_channel_zero(root):
         assert np.array_equal(decoded, _scene(path).label)
 
 
-def test_pictures_decode_to_the_scene(root):
+def test_images_decode_to_the_scene(root):
     path = _frames(root)[0]
     scene = _scene(path)
     rgb = np.asarray(Image.open(path))

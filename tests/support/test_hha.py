@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.datasets.synthetic.hha import hha_image
 from pipeline.datasets.synthetic.raycast import Lens
+from tests.support.hha import hha_image
 
 LENS = Lens.from_view(64, 72, 0.5)
 INNER = (slice(3, -3), slice(3, -3))

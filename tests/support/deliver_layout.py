@@ -8,7 +8,7 @@
     <root>/semantic/...                    <frame>_semantic_front.png   RGBA, channel 0: id + 1, 0: ignore
 
 <scene> is MAP_<n>_point<k>, followed by _<corner case> where there is one. Layout, names and label ids are
-those of DELIVER's loader; how its `depth` and `lidar` pictures encode range is not public, so those two
+those of DELIVER's loader; how its `depth` and `lidar` images encode range is not public, so those two
 codes are ours. Raises `DatasetError` for a root whose own path would confuse the loader.
 """
 
@@ -24,9 +24,9 @@ from PIL import Image
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.datasets.deliver_classes import RAW_IGNORE_ID
 from pipeline.datasets.synthetic.adapter import scene_index
-from pipeline.datasets.synthetic.hha import hha_image
 from pipeline.datasets.synthetic.render import Scene, render_scene, scene_world
 from pipeline.errors import DatasetError
+from tests.support.hha import hha_image
 
 U8 = NDArray[np.uint8]
 
@@ -69,16 +69,16 @@ def _write_scene(root: Path, split: str, seed: int, index: int, size_px: int) ->
     name = f"MAP_{index % _NUM_MAPS + 1}_point{index // _NUM_MAPS + 1}"
     if scene.corner_case:
         name += f"_{scene.corner_case}"
-    pictures = _pictures(scene)
-    pictures["hha"] = hha_image(scene.depth, world.lens(size_px), world.camera.z)
+    images = _images(scene)
+    images["hha"] = hha_image(scene.depth, world.lens(size_px), world.camera.z)
     for folder, suffix in _SUFFIX.items():
         path = root / folder / scene.condition / split / name / f"{index:06d}_{suffix}_front.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pictures[folder]).save(path, compress_level=1)
+        Image.fromarray(images[folder]).save(path, compress_level=1)
 
 
-def _pictures(scene: Scene) -> dict[str, U8]:
-    """Every picture but HHA, in DELIVER's encoding."""
+def _images(scene: Scene) -> dict[str, U8]:
+    """Every image but HHA, in DELIVER's encoding."""
     raw = np.where(scene.label == IGNORE_ID, RAW_IGNORE_ID, scene.label + 1).astype(np.uint8)
     blank = np.zeros_like(raw)
     near = 255 * (1 - scene.lidar.astype(np.float32) / np.float32(1000 * _LIDAR_FAR_M))
@@ -91,9 +91,9 @@ def _pictures(scene: Scene) -> dict[str, U8]:
     }
 
 
-def _opaque(picture: U8) -> U8:
+def _opaque(image: U8) -> U8:
     """RGB to RGBA."""
-    return np.concatenate([picture, np.full_like(picture[..., :1], 255)], axis=-1)
+    return np.concatenate([image, np.full_like(image[..., :1], 255)], axis=-1)
 
 
 def _carla_depth(depth: NDArray[np.uint16]) -> U8:
