@@ -68,12 +68,13 @@ class Exit:
         if self.killed:
             return f"was killed by SIGKILL, {OUT_OF_MEMORY}"
         if self.code < 0:
-            return f"was killed by {signal.Signals(-self.code).name}"
+            names = {number.value: number.name for number in signal.Signals}
+            return f"was killed by {names.get(-self.code, f'signal {-self.code}')}"
         return f"exited with code {self.code}"
 
 
 def death_text(what: str, how: Exit | str, output: str, resume: str) -> str:
-    """The error for a child that died: what, how, where its output is, and how to resume."""
+    """The error for a child that died, in one line: what, how, where its output is, how to resume."""
     return f"{what} {how}; its output is {output}. {resume}"
 
 
@@ -169,7 +170,10 @@ def _run_function(function: Callable[..., None], arguments: tuple[Any, ...]) -> 
 
 
 def main(module: str, *arguments: str) -> None:
-    """Become `python -m module arguments`, ending with the parent; children of it can do the same."""
+    """Become `python -m module arguments`, and end with the parent.
+
+    A child that it starts as `python -m pipeline.core.child` (as `torchrun` does) ends with it in turn.
+    """
     end_with_parent()
     os.environ[_PARENT] = str(os.getpid())
     sys.argv = [module, *arguments]

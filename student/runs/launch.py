@@ -25,7 +25,12 @@ from pipeline.errors import Any2SegError
 from pipeline.storage.files import read_json
 
 TORCHRUN = ("torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1")
-"""The module that starts the processes, and its options for one machine."""
+"""The module that starts the processes, and its options for one machine.
+
+Not `elastic_launch` in this process: it replaces the signal handlers for good (Ctrl-C is no longer
+`KeyboardInterrupt`), wants `if __name__ == "__main__":` in the user's script, and may report a rank whose
+connection broke in place of the one whose error broke it.
+"""
 WORKER = ("-m", "pipeline.core.child", "student.worker")
 """What `torchrun` starts; it ends with `torchrun`, which ends with this process."""
 _RESUME = {

@@ -57,7 +57,7 @@ class EncodingProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, if there is one."""
+        """The process's, if there is one."""
         return self._process.pid if self._process else None
 
     def encode(self, units: Sequence[Unit], log: Callable[[str], None]) -> StageReport:
@@ -86,12 +86,13 @@ class EncodingProcess:
         return worker_lost("the encoding process", how, "in the flow's log", change)
 
     def _start(self) -> Connection:
-        self._pipe, theirs = SPAWN.Pipe()
+        ours, theirs = SPAWN.Pipe()
         teacher = self._config.teacher.model_copy(update={"batch_size": self.batch_size})
         config = self._config.model_copy(update={"teacher": teacher})
         self._process = start_function(_serve, theirs, config)
         theirs.close()
-        return self._pipe
+        self._pipe = ours
+        return ours
 
     def _end(self) -> Exit:
         """Close the pipe, on which the process ends; how it ended."""
