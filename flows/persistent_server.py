@@ -1,11 +1,11 @@
-"""A Prefect server for schedules, on this machine and nobody else's.
+"""A Prefect server for schedules, reachable from this machine only.
 
 `run_server` replaces this process by Prefect's server: loopback only, with its UI, analytics off. Its
 database is a SQLite file in the user's data folder, unless PREFECT_SERVER_DATABASE_CONNECTION_URL names
-another (docs/operations.md has PostgreSQL). What it writes can be wiped at any time: what is finished is
-read from the workspace, never from there.
+another (docs/operations.md has PostgreSQL). It can be deleted at any time: finished work is read from
+the workspace, never from the database.
 
-Fails with `PortTaken`.
+Raises `PortTaken`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ DATABASE_VARIABLES = (
 
 
 class PortTaken(Any2SegError):
-    """Something listens there already."""
+    """The port is in use."""
 
 
 def api_url(port: int) -> str:
-    """Where the server's API will answer."""
+    """URL of the server's API."""
     return f"http://{HOST}:{port}/api"
 
 
 def server_environment(port: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment: what is set already wins over ours, except for what phones home."""
+    """The server's environment: variables that are set win over ours, except those for telemetry."""
     folder = user_data_path("any2seg")
     ours = {
         # A run holds its deployment's slot by a lease, and Prefect ends a run whose lease cannot be

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable
 
 from pipeline.config.config import Config
+from pipeline.core.memory import is_out_of_memory
 from pipeline.core.stage_report import StageReport
-from pipeline.core.system import is_out_of_memory
 from pipeline.errors import ConfigError
 from pipeline.workspace import Workspace
 

@@ -1,15 +1,12 @@
-"""The Prefect tasks: a stage in this process, a range of the teacher pass or a training in another.
+"""The Prefect tasks: a stage in this process; a range of the teacher pass or a training in a child.
 
 A task calls its stage, and the stage does what is missing; the task adds retries, logs and a clean
-error. Retries are for faults that may pass (see `pipeline.core.retryable`), with exponential backoff.
+error. Only transient faults are retried (see `pipeline.core.retryable`), with exponential backoff.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,20 +17,18 @@ from prefect.tasks import Task, exponential_backoff
 
 from flows import redact, stages
 from pipeline.config.load import load_config, rows
+from pipeline.core.child import death_text, run_module
 from pipeline.core.progress import progress_lines_to
-from pipeline.core.retryable import KILLED, TRY_AGAIN, ProcessFailed, TryAgain, worth_retrying
-from pipeline.core.system import die_with_parent
+from pipeline.core.retryable import TRY_AGAIN, ProcessFailed, TryAgain, worth_retrying
 from pipeline.workspace import Workspace
 from teacher.encoding.child_process import EncodingProcess
 from teacher.encoding.units import Unit
 
 SIDE_BY_SIDE = 2
 """Trainings that run at a time."""
-LAST_WORDS = 20
-"""Lines of a failed process that its error repeats at most."""
 
 
-def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+def _is_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     return worth_retrying(state.result(raise_on_failure=False))
 
 
@@ -43,7 +38,7 @@ TASK: dict[str, Any] = {
     "retries": 3,
     "retry_delay_seconds": exponential_backoff(5),
     "retry_jitter_factor": 0.5,
-    "retry_condition_fn": _may_pass,
+    "retry_condition_fn": _is_transient,
 }
 """Options of every task."""
 
@@ -83,39 +78,19 @@ def encode_range(process: EncodingProcess, units: list[Unit], name: str) -> dict
 def run_command(words: list[str], environment: dict[str, str], log: Callable[[str], None]) -> None:
     """Run `any2seg WORDS` and hand every line that it prints to `log`.
 
-    `environment` holds defaults. Raises `TryAgain` if it was killed or says that its fault may pass,
-    else `ProcessFailed` with its last words.
+    `environment` holds defaults. Raises `TryAgain` if it was killed or if its exit code says that the
+    fault may be transient, else `ProcessFailed`; the message is the last line of its output.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", *words],
-        env={**environment, **os.environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        preexec_fn=die_with_parent,
+    ended = run_module("flows.cli.main", words, environment={**environment, **os.environ}, log=log)
+    if not ended.code:
+        return
+    died = death_text(
+        f"`any2seg {words[0]}`",
+        ended,
+        "in the flow's log",
+        "It resumes from what it had committed.",
     )
-    assert process.stdout is not None
-    last: deque[str] = deque(maxlen=LAST_WORDS)
-    with process.stdout as lines:
-        for line in lines:
-            last.append(line.rstrip())
-            log(last[-1])
-    code = process.wait()
-    if code in KILLED:
-        raise TryAgain(
-            f"`any2seg {words[0]}` was killed (exit code {code}), most often for want of memory. "
-            "It goes on from what it had committed."
-        )
-    if code:
-        kind = TryAgain if code == TRY_AGAIN else ProcessFailed
-        raise kind(_cause(last) or f"`any2seg {words[0]}` ended with exit code {code}")
-
-
-def _cause(last: deque[str]) -> str:
-    """The error line of a process and what follows it; without one, its last line."""
-    lines = list(last)
-    for place in range(len(lines) - 1, -1, -1):
-        if lines[place].startswith("error: "):
-            return "\n".join(lines[place:]).removeprefix("error: ")
-    return lines[-1] if lines else ""
+    if ended.killed:
+        raise TryAgain(died)
+    kind = TryAgain if ended.code == TRY_AGAIN else ProcessFailed
+    raise kind(ended.error_text or died)

@@ -1,23 +1,22 @@
 """A Prefect API for one run on this machine.
 
 If `PREFECT_API_URL` is set (in the environment or the active profile) that server is used. Otherwise a
-loopback server is started for the length of the run. Unlike Prefect's own temporary server it ends with
-this process even when this process is killed, so that no orphan stays behind. Nothing phones home.
+loopback server is started for the duration of the run. Unlike Prefect's own temporary server it ends
+with this process even if this process is killed, so it leaves no orphan. Telemetry is off.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from subprocess import Popen
 
-from pipeline.core.system import die_with_parent
+from pipeline.core.child import Exit, death_text, start_module, stop
 from pipeline.errors import Any2SegError
 
 STARTUP_TIMEOUT_S = 300.0
@@ -29,7 +28,7 @@ QUIET = {
 
 
 class ServerNotStarted(Any2SegError):
-    """The temporary Prefect server did not answer in time."""
+    """The temporary Prefect server did not respond in time."""
 
 
 @contextmanager
@@ -52,12 +51,7 @@ def prefect_api() -> Iterator[str]:
             yield url
             _send_pending_logs()
     finally:
-        server.terminate()
-        try:
-            server.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        stop(server)
 
 
 def _send_pending_logs() -> None:
@@ -73,14 +67,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+def _start(port: int) -> Popen[str]:
+    arguments = ["--factory", "prefect.server.api.server:create_app", "--log-level", "error"]
+    arguments += ["--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
-    return subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
+    return start_module("uvicorn", arguments, environment=environment)
 
 
-def _wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
+def _wait_until_healthy(server: Popen[str], url: str) -> None:
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -89,8 +83,8 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
                     return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise ServerNotStarted(
-        f"{url}: the temporary Prefect server did not answer within {STARTUP_TIMEOUT_S:.0f} s "
-        f"(exit code {server.poll()}). Start one with `prefect server start --host 127.0.0.1`, set "
-        "PREFECT_API_URL, and run again."
-    )
+    code = server.poll()
+    how = f"did not respond within {STARTUP_TIMEOUT_S:.0f} s" if code is None else Exit(code)
+    resume = "Start one with `prefect server start --host 127.0.0.1`, set PREFECT_API_URL, and run again."
+    what = f"{url}: the temporary Prefect server"
+    raise ServerNotStarted(death_text(what, how, "printed above", resume))

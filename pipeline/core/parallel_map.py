@@ -1,8 +1,7 @@
 """One function over many items in several processes: results in order, memory bounded.
 
-Nothing is written. An exception of the function passes through; a worker process that dies is an
-`Any2SegError`, and so is a script that starts processes while it is imported. Workers end with their
-parent, however it ends.
+An exception of the function passes through; a worker process that dies is an `Any2SegError`, and so is
+a script that starts processes while it is imported. Workers end with their parent, however it ends.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing.connection import wait
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
+from pipeline.core.child import OUT_OF_MEMORY, SPAWN, death_text, end_with_parent
 from pipeline.errors import Any2SegError, WorkerLost
 
 Item = TypeVar("Item")
@@ -28,6 +27,10 @@ Result = TypeVar("Result")
 WINDOW_PER_WORKER = 4
 """Items in flight for each process: bounds the memory."""
 GUARD = '`if __name__ == "__main__":`'
+RESUME = (
+    "Run again; it resumes where it stopped. `--set prepare.workers=1` needs the least memory and no "
+    "such line."
+)
 MIN_ITEMS_PER_WORKER = 16
 """Starting a process costs about as much as decoding and encoding this many samples."""
 
@@ -45,18 +48,15 @@ def map_in_order(
         yield from map(work, items)
         return
     _require_guard()
-    # spawn: forking a process that has threads (a flow, a progress bar) can hang.
-    context = multiprocessing.get_context("spawn")
-    handed: SimpleQueue[Any] = context.SimpleQueue()
-    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (handed,))
+    handed: SimpleQueue[Any] = SPAWN.SimpleQueue()
+    pool = ProcessPoolExecutor(num_workers, SPAWN, _start_worker, (handed,))
     try:
         _hand_out(handed, work, num_workers)
         yield from _windowed(pool, items, num_workers * WINDOW_PER_WORKER)
     except BrokenProcessPool as error:
+        how = f"died ({OUT_OF_MEMORY}, or the script that started it lacks {GUARD})"
         raise WorkerLost(
-            "a process that reads samples died (out of memory, or a script of your own without "
-            f"{GUARD}?). Run again; it goes on where it stopped. `--set prepare.workers=1` needs the "
-            "least memory and no such line."
+            death_text("a process that reads samples", how, "printed above", RESUME)
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -116,16 +116,8 @@ _work: Callable[[Any], Any] | None = None
 
 def _start_worker(handed: SimpleQueue[Any]) -> None:
     global _work
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _work = handed.get()
-
-
-def _end_with_parent() -> None:
-    """Without this, workers of a parent that was killed wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _work_on(item: Any) -> Any:

@@ -13,7 +13,7 @@ from pipeline.errors import Any2SegError, WorkerLost, WorkspaceBusy
 TRY_AGAIN = 75
 """Exit code of a command that failed for a reason that may pass (EX_TEMPFAIL of sysexits.h)."""
 KILLED = frozenset({-9, 137})
-"""Exit codes of a process that was killed, most often for the memory it took."""
+"""Exit codes of a process that was killed by SIGKILL, most likely out of memory."""
 _STAYS_WRONG = frozenset(
     {
         errno.ENOENT,
@@ -40,7 +40,7 @@ class StageFailed(Any2SegError):
 
 
 class ProcessFailed(Any2SegError):
-    """A process of the flow ended with an error; its last words are the message."""
+    """A process of the flow ended with an error; the message is the last line of its output."""
 
 
 class TryAgain(WorkerLost):

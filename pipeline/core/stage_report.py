@@ -33,6 +33,11 @@ class StageReport:
         """A JSON-ready dict."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> StageReport:
+        """The report that `as_json` was called on, in another process."""
+        return cls(**{**value, "failed": tuple(Failure(**failure) for failure in value["failed"])})
+
     def __str__(self) -> str:
         text = f"{self.stage}: {self.done} done, {self.skipped} already there"
         if self.failed:

@@ -43,7 +43,7 @@ def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> 
     found = current_scores(run, config)
     num_subsets = 2 ** len(config.modalities) - 1
     if found is None and config.train.processes > 1 and not is_launched():
-        return launch("evaluate", config, progress=progress)
+        return launch(evaluate, config, progress=progress)
     if found is None:
         found = _score(config, manifest, run, progress)
         done, skipped = num_subsets, 0

@@ -49,7 +49,7 @@ def train(
         seconds = time.perf_counter() - started
         return StageReport("train", skipped=steps, seconds=seconds, details=details)
     if config.train.processes > 1 and not is_launched():
-        return launch("train", config, progress=progress)
+        return launch(train, config, progress=progress)
     from student.runs.distributed import world
     from student.training.trainer import run_loop
 

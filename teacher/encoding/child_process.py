@@ -1,24 +1,24 @@
 """The process in which a flow's teacher pass runs: towers loaded once, memory of its own.
 
-The flow hands it ranges of units; it prints nothing, but sends its progress lines back for the flow's
-log. If it is killed (most often for the memory it took) the flow lives, and the next try starts a new
-one with half the batch. A unit with damaged data is named, and the others of its range are still done.
-It ends with the flow, however the flow ends.
+The flow sends it ranges of units; it prints nothing, but sends its progress lines back for the flow's
+log. If it is killed (most likely out of memory) the flow lives, and the next try starts a new one with
+half the batch. A unit with corrupted inputs is reported as failed, and the others of its range are
+still done. It ends with the flow, however the flow ends.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.config import Config
+from pipeline.core.child import GRACE_S, SPAWN, Exit, death_text, start_function
 from pipeline.core.progress import progress_lines_to
 from pipeline.core.retryable import TryAgain
 from pipeline.core.stage_report import Failure, StageReport
-from pipeline.core.system import die_with_parent
 from pipeline.errors import Any2SegError, CorruptShard, CorruptTarget
 from pipeline.workspace import Workspace
 
@@ -35,8 +35,8 @@ class EncodingProcess:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._times_killed = 0
-        self._process: Any = None
+        self._num_deaths = 0
+        self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
     def __enter__(self) -> EncodingProcess:
@@ -52,18 +52,18 @@ class EncodingProcess:
 
     @property
     def batch_size(self) -> int:
-        """Pictures a batch: the config's, halved for every time that the process was killed."""
-        return max(1, self._config.teacher.batch_size >> self._times_killed)
+        """Images a batch: the config's, halved for every time that the process died."""
+        return max(1, self._config.teacher.batch_size >> self._num_deaths)
 
     @property
     def pid(self) -> int | None:
-        """Of the process, if there is one."""
+        """The process's, if there is one."""
         return self._process.pid if self._process else None
 
     def encode(self, units: Sequence[Unit], log: Callable[[str], None]) -> StageReport:
         """Encode and commit `units`; every progress line goes to `log`.
 
-        Raises what the pass raises, and `TryAgain` if the process was killed.
+        Raises what the pass raises, and `TryAgain` if the process died.
         """
         pipe = self._pipe or self._start()
         try:
@@ -71,51 +71,51 @@ class EncodingProcess:
             while True:
                 kind, value = pipe.recv()
                 if kind == REPORT:
-                    return StageReport(**{**value, "failed": tuple(map(_failure, value["failed"]))})
+                    return StageReport.from_json(value)
                 if kind == ERROR:
                     raise value
                 log(value)
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            code = self._end()
-            before, self._times_killed = self.batch_size, self._times_killed + 1
-            raise TryAgain(
-                f"the process that encodes was killed (exit code {code}), most often for want of "
-                f"memory. What it committed stays; teacher.batch_size goes from {before} to "
-                f"{self.batch_size} for the next try."
-            ) from None
+            raise self._lost() from None
+
+    def _lost(self) -> TryAgain:
+        """The error for the process that has died; the next one takes half the batch."""
+        how, before = self._end(), self.batch_size
+        self._num_deaths += 1
+        change = f"teacher.batch_size goes from {before} to {self.batch_size} for the next try."
+        return worker_lost("the encoding process", how, "in the flow's log", change)
 
     def _start(self) -> Connection:
-        # spawn: forking a process that has threads (a flow) can hang.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
+        ours, theirs = SPAWN.Pipe()
         teacher = self._config.teacher.model_copy(update={"batch_size": self.batch_size})
         config = self._config.model_copy(update={"teacher": teacher})
-        self._process = context.Process(target=_serve, args=(theirs, config), daemon=True)
-        self._process.start()
+        self._process = start_function(_serve, theirs, config)
         theirs.close()
-        return self._pipe
+        self._pipe = ours
+        return ours
 
-    def _end(self) -> int | None:
-        """Close the pipe, on which the process ends; its exit code."""
-        if self._pipe is None:
-            return None
+    def _end(self) -> Exit:
+        """Close the pipe, on which the process ends; how it ended."""
+        if self._pipe is None or self._process is None:
+            return Exit(0)
         self._pipe.close()
-        self._process.join(timeout=10)
+        self._process.join(timeout=GRACE_S)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-        code: int | None = self._process.exitcode
+        code = self._process.exitcode
+        assert code is not None
         self._pipe = self._process = None
-        return code
+        return Exit(code)
 
 
-def _failure(value: dict[str, str]) -> Failure:
-    return Failure(**value)
+def worker_lost(what: str, how: Exit | str, output: str, resume: str) -> TryAgain:
+    """The error for workers of the teacher pass that died, here or in a cluster."""
+    return TryAgain(death_text(what, how, output, f"Committed targets stay. {resume}"))
 
 
 def _serve(pipe: Connection, config: Config) -> None:
     """Body of the process: encode ranges until the pipe closes."""
-    die_with_parent()
     from teacher.encoding.encoder import Encoder
 
     encoder = Encoder(config.teacher.device)
@@ -138,7 +138,7 @@ def _answer(config: Config, encoder: Encoder, units: Sequence[Unit]) -> tuple[st
 
 
 def encode_units(config: Config, encoder: Encoder, units: Sequence[Unit]) -> StageReport:
-    """`precompute` these units; one with damaged data is reported as failed, the others are done."""
+    """`precompute` these units; one with corrupted inputs is reported as failed, the others are done."""
     from teacher.encoding.precompute import precompute
 
     workspace = Workspace.of(config)

@@ -1,18 +1,19 @@
-"""The teacher pass on several processes of this machine, or on the workers of a Dask cluster.
+"""The teacher pass in several processes of this machine, or on the workers of a Dask cluster.
 
     precompute_spread(config, workspace) -> StageReport     as `config.scale` says
 
-The missing units are cut into contiguous ranges, several a worker; a worker takes one at a time, keeps
+The missing units are cut into contiguous ranges, several per worker; a worker takes one at a time, keeps
 its towers from range to range, and commits straight to the workspace, which all of them share. A range
 whose worker died goes to another one, which does what the dead one had not committed: at most the
-shard that it was on is done twice. A range that fails leaves the others their work, and is raised at
-the end. The bytes are those of a pass in one process, on equal devices with equal threads.
+shard that was being encoded is encoded twice. A range that fails does not stop the others; its error is
+raised at the end. The bytes are those of a pass in one process, on equal devices with equal threads.
 
-Dask's messages are pickles, so whoever reaches a scheduler runs code on its workers: our own
-cluster listens on loopback only and ends with this process; see docs/operations.md for TLS.
+Dask itself restarts its workers, hands their ranges on, and ends them with this process: they are not
+started by `pipeline.core.child`. Its messages are pickles, so anyone who reaches a scheduler can run
+code on its workers: our own cluster listens on loopback only; see docs/operations.md for TLS.
 
-Fails with what a range failed with, `TryAgain` (ranges that killed their workers), `NoCluster`, or
-`MissingTarget` if units are missing although every range is done.
+Raises what a range failed with, `TryAgain` (ranges whose workers died), `NoCluster`, or `MissingTarget`
+if units are missing although every range is done.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import VERSION
 from pipeline.config.config import Config
+from pipeline.core.child import OUT_OF_MEMORY
 from pipeline.core.device import choose_device
 from pipeline.core.progress import Advance, progress_bar
-from pipeline.core.retryable import TryAgain
 from pipeline.core.stage_report import StageReport
 from pipeline.errors import Any2SegError, ConfigError, FingerprintMismatch, MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
+from teacher.encoding.child_process import worker_lost
 from teacher.encoding.encoder import process_encoder
 from teacher.encoding.precompute import precompute, precompute_prompts
 from teacher.encoding.units import Unit, num_targets, plan_towers, plan_units, split_units
@@ -41,21 +43,23 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 RANGES_PER_WORKER = 8
-"""Enough that a slow or restarted worker holds the others up for an eighth of their work at most."""
+"""Enough that a slow or restarted worker delays the others by an eighth of their work at most."""
 CONNECT_TIMEOUT_S = 60
 LOOK_EVERY_S = 60.0
 """Seconds without news after which the workers are counted."""
+SMALLER_BATCH = "Run again, with a smaller teacher.batch_size if memory ran out."
+WORKER_LOGS = "in the workers' logs"
 QUIET = {"logging": {"distributed": "error"}}
 
 
 class NoCluster(Any2SegError):
-    """The Dask scheduler does not answer, or has no workers."""
+    """The Dask scheduler does not respond, or has no workers."""
 
 
 def precompute_spread(
     config: Config, workspace: Workspace, *, progress: bool = True
 ) -> StageReport:
-    """Bring targets and prompts up to date with workers as `config.scale` says. See the module's text."""
+    """Bring targets and prompts up to date with workers as `config.scale` says. See the module docstring."""
     started = time.perf_counter()
     shards = Manifest.load(workspace.dataset(config)).all_shards
     plans = plan_towers(config, workspace)
@@ -167,7 +171,7 @@ def _num_workers(client: Client) -> int:
 
 
 def _ended(client: Client, futures: Iterable[Future[StageReport]]) -> set[Future[StageReport]]:
-    """Those that have ended, at least one. Raises `TryAgain` if nobody is left to end any."""
+    """Those that have ended, at least one. Raises `TryAgain` if no worker is left."""
     from distributed import wait
 
     while True:
@@ -177,10 +181,8 @@ def _ended(client: Client, futures: Iterable[Future[StageReport]]) -> set[Future
             ).done
         except TimeoutError:
             if not _num_workers(client):
-                raise TryAgain(
-                    "every worker is gone and none came back, most often for want of memory. What "
-                    "is committed stays."
-                ) from None
+                how = f"were lost and none reconnected, {OUT_OF_MEMORY}"
+                raise worker_lost("all workers", how, WORKER_LOGS, SMALLER_BATCH) from None
         else:
             return ended
 
@@ -194,17 +196,15 @@ def _failure(error: BaseException, part: Sequence[Unit]) -> BaseException:
 
     if not isinstance(error, KilledWorker):
         return error
-    return TryAgain(
-        f"units {part[0]} .. {part[-1]}: every worker that took them died, most often for want of "
-        "memory. What is committed stays. Try a smaller teacher.batch_size."
-    )
+    what = f"units {part[0]} .. {part[-1]}: all workers that took them"
+    return worker_lost(what, f"were lost, {OUT_OF_MEMORY}", WORKER_LOGS, SMALLER_BATCH)
 
 
 def _require_done(missing: Sequence[Unit]) -> None:
     if missing:
         raise MissingTarget(
-            f"unit {missing[0]} and {len(missing) - 1} more: every range is done, and these are not "
-            "there. Do all workers see the same workspace and the same teacher weights?"
+            f"unit {missing[0]} and {len(missing) - 1} more: every range is done, but these are "
+            "missing. Do all workers see the same workspace and the same teacher weights?"
         )
 
 

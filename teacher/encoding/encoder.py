@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.device import choose_device
 from pipeline.core.fingerprint import fingerprint
-from pipeline.core.system import is_out_of_memory
+from pipeline.core.memory import is_out_of_memory
 from pipeline.errors import OutOfMemory
 from pipeline.modalities import TowerName
 from pipeline.targets.store import PATCH

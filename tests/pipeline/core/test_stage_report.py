@@ -18,4 +18,5 @@ def test_report_as_json_and_text() -> None:
         "seconds": 1.26,
         "details": {"rate": 4},
     }
+    assert StageReport.from_json(json.loads(json.dumps(report.as_json()))) == report
     assert "refused" not in str(StageReport("train"))

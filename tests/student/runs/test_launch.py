@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from pipeline.config.load import dump_config
-from pipeline.errors import Any2SegError, WorkspaceBusy
+from pipeline.core.retryable import TryAgain
+from pipeline.errors import (
+    Any2SegError,
+    DigestMismatch,
+    SampleRefused,
+    StorageUnavailable,
+    WorkerLost,
+    WorkspaceBusy,
+)
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.lease import locked
 from pipeline.workspace import Workspace
@@ -22,6 +33,7 @@ from student.runs.run import identify, is_finished
 from student.training.train import train
 from student.training.trainer import Trainer
 
+ROOT = str(Path(__file__).parents[3])
 GO = """
 import json, sys
 from pathlib import Path
@@ -69,11 +81,10 @@ def two_processes(config, folder: Path, steps: int) -> list[dict]:
     """Go on to `steps` in two processes; what each of them says."""
     (folder / "config.toml").write_text(dump_config(config))
     (folder / "go.py").write_text(GO)
-    root = Path(__file__).parents[3]
     arguments = [str(folder / "go.py"), str(folder / "config.toml"), str(steps), str(folder / "r")]
     done = subprocess.run(
-        [*launcher.TORCHRUN, "--nproc-per-node=2", *arguments],
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", *launcher.TORCHRUN, "--nproc-per-node=2", *arguments],
+        env={**os.environ, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -135,18 +146,99 @@ def test_the_stage_starts_its_processes_and_tells_what_they_tell(fresh, make_con
     assert is_finished(run)
 
 
-def test_processes_that_end_without_a_word_are_an_error(fresh, make_config, monkeypatch):
+def test_processes_that_exit_without_a_report_are_an_error(
+    fresh, make_config, tmp_path, monkeypatch
+):
     config = make_config(fresh, train=TRAIN | {"processes": 2})
-    monkeypatch.setattr(launcher, "TORCHRUN", (sys.executable, "-c", "raise SystemExit(7)"))
-    with pytest.raises(Any2SegError, match=r"ended with 7.*again"):
+    (tmp_path / "exits.py").write_text("raise SystemExit(7)")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), ROOT]))
+    monkeypatch.setattr(launcher, "TORCHRUN", ("exits",))
+    with pytest.raises(Any2SegError, match=r"exited with code 7.*again"):
         train(config, Workspace.of(config), progress=False)
 
 
-def test_a_process_that_is_not_the_first_tells_its_error_too(make_config, tmp_path, monkeypatch):
-    config = make_config(tmp_path / "empty")
+STAGES = """
+import os, time
+from pathlib import Path
+from pipeline.errors import SampleRefused
+
+FOLDER = Path(__file__).parent
+
+def hang(config, workspace, *, progress):
+    (FOLDER / f"pid{os.environ['RANK']}").write_text(str(os.getpid()))
+    time.sleep(600)
+
+def refuse(config, workspace, *, progress):
+    if os.environ["RANK"] == "0":
+        hang(config, workspace, progress=progress)
+    while not (FOLDER / "pid0").exists():
+        time.sleep(0.05)
+    raise SampleRefused("a/1", "no bands")
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from pipeline.config.load import load_config
+from student.runs.launch import launch
+from stages_of_test import hang
+launch(hang, load_config(Path(sys.argv[1])), progress=False)
+"""
+
+
+@pytest.fixture
+def two(make_config, tmp_path, monkeypatch):
+    """A config with two processes, and importable stages."""
+    config = make_config(tmp_path / "empty", train=TRAIN | {"processes": 2})
+    (tmp_path / "stages_of_test.py").write_text(STAGES)
     (tmp_path / "config.toml").write_text(dump_config(config))
-    monkeypatch.setenv("RANK", "1")
-    answer = tmp_path / "answer.json"
-    paths = (str(tmp_path / "config.toml"), str(answer))
-    assert launcher.main("evaluate", *paths, str(os.getpid()), "0") == 1
-    assert json.loads(answer.read_text())["kind"] == "DatasetError"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), ROOT]))
+    monkeypatch.syspath_prepend(tmp_path)
+    return config
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_the_others_and_is_raised(two, tmp_path):
+    from stages_of_test import refuse
+
+    with pytest.raises(SampleRefused, match="sample a/1: no bands"):
+        launcher.launch(refuse, two, progress=False)
+    assert not psutil.pid_exists(int((tmp_path / "pid0").read_text()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_all_processes_end_with_the_command(two, tmp_path, number):
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "config.toml")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as parent:
+        deadline = time.monotonic() + 300
+        while not all((tmp_path / f"pid{rank}").exists() for rank in range(2)):
+            assert parent.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        torchrun, *workers = psutil.Process(parent.pid).children(recursive=True)
+        assert len(workers) == 2
+        parent.send_signal(number)
+        _, alive = psutil.wait_procs(workers, timeout=2)
+        assert alive == []
+        torchrun.wait(timeout=60)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WorkspaceBusy("busy"),
+        SampleRefused("a/1", "no bands"),
+        DigestMismatch("f", "a" * 64, "b" * 64),
+        StorageUnavailable("no answer"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_keep_class_and_text(error):
+    value = json.loads(json.dumps(launcher.error_as_json(error)))
+    copy = launcher.error_from_json(value)
+    assert (type(copy), str(copy), copy.args) == (type(error), str(error), error.args)
+
+
+def test_an_error_of_another_room_keeps_its_text_and_base():
+    error = launcher.error_from_json(launcher.error_as_json(TryAgain("killed")))
+    assert (type(error), str(error)) == (WorkerLost, "killed")
