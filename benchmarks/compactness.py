@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from pipeline.config.config import Config
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
+from pipeline.targets.lookup import resolve
 from pipeline.targets.prompts import resolve_prompts
-from pipeline.targets.store import resolve
 from pipeline.workspace import Workspace
 from student.losses.correlation import dense_loss, inter_modal_loss, language_loss
 from teacher.encoding.precompute import precompute

@@ -28,7 +28,7 @@ from pipeline.config.config import Config
 from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json
-from pipeline.targets.store import resolve
+from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
 from student.runs.run import identify
 

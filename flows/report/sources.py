@@ -24,6 +24,7 @@ from pipeline.errors import Any2SegError, MissingTarget
 from pipeline.formats.image_codec import decode_label, decode_picture
 from pipeline.formats.shard_tar import LABEL, stored_member
 from pipeline.modalities import ModalitySpec
+from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.shards.manifest import (
     DATASET,
     MANIFEST,
@@ -36,9 +37,9 @@ from pipeline.shards.manifest import (
 )
 from pipeline.shards.statistics import SplitStatistics
 from pipeline.storage.files import AnyPath, read_json
-from pipeline.targets.store import TargetStore, resolve
+from pipeline.targets.lookup import resolve
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
-from student.evaluation.evaluate import EVALUATION_SCHEMA
 from student.runs.run import Run, identify
 
 

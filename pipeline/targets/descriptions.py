@@ -24,14 +24,14 @@ from pipeline.config.data import DescriptionOptions
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.shards.manifest import Manifest, ShardInfo, read_table
 from pipeline.storage.files import AnyPath, write_atomic, write_json
-from pipeline.targets.lookup import look_up, point_to
+from pipeline.targets.lookup import open_store, point_to
+from pipeline.targets.provenance import PROVENANCE
 from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace, dataset_slug
 
 SCENE = "scene"
 """The slot of descriptions that belong to a sample as a whole."""
 TRAIN = "train"
-PROVENANCE = "provenance.json"
 _SHA256 = b"shard_sha256"
 
 
@@ -112,7 +112,7 @@ def resolve_descriptions(
 ) -> TargetStore:
     """The store of a slot's embedded descriptions. Raises `MissingTarget`."""
     root = descriptions_root(config, workspace)
-    return TargetStore.open(look_up(root, slot, description_request(config, options)))
+    return open_store(root, slot, description_request(config, options))
 
 
 def description_slots(options: DescriptionOptions, modalities: Sequence[str]) -> tuple[str, ...]:

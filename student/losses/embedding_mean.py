@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from pipeline.shards.manifest import ShardInfo
+from pipeline.targets.provenance import EMBEDDING
 from pipeline.targets.reader import TeacherSource
-from pipeline.targets.store import EMBEDDING
 
 
 def mean_embeddings(

@@ -13,7 +13,9 @@ from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import Any2SegError, CheckpointError
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import locked, write_json
-from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
+from pipeline.targets.lookup import point_to_store
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace, dataset_identity
 from tests.pipeline.conftest import kill_at_step, make_config, make_source, prepared
 
