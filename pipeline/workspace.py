@@ -18,6 +18,9 @@ from pipeline.schemas import DATASET_IDENTITY_SCHEMA
 from pipeline.storage.files import AnyPath
 from pipeline.storage.remote_path import CacheSettings, RemotePath
 
+LOCK = ".lock"
+"""In a folder that has one writer at a time: a dataset, a store, a run."""
+
 
 def dataset_identity(config: Config) -> dict[str, Any]:
     """What the dataset fingerprint covers: adapter and options, stored forms, shard size, schema."""

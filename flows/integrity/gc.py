@@ -29,9 +29,9 @@ from pipeline.shards.manifest import DATASET, MANIFEST
 from pipeline.storage.files import AnyPath, find_paths, locked, read_json
 from pipeline.targets.descriptions import description_request, description_slots
 from pipeline.targets.lookup import INDEX, look_up, target_request
-from pipeline.targets.provenance import LOCK, PROVENANCE
+from pipeline.targets.provenance import PROVENANCE
 from pipeline.targets.store import LEDGER
-from pipeline.workspace import Workspace, dataset_slug
+from pipeline.workspace import LOCK, Workspace, dataset_slug
 from student.runs.layout import CONFIG, RECORD, last_step, planned_steps, read_identity
 
 VOUCHERS = (MANIFEST, DATASET, PROVENANCE, f"{LEDGER}/", RECORD_SUFFIX)

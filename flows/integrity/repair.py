@@ -24,11 +24,10 @@ from flows.integrity.verify_stores import folders, lock_of
 from pipeline.config.config import Config
 from pipeline.errors import Any2SegError, WorkspaceBusy
 from pipeline.shards.manifest import Manifest
-from pipeline.shards.prepare import LOCK
 from pipeline.storage.files import locked
 from pipeline.targets.descriptions import descriptions_root
 from pipeline.targets.store import TargetStore
-from pipeline.workspace import Workspace
+from pipeline.workspace import LOCK, Workspace
 from teacher.encoding.describe import describe
 from teacher.encoding.precompute import precompute, precompute_prompts
 from teacher.encoding.units import plan_towers, plan_units

@@ -20,8 +20,8 @@ from pipeline.storage.files import PARTIAL_SUFFIX, AnyPath, find_paths, read_jso
 from pipeline.targets.descriptions import TextStore
 from pipeline.targets.lookup import INDEX, look_up
 from pipeline.targets.prompts import WHAT, PromptStore, prompt_request
-from pipeline.targets.provenance import LOCK, PROVENANCE
-from pipeline.workspace import Workspace
+from pipeline.targets.provenance import PROVENANCE
+from pipeline.workspace import LOCK, Workspace
 
 TEXTS = "texts"
 

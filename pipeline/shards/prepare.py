@@ -42,9 +42,8 @@ from pipeline.shards.source_index import (
     source_index_path,
 )
 from pipeline.storage.files import AnyPath, locked, sweep_partials, write_json
-from pipeline.workspace import Workspace, dataset_identity
+from pipeline.workspace import LOCK, Workspace, dataset_identity
 
-LOCK = ".lock"
 NAMED_IN_ERRORS = 3
 
 Listing = Mapping[str, Sequence[SourceSample]]

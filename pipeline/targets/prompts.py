@@ -27,8 +27,8 @@ from pipeline.formats.zarr_array import RowArray
 from pipeline.schemas import PROMPTS_SCHEMA
 from pipeline.storage.files import AnyPath, locked, read_json, sweep_partials, write_json
 from pipeline.targets.lookup import look_up, point_to
-from pipeline.targets.provenance import LOCK, PROVENANCE, REMEDY, slug
-from pipeline.workspace import Workspace
+from pipeline.targets.provenance import PROVENANCE, REMEDY, slug
+from pipeline.workspace import LOCK, Workspace
 
 ARRAYS = "prompts.zarr"
 CLASS_EMBEDDING = "class_embedding"

@@ -19,7 +19,6 @@ from pipeline.targets.views import VIEW_BOX
 
 PROVENANCE = "provenance.json"
 """In every store (targets, prompts, texts): what it depends on; without it there is no store."""
-LOCK = ".lock"
 EMBEDDING = "embedding"
 PATCH = "patch"
 REMEDY = "Run `any2seg precompute CONFIG`."

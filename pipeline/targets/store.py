@@ -39,7 +39,8 @@ from pipeline.storage.files import (
 )
 from pipeline.storage.remote_path import RemotePath
 from pipeline.targets.ledger import Ledger, Standing
-from pipeline.targets.provenance import LOCK, PATCH, PROVENANCE, REMEDY, TargetProvenance, slug
+from pipeline.targets.provenance import PATCH, PROVENANCE, REMEDY, TargetProvenance, slug
+from pipeline.workspace import LOCK
 
 ARRAYS = "targets.zarr"
 LEDGER = "ledger"

@@ -19,7 +19,7 @@ from pipeline.core.stage_report import StageReport
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import locked
 from pipeline.targets.reader import TeacherSource
-from pipeline.workspace import Workspace
+from pipeline.workspace import LOCK, Workspace
 from student.runs.launch import is_launched, launch
 from student.runs.run import identify, is_finished, open_run
 
@@ -56,7 +56,7 @@ def train(
     with ExitStack() as stack:
         found = stack.enter_context(world(pick_device(config.train.device).type))
         if found.leads:
-            stack.enter_context(locked(run.folder / ".lock", wait=False))
+            stack.enter_context(locked(run.folder / LOCK, wait=False))
             open_run(config, workspace, manifest)
         found.wait()
         first, figures = run_loop(

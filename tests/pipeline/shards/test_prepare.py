@@ -21,9 +21,9 @@ from pipeline.datasets.folder import FolderAdapter
 from pipeline.errors import DatasetError, WorkspaceBusy
 from pipeline.formats.shard_tar import read_shard
 from pipeline.shards.manifest import QUARANTINE, Manifest, read_rows
-from pipeline.shards.prepare import LOCK, prepare
+from pipeline.shards.prepare import prepare
 from pipeline.storage.files import locked
-from pipeline.workspace import Workspace
+from pipeline.workspace import LOCK, Workspace
 
 Tree = Callable[[Path], dict[str, bytes]]
 MakeConfig = Callable[..., Config]

@@ -180,6 +180,10 @@ def strip_record(store: TargetStore) -> None:
     record_path(store, SHARDS[0]).write_text("{}")
 
 
+def change_types_of_record(store: TargetStore) -> None:
+    edit_record(store, objects=3)
+
+
 def record_other_rows(store: TargetStore) -> None:
     edit_record(store, num_rows=3)
 
@@ -205,6 +209,7 @@ def edit_record(store: TargetStore, **changes: object) -> None:
         empty_object,
         garble_record,
         strip_record,
+        change_types_of_record,
         record_other_rows,
         record_other_tower,
         record_other_shard,
@@ -286,7 +291,7 @@ def test_another_store_in_the_place_is_refused(store: TargetStore, tmp_path: Pat
 
 def test_damaged_provenance_is_named_and_written_again(store: TargetStore, tree: Callable) -> None:
     before = tree(store.path)
-    for text in ("{", '{"modality": 3}', "[]"):
+    for text in ("{", '{"modality": 3}', "[]", "null", "3"):
         (store.path / "provenance.json").write_text(text)
         with pytest.raises(CorruptTarget, match=r"provenance.json: cannot be read.*Delete it and"):
             TargetStore.create(store.path.parent, provenance())
