@@ -17,13 +17,11 @@ from pipeline.datasets import open_dataset
 from pipeline.errors import Any2SegError, CorruptTarget, MissingTarget
 from pipeline.shards.manifest import ShardInfo
 from pipeline.storage.files import PARTIAL_SUFFIX, AnyPath, find_paths, read_json
-from pipeline.targets.descriptions import TextStore
+from pipeline.targets.descriptions import TEXTS, TextStore
 from pipeline.targets.lookup import INDEX, look_up
 from pipeline.targets.prompts import WHAT, PromptStore, prompt_request
 from pipeline.targets.provenance import PROVENANCE
 from pipeline.workspace import LOCK, Workspace
-
-TEXTS = "texts"
 
 
 def examine_prompts(config: Config, workspace: Workspace) -> Iterator[Finding]:

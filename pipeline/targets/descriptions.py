@@ -32,6 +32,7 @@ from pipeline.workspace import Workspace, dataset_slug
 SCENE = "scene"
 """The slot of descriptions that belong to a sample as a whole."""
 TRAIN = "train"
+TEXTS = "texts"
 _SHA256 = b"shard_sha256"
 
 
@@ -44,7 +45,7 @@ class TextStore:
     @classmethod
     def create(cls, root: AnyPath, slot: str, identity: Mapping[str, Any]) -> TextStore:
         """Make or open the store of `identity` under `root` (`descriptions_root`)."""
-        store = cls(root / "texts" / f"{slot}-{fingerprint(identity)[:SHORT]}")
+        store = cls(root / TEXTS / f"{slot}-{fingerprint(identity)[:SHORT]}")
         if not (store.path / PROVENANCE).exists():
             write_json(store.path / PROVENANCE, dict(identity))
         return store
