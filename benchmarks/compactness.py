@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pipeline.config.config import Config
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
-from pipeline.targets.store import resolve
+from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
 from student.losses.correlation import dense_loss, inter_modal_loss
 from teacher.encoding.precompute import precompute

@@ -33,9 +33,11 @@ from pipeline.config.config import Config
 from pipeline.shards.manifest import Manifest, ShardInfo
 from pipeline.shards.prepare import prepare
 from pipeline.shards.sample_reader import SampleRef, list_samples
+from pipeline.targets.lookup import point_to_store
 from pipeline.targets.prompts import PromptStore, point_to_prompts
+from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.reader import CachedTeacher
-from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
 from student.data.target_join import TargetJoin, open_join
 from student.runs.run import identify

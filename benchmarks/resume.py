@@ -33,7 +33,8 @@ from pipeline.config.load import dump_config
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.runs.checkpoint import load_checkpoint
-from student.runs.run import BEST, Run, identify, is_finished, steps_done
+from student.runs.layout import BEST
+from student.runs.run import Run, identify, is_finished, steps_done
 from student.training.metrics_log import Row, read_rows
 from student.training.train import train
 from student.training.trainer import Trainer

@@ -29,7 +29,7 @@ from pipeline.core.units_text import as_percent
 from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json
-from pipeline.targets.store import resolve
+from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
 from student.runs.run import identify
 

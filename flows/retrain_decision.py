@@ -11,7 +11,6 @@ no baseline: the reasons to train still hold, and the training goes on from its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +19,10 @@ from pipeline.config.config import Config
 from pipeline.config.load import rows
 from pipeline.core.fingerprint import differences
 from pipeline.shards.manifest import Manifest
-from pipeline.storage.files import AnyPath, read_json
+from pipeline.storage.files import AnyPath
 from pipeline.workspace import Workspace
 from student.evaluation.evaluate import current_scores
+from student.runs.layout import read_record
 from student.runs.run import Run, identify, is_finished
 
 NOT_COMPARED = ("manifest", "code")
@@ -89,8 +89,8 @@ def _finished_runs(name: str, workspace: Workspace) -> Iterator[tuple[Run, int]]
         if folder.name.rpartition("-")[0] != name:
             continue
         try:
-            record = read_json(folder / "run.json")
-        except (FileNotFoundError, json.JSONDecodeError):
+            record = read_record(folder)
+        except (FileNotFoundError, ValueError):
             continue
         run = Run(str(record["run_id"]), folder, record["identity"])
         if "num_samples" in record and is_finished(run) and run.evaluation.exists():

@@ -14,18 +14,16 @@ from platformdirs import user_cache_path
 from pipeline.config.config import Config
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.formats.shard_tar import WRITTEN
+from pipeline.schemas import DATASET_IDENTITY_SCHEMA
 from pipeline.storage.files import AnyPath
 from pipeline.storage.pure_remote_path import CacheSettings
 from pipeline.storage.remote_path import RemotePath
-
-SCHEMA_VERSION = 1
-"""Version of the on-disk format."""
 
 
 def dataset_identity(config: Config) -> dict[str, Any]:
     """What the dataset fingerprint covers: adapter and options, stored forms, shard size, schema."""
     return {
-        "schema": SCHEMA_VERSION,
+        "schema": DATASET_IDENTITY_SCHEMA,
         "options": config.dataset.identity(),
         "modalities": {name: spec.identity() for name, spec in config.specs().items()},
         "encoding": {"pictures": WRITTEN, "label": WRITTEN},

@@ -75,8 +75,7 @@ def repair(
     from flows.integrity.repair import repair as mend
 
     loaded = load_config(config, overrides or ())
-    workspace = Workspace.of(loaded)
-    report = mend(loaded, workspace, makers(loaded, workspace), deep=deep, dry_run=dry_run)
+    report = mend(loaded, Workspace.of(loaded), deep=deep, dry_run=dry_run)
     for finding in report.mended:
         _say(f"{'would mend' if dry_run else 'mended'}: {finding}")
     for left in report.left:
@@ -176,23 +175,6 @@ def audit(
     _say(f"Tolerance {report.tolerance:.2g}. Record: {report.record}")
     if not report.passed:
         raise typer.Exit(1)
-
-
-def makers(config: Config, workspace: Workspace) -> dict[str, Any]:
-    """What `repair` calls to make units again, by stage."""
-    from flows.integrity.verify import DESCRIBE, PRECOMPUTE
-
-    def targets(findings: Sequence[Finding]) -> None:
-        from flows.integrity.remake import remake_targets
-
-        remake_targets(config, workspace, findings)
-
-    def descriptions(_: Sequence[Finding]) -> None:
-        from flows.stages import describe
-
-        describe(config, workspace)
-
-    return {PRECOMPUTE: targets, DESCRIBE: descriptions}
 
 
 def _places(places: Sequence[str]) -> tuple[Workspace, list[Config]]:

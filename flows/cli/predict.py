@@ -43,10 +43,11 @@ def predict(
     from student.inference.predict import Outputs
     from student.inference.predict import predict as run
     from student.inference.segmenter import Segmenter
+    from student.runs.layout import RECORD
 
     sources = _sources(context.args)
     folder = Path(model)
-    if (folder / "run.json").exists():
+    if (folder / RECORD).exists():
         segmenter = Segmenter.from_run(folder.resolve(), device, checkpoint)
     else:
         segmenter = Segmenter.from_pretrained(model, device=device)

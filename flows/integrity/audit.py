@@ -27,13 +27,14 @@ from pipeline.core.progress import progress_bar
 from pipeline.errors import MissingTarget
 from pipeline.formats.image_codec import decode_picture
 from pipeline.formats.shard_tar import stored_member
+from pipeline.schemas import AUDIT_SCHEMA
 from pipeline.shards.manifest import MANIFEST, Manifest, ShardInfo, read_table
 from pipeline.shards.manifest_tables import Place, split_by_shard
 from pipeline.storage.files import read_range, write_json
-from pipeline.targets.lookup import REMEDY
+from pipeline.targets.provenance import REMEDY
 from pipeline.targets.store import TargetStore
 from pipeline.targets.views import VIEW_BOX, ViewSettings
-from pipeline.workspace import SCHEMA_VERSION, Workspace, dataset_slug
+from pipeline.workspace import Workspace, dataset_slug
 from teacher.encoding.batches import Batch, Picture
 from teacher.encoding.encoder import Encoder, Rows
 from teacher.encoding.units import TowerPlan, plan_towers
@@ -278,5 +279,5 @@ def _recorded(
     name = f"{fingerprint(audited)[:SHORT]}.json"
     path = workspace.root / "audits" / dataset_slug(config) / name
     report = AuditReport(tuple(rows), settings["tolerance"], str(path))
-    write_json(path, {"schema": SCHEMA_VERSION, "audited": audited, **report.as_json()})
+    write_json(path, {"schema": AUDIT_SCHEMA, "audited": audited, **report.as_json()})
     return report

@@ -11,7 +11,6 @@ from typing import Any
 
 from pipeline.storage.files import AnyPath
 
-VERIFY = "any2seg verify CONFIG --deep"
 REPAIR = "any2seg repair CONFIG"
 PREPARE = "any2seg prepare CONFIG"
 PRECOMPUTE = "any2seg precompute CONFIG"

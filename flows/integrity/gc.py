@@ -14,27 +14,28 @@ between, on a disk or in an object store, leaves holes that no reader takes for 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from flows.integrity.repair import lock_of
-from flows.integrity.verify_runs import CONFIG, LAST, RUN, STATE
-from flows.integrity.verify_stores import below, examine_partials, folders, own_prompts
+from flows.integrity.verify_stores import below, examine_partials, folders, lock_of, own_prompts
 from pipeline.config.config import Config
 from pipeline.core.fingerprint import SHORT
 from pipeline.errors import Any2SegError, CheckpointError, WorkspaceBusy
+from pipeline.shards.commit import RECORD_SUFFIX
+from pipeline.shards.manifest import DATASET, MANIFEST
 from pipeline.storage.files import AnyPath, find_paths, read_json
 from pipeline.storage.lease import LOCK, locked
 from pipeline.targets.descriptions import description_request, description_slots
-from pipeline.targets.lookup import INDEX, look_up
-from pipeline.targets.store import target_request
+from pipeline.targets.lookup import INDEX, look_up, target_request
+from pipeline.targets.provenance import PROVENANCE
+from pipeline.targets.store import LEDGER
 from pipeline.workspace import Workspace, dataset_slug
+from student.runs.layout import CONFIG, RECORD, last_step, planned_steps, read_identity
 
-VOUCHERS = ("manifest.parquet", "dataset.json", "provenance.json", "ledger/", ".parquet")
+VOUCHERS = (MANIFEST, DATASET, PROVENANCE, f"{LEDGER}/", RECORD_SUFFIX)
 """Names or parts of names of the files that make others count; deleted in this order."""
 
 
@@ -108,8 +109,8 @@ def delete(workspace: Workspace, collection: Collection) -> list[Item]:
     """
     if collection.unreadable_runs:
         raise CheckpointError(
-            f"{collection.unreadable_runs[0]}: {RUN} cannot be read, so what it refers to is not known. "
-            "Mend it or delete the run's folder; then run again."
+            f"{collection.unreadable_runs[0]}: {RECORD} cannot be read, so what it refers to is not known. "
+            "Fix it or delete the run's folder; then run again."
         )
     if not collection.num_referrers:
         raise Any2SegError(
@@ -129,19 +130,19 @@ def unfinished_runs(workspace: Workspace) -> Iterator[Unfinished]:
     """Runs that have not reached their last step."""
     for run in folders(workspace.runs):
         try:
-            steps = int(read_json(run / RUN)["identity"]["train"]["steps"])
+            steps = planned_steps(read_identity(run))
         except (OSError, ValueError, KeyError, TypeError):
             continue
         try:
-            done = int(read_json(run / "checkpoints" / f"{LAST}{STATE}")["step"])
-        except (OSError, ValueError, KeyError, TypeError):
+            done = last_step(run)
+        except CheckpointError:
             done = 0
         if done < steps:
             yield Unfinished(run, done, steps)
 
 
 def _keep_run(workspace: Workspace, run: AnyPath, kept: _Kept) -> None:
-    identity: Mapping[str, Any] = read_json(run / RUN)["identity"]
+    identity = read_identity(run)
     named = [identity["dataset"], *identity["towers"].values(), identity["prompts"]]
     kept.fingerprints |= {str(fingerprint)[:SHORT] for fingerprint in named if fingerprint}
     try:

@@ -1,41 +1,41 @@
-"""`repair`: make again exactly what `verify` found broken. Called again it goes on with what is left.
+"""`repair`: rebuild exactly what `verify` found broken. Called again it resumes with what is left.
 
-    repair(config, workspace, makers) -> RepairReport
+    repair(config, workspace) -> RepairReport
 
 The dataset first, since everything else is measured against its manifest; then records and objects, prompts,
-descriptions: what vouches for a broken piece is deleted, and the stage that made it (`makers`) makes these
-units and no others. A piece that is made again is deleted, not kept aside: its bytes are known to be wrong,
-and until the new ones are verified nothing vouches for them. What cannot be made again is left as it is and
-named. `WorkspaceBusy` if the dataset is being prepared.
+descriptions: what vouches for a broken piece is deleted, and the stage that made it rebuilds these units and
+no others. A broken piece is deleted, not kept aside: its bytes are known to be wrong, and until the new ones
+are verified nothing vouches for them. What cannot be rebuilt is left as it is and named. `WorkspaceBusy` if
+the dataset is being prepared; otherwise fails as `precompute` and `describe` do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from flows.integrity.finding import Finding, Kind
 from flows.integrity.repair_dataset import DatasetRepair
-from flows.integrity.verify import Examination, verify
+from flows.integrity.verify import DESCRIBE, PRECOMPUTE, Examination, verify
 from flows.integrity.verify_arrays import array_problem, restore_description
 from flows.integrity.verify_dataset import STAGE as PREPARE
-from flows.integrity.verify_stores import folders
+from flows.integrity.verify_stores import folders, lock_of
 from pipeline.config.config import Config
 from pipeline.errors import Any2SegError, WorkspaceBusy
 from pipeline.shards.manifest import Manifest
-from pipeline.storage.files import AnyPath
 from pipeline.storage.lease import LOCK, locked
 from pipeline.targets.descriptions import descriptions_root
 from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
+from teacher.encoding.describe import describe
+from teacher.encoding.precompute import precompute, precompute_prompts
+from teacher.encoding.units import plan_towers, plan_units
 
 _MEASURES = {Kind.MANIFEST_UNREADABLE, Kind.MANIFEST_DIFFERS, Kind.DESCRIPTION}
 """What targets are held against."""
 _TARS = {Kind.SHARD_MISSING, Kind.SHARD_TRUNCATED, Kind.SHARD_ALTERED, Kind.SHARD_LEFTOVER}
 """Findings about a tar alone; mending them changes no record."""
-
-Maker = Callable[[Sequence[Finding]], None]
-"""Makes the units of these findings again; what vouched for them is gone already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,12 @@ class RepairReport:
 def repair(
     config: Config,
     workspace: Workspace,
-    makers: Mapping[str, Maker],
     *,
     deep: bool = True,
     dry_run: bool = False,
     progress: bool = True,
 ) -> RepairReport:
-    """Mend what can be mended. See the module's text.
-
-    `makers` has `precompute` and `describe`. Without `deep` only what a shallow examination sees is mended.
-    """
+    """Fix what can be fixed: without `deep`, only what a shallow examination sees."""
     found = verify(config, workspace, deep=deep, progress=progress)
     if dry_run:
         able, unable = _parted(found)
@@ -84,13 +80,12 @@ def repair(
         rest = [finding for finding in rest if finding.kind == Kind.PARTIAL]
     _drop(workspace, rest)
     _restore_arrays(config, workspace, rest)
-    for stage, make in makers.items():
-        wanted = [finding for finding in rest if finding.stage == stage]
-        if wanted:
-            make(wanted)
+    _rebuild(config, workspace, rest, progress)
     after = verify(config, workspace, progress=progress)
     remaining = {(finding.kind, finding.place) for finding in after.findings}
+    known = {(finding.kind, finding.place) for finding in found.findings}
     left += [Left(f, "is still there") for f in rest if (f.kind, f.place) in remaining]
+    left += [Left(f, f"was hidden by another: {f.remedy}") for f in _new(after, known)]
     mended += [finding for finding in rest if (finding.kind, finding.place) not in remaining]
     return RepairReport(tuple(mended), (*left, *unable), after)
 
@@ -99,6 +94,15 @@ def _parted(found: Examination) -> tuple[list[Finding], list[Left]]:
     """What can be mended, and what must be left with its own remedy."""
     able = [finding for finding in found.findings if finding.repairable]
     return able, [Left(f, f.remedy) for f in found.findings if not f.repairable]
+
+
+def _new(after: Examination, known: Container[tuple[Kind, str]]) -> list[Finding]:
+    """What the repair brought to light, e.g. records that a damaged provenance had kept from being read.
+
+    Temporary files are those of writers at work.
+    """
+    seen = [f for f in after.findings if f.repairable and f.kind != Kind.PARTIAL]
+    return [finding for finding in seen if (finding.kind, finding.place) not in known]
 
 
 def _of_dataset(finding: Finding) -> bool:
@@ -154,14 +158,33 @@ def _drop_partial(workspace: Workspace, finding: Finding) -> None:
             continue  # its writer is alive; the next examination says so
 
 
-def lock_of(path: AnyPath, root: AnyPath) -> AnyPath | None:
-    """The lock of the dataset, store or run that a file belongs to."""
-    folder = path.parent
-    while folder not in (root, folder.parent):
-        if (folder / LOCK).exists():
-            return folder / LOCK
-        folder = folder.parent
-    return None
+def _rebuild(
+    config: Config, workspace: Workspace, findings: Sequence[Finding], progress: bool
+) -> None:
+    """Let the stages make what the findings name; their commit records have been deleted."""
+    targets = [finding for finding in findings if finding.stage == PRECOMPUTE]
+    if targets:
+        _rebuild_targets(config, workspace, targets, progress)
+    if config.descriptions and any(finding.stage == DESCRIBE for finding in findings):
+        describe(config, workspace, config.descriptions, progress=progress)
+
+
+def _rebuild_targets(
+    config: Config, workspace: Workspace, findings: Sequence[Finding], progress: bool
+) -> None:
+    """Encode the shards and modalities of `findings`; restore stores, index entries and prompts."""
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for finding in findings:
+        if finding.shard:
+            wanted[finding.shard].add(finding.modality)
+    manifest = Manifest.load(workspace.dataset(config))
+    shards = {shard.name: shard for shard in manifest.all_shards if shard.name in wanted}
+    holes = plan_units(plan_towers(config, workspace), list(shards.values()))
+    parts = [hole.only(wanted[hole.shard], shards[hole.shard]) for hole in holes]
+    units = [part for part in parts if part is not None]
+    precompute(config, workspace, units=units, progress=progress)
+    if any(finding.place.startswith(str(workspace.prompts)) for finding in findings):
+        precompute_prompts(config, workspace)
 
 
 def _restore_arrays(config: Config, workspace: Workspace, findings: Sequence[Finding]) -> None:

@@ -24,6 +24,7 @@ from pipeline.core.parallel_map import map_in_order
 from pipeline.datasets import open_dataset
 from pipeline.datasets.base import DatasetAdapter, SourceSample
 from pipeline.errors import Any2SegError, DatasetError
+from pipeline.formats.shard_tar import shard_name
 from pipeline.formats.tar_index import list_tar
 from pipeline.shards.commit import RECORD_SUFFIX, REFUSED_SUFFIX, DatasetRecords
 from pipeline.shards.manifest import (
@@ -142,7 +143,19 @@ class DatasetRepair:
         if tables:
             return tables[0]["key"].to_pylist(), {shard_sha256(table) for table in tables}
         digest = sha256_file(tar)
-        return [sample.key for sample in list_tar(local_copy(tar, digest))], {digest}
+        keys = [sample.key for sample in list_tar(local_copy(tar, digest))]
+        self._require_unlisted(tar, keys)
+        return keys, {digest}
+
+    def _require_unlisted(self, tar: AnyPath, keys: Sequence[str]) -> None:
+        """Raise `DatasetError` if the manifest has one of the keys: the tar is a copy of a shard."""
+        for (split, index), table in self._manifest.items():
+            shared = set(keys) & set(table["key"].to_pylist())
+            if shared:
+                raise DatasetError(
+                    f"{tar}: holds sample {min(shared)} of shard {shard_name(split, index)}, so it is a "
+                    f"copy. Delete it and {record_path(tar)}"
+                )
 
 
 class _Source:
@@ -201,6 +214,8 @@ def _tables(path: AnyPath) -> Mapping[Place, pa.Table]:
 
 def _place(shard: str) -> Place:
     split, _, index = shard.rpartition("-")
+    if not index.isdecimal():
+        raise DatasetError(f"{shard}: expected a name as {shard_name('train', 1)}. Delete the file")
     return split, int(index)
 
 

@@ -40,8 +40,7 @@ from pipeline.targets.descriptions import (
     descriptions_root,
     in_slot,
 )
-from pipeline.targets.lookup import look_up
-from pipeline.targets.store import target_request
+from pipeline.targets.lookup import look_up, target_request
 from pipeline.workspace import Workspace
 
 PRECOMPUTE, DESCRIBE = "precompute", "describe"

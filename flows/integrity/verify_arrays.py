@@ -16,18 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.formats.zarr_array import RowArray
+from pipeline.formats.zarr_array import METADATA, RowArray
+from pipeline.formats.zarr_rows import CRC_BYTES, INDEX_ENTRY_BYTES
 from pipeline.storage.files import read_json, write_bytes
 
-DESCRIPTION = "zarr.json"
-CRC_BYTES = 4
-INDEX_ENTRY_BYTES = 16
 _PLAIN = ["bytes", "crc32c"]
 
 
 def array_problem(array: RowArray) -> str:
     """What is wrong with the array's description; empty: nothing."""
-    path = array.folder / array.name / DESCRIPTION
+    path = array.folder / array.name / METADATA
     try:
         found = read_json(path)
         described = {
@@ -57,13 +55,15 @@ def array_problem(array: RowArray) -> str:
 def object_bytes(array: RowArray) -> int | None:
     """Bytes of a whole object; None if the description does not tell."""
     try:
-        return _object_bytes(read_json(array.folder / array.name / DESCRIPTION), array)
+        return _object_bytes(read_json(array.folder / array.name / METADATA), array)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _object_bytes(description: Mapping[str, Any], array: RowArray) -> int | None:
     """Raw numbers, with a checksum a chunk; a sharded object has inner chunks and an index besides."""
+    # Not `RowArray.object_bytes`: derived from the description on disk, as any Zarr reader will read the
+    # object, so a description that contradicts its objects is seen.
     shape = [array.object_rows, *array.row_shape]
     item = np.dtype(array.dtype).itemsize
     codecs = description["codecs"]
@@ -85,5 +85,5 @@ def restore_description(array: RowArray, num_objects: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = replace(array, folder=Path(folder) / "scratch.zarr")
         scratch.write_object(num_objects - 1, np.empty((0, *array.row_shape), array.dtype))
-        made = scratch.folder / scratch.name / DESCRIPTION
-        write_bytes(array.folder / array.name / DESCRIPTION, made.read_bytes())
+        made = scratch.folder / scratch.name / METADATA
+        write_bytes(array.folder / array.name / METADATA, made.read_bytes())

@@ -23,12 +23,12 @@ from pipeline.core.progress import progress_bar
 from pipeline.datasets import open_dataset
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.formats.shard_tar import shard_name
+from pipeline.schemas import READABLE_DATASETS
 from pipeline.shards.commit import RECORD_SUFFIX, REFUSED_SUFFIX
 from pipeline.shards.manifest import (
     DATASET,
     MANIFEST,
     QUARANTINE,
-    READABLE_SCHEMAS,
     SHARDS,
     Rows,
     read_records,
@@ -112,7 +112,7 @@ def _expected_description(config: Config, found: Mapping[str, Any]) -> dict[str,
     """What the fingerprint decides, and the class names where the source can be asked for them."""
     identity = dataset_identity(config)
     wanted = {
-        "schema": found.get("schema") if found.get("schema") in READABLE_SCHEMAS else None,
+        "schema": found.get("schema") if found.get("schema") in READABLE_DATASETS else None,
         "fingerprint": fingerprint(identity),
         "identity": identity,
         "shard_size": config.store.shard_size,

@@ -1,49 +1,48 @@
 """Examination of training runs: identity, settings, checkpoint. Writes nothing and reads no tensor.
 
-A checkpoint is read by its format alone (safetensors: length of the header, header, numbers), so no training
-code is imported. A damaged run is never repaired by itself: training again is the owner's decision.
+Of a checkpoint the header is read, so torch is not imported. A damaged run is never repaired: training
+again is the owner's decision.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator
-from typing import Any
 
 from flows.integrity.finding import Finding, Kind
 from pipeline.core.fingerprint import SHORT, fingerprint
+from pipeline.formats.safetensors_header import read_state
 from pipeline.storage.files import AnyPath, read_json, sha256_file
-
-RUN, CONFIG = "run.json", "config.toml"
-LAST = "last"
-TENSORS, STATE = ".safetensors", ".json"
-"""Endings of a checkpoint's two files; its name is `last`, `best` or `step-N`."""
-LENGTH_BYTES = 8
-MAX_HEADER_BYTES = 100 << 20
-METADATA_KEY = "any2seg"
+from student.runs.layout import (
+    CONFIG,
+    LAST,
+    RECORD,
+    STATE,
+    TENSORS,
+    checkpoint_names,
+    read_identity,
+    state_path,
+    tensors_path,
+)
 
 
 def examine_run(folder: AnyPath, *, deep: bool) -> Iterator[Finding]:
     """Findings about one folder of `runs/`."""
-    for name, problem in ((RUN, _run_problem(folder)), (CONFIG, _config_problem(folder))):
+    for name, problem in ((RECORD, _run_problem(folder)), (CONFIG, _config_problem(folder))):
         if problem:
             yield _finding(Kind.RUN, folder / name, problem)
-    checkpoints = folder / "checkpoints"
-    stems = {path.stem for end in (TENSORS, STATE) for path in checkpoints.glob(f"*{end}")}
-    for stem in sorted(stems):
-        if (checkpoints / f"{stem}{TENSORS}").exists():
-            yield from _checkpoint(checkpoints, stem, deep)
+    for name in checkpoint_names(folder):
+        if tensors_path(folder, name).exists():
+            yield from _checkpoint(folder, name, deep)
         else:
-            missing = checkpoints / f"{stem}{TENSORS}"
+            missing = tensors_path(folder, name)
             yield _finding(Kind.CHECKPOINT, missing, "expected a file, found none")
 
 
 def _run_problem(folder: AnyPath) -> str:
     try:
-        described = read_json(folder / RUN)
-        identity = described["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        identity = read_identity(folder)
+    except (OSError, ValueError) as error:
         return f"cannot be read: {error}"
     if folder.name.endswith(f"-{fingerprint(identity)[:SHORT]}"):
         return ""
@@ -58,11 +57,11 @@ def _config_problem(folder: AnyPath) -> str:
     return ""
 
 
-def _checkpoint(folder: AnyPath, stem: str, deep: bool) -> Iterator[Finding]:
-    path, state = folder / f"{stem}{TENSORS}", f"{stem}{STATE}"
+def _checkpoint(folder: AnyPath, name: str, deep: bool) -> Iterator[Finding]:
+    path, state = tensors_path(folder, name), state_path(folder, name).name
     try:
         inside = read_state(path)
-        outside = read_json(folder / state)
+        outside = read_json(state_path(folder, name))
         steps = int(inside["step"]), int(outside["step"])
         same = outside["identity"] == inside["identity"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -71,7 +70,7 @@ def _checkpoint(folder: AnyPath, stem: str, deep: bool) -> Iterator[Finding]:
     if not same:
         problem = f"expected the identity that {state} names, found another"
         yield _finding(Kind.CHECKPOINT, path, problem)
-    elif steps[0] > steps[1] and stem == LAST:
+    elif steps[0] > steps[1] and name == LAST:
         problem = (
             f"step {steps[0]} against {steps[1]} in {state}: killed between the two; its digest cannot "
             "be compared until the run goes on"
@@ -85,22 +84,6 @@ def _checkpoint(folder: AnyPath, stem: str, deep: bool) -> Iterator[Finding]:
             f"expected sha256 {str(outside.get('sha256'))[:SHORT]} as in {state}, found {found}"
         )
         yield _finding(Kind.CHECKPOINT, path, problem)
-
-
-def read_state(path: AnyPath) -> dict[str, Any]:
-    """The JSON state in a checkpoint's metadata. Raises `ValueError` if the file is not whole."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-        if not 0 < length <= min(size, MAX_HEADER_BYTES):
-            raise ValueError(f"expected a safetensors header, found {length} bytes of it")
-        header = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", {})
-    ends = [entry["data_offsets"][1] for entry in header.values()]
-    whole = LENGTH_BYTES + length + max(ends, default=0)
-    if size != whole:
-        raise ValueError(f"expected {whole} bytes, found {size}")
-    return dict(json.loads(metadata[METADATA_KEY]))
 
 
 def _finding(kind: Kind, path: AnyPath, problem: str) -> Finding:

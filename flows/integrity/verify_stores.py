@@ -17,12 +17,12 @@ from pipeline.datasets import open_dataset
 from pipeline.errors import Any2SegError, CorruptTarget, MissingTarget
 from pipeline.shards.manifest import ShardInfo
 from pipeline.storage.files import PARTIAL_SUFFIX, AnyPath, find_paths, read_json
-from pipeline.targets.descriptions import TextStore
+from pipeline.storage.lease import LOCK
+from pipeline.targets.descriptions import TEXTS, TextStore
 from pipeline.targets.lookup import INDEX, look_up
-from pipeline.targets.prompts import PROVENANCE, WHAT, PromptStore, prompt_request
+from pipeline.targets.prompts import WHAT, PromptStore, prompt_request
+from pipeline.targets.provenance import PROVENANCE
 from pipeline.workspace import Workspace
-
-TEXTS = "texts"
 
 
 def examine_prompts(config: Config, workspace: Workspace) -> Iterator[Finding]:
@@ -114,7 +114,7 @@ def _has_texts(folder: AnyPath, shard: ShardInfo) -> bool:
 
 
 def examine_index(root: AnyPath, stage: str) -> Iterator[Finding]:
-    """Findings about the index entries of `root`: each must lead to a store that is there."""
+    """Findings about the index entries of `root`: each must lead to a store of its kind."""
     folder = root / INDEX
     for path in find_paths(folder, "*.json"):
         problem = _index_problem(root, path)
@@ -132,7 +132,18 @@ def _index_problem(root: AnyPath, path: AnyPath) -> str:
         return "expected the request that the file is named after, found another"
     if "/" in store or store.startswith(".") or not (root / store).is_dir():
         return f"expected the store {store}, found no such folder"
+    what, holds = path.stem[: -SHORT - 1], _modality(root / store)
+    if holds not in ("", what):
+        return f"expected a store of {what}, found that {store} holds {holds}"
     return ""
+
+
+def _modality(store: AnyPath) -> str:
+    """Whose targets a store holds; empty: it is a prompt store, or its provenance is a finding already."""
+    try:
+        return str(read_json(store / PROVENANCE)["modality"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def examine_partials(root: AnyPath) -> Iterator[Finding]:
@@ -154,3 +165,13 @@ def below(folder: AnyPath, pattern: str) -> list[AnyPath]:
     """What lies in a folder, however deep, in the order of the names."""
     found: list[AnyPath] = [*folder.rglob(pattern)]
     return sorted(found, key=str)
+
+
+def lock_of(path: AnyPath, root: AnyPath) -> AnyPath | None:
+    """The lock of the dataset, store or run that a file below `root` belongs to; None: there is none."""
+    folder = path.parent
+    while folder not in (root, folder.parent):
+        if (folder / LOCK).exists():
+            return folder / LOCK
+        folder = folder.parent
+    return None

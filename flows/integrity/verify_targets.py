@@ -24,19 +24,19 @@ from flows.integrity.verify_arrays import array_problem, object_bytes
 from pipeline.core.fingerprint import SHORT
 from pipeline.core.progress import Advance
 from pipeline.errors import CorruptTarget, MissingTarget
+from pipeline.schemas import LEDGER_SCHEMA
 from pipeline.shards.manifest import ShardInfo
-from pipeline.storage.files import AnyPath, find_paths, map_paths, sha256_file
-from pipeline.targets.store import EMBEDDING, PATCH, PROVENANCE, TargetStore, length_of
-from pipeline.workspace import SCHEMA_VERSION
+from pipeline.storage.files import AnyPath, map_paths, sha256_file
+from pipeline.targets.ledger import FIELDS
+from pipeline.targets.provenance import EMBEDDING, PATCH, PROVENANCE
+from pipeline.targets.store import TargetStore, length_of
 
-LEDGER = "ledger"
 NAMED = 3
 """Shards that a finding about many of them names."""
 LOOKED_AT_ONCE = 256
 """Shards whose records and lengths are fetched before any of them is judged."""
 NORM_TOLERANCE = {"float16": 2.0**-10, "float32": 1e-5}
 """Largest |norm - 1|: f16 moves each number by at most 2^-11 of itself, so the norm too; twice that."""
-_FIELDS = {"shard_sha256": str, "tower_fingerprint": str, "num_rows": int, "objects": dict}
 
 
 def examine_store(
@@ -107,16 +107,12 @@ def _looks(store: TargetStore, shards: Sequence[ShardInfo]) -> Iterator[_Seen]:
 
 def _look(store: TargetStore, shard: ShardInfo) -> _Seen:
     try:
-        record = _record_path(store, shard).read_bytes()
+        record = store.record_path(shard).read_bytes()
     except FileNotFoundError:
         record = None
     arrays = {output: store.array(shard.split, output) for output in store.provenance.outputs}
     sizes = {name: length_of(array.object_path(shard.index)) for name, array in arrays.items()}
     return _Seen(shard, record, sizes)
-
-
-def _record_path(store: TargetStore, shard: ShardInfo) -> AnyPath:
-    return store.path / LEDGER / shard.split / f"{shard.name}.json"
 
 
 def _lengths(store: TargetStore, shards: Sequence[ShardInfo]) -> dict[tuple[str, str], int | None]:
@@ -149,7 +145,7 @@ class _Examination:
     def orphans(self, shards: Sequence[ShardInfo]) -> Iterator[Finding]:
         """Records of shards that the manifest does not have."""
         known = {shard.name for shard in shards}
-        for path in find_paths(self.store.path / LEDGER, "*/*.json"):
+        for path in self.store.record_paths():
             if path.stem not in known:
                 problem = "the manifest has no such shard"
                 drop = (path,) if self.stage else ()
@@ -159,7 +155,7 @@ class _Examination:
 
     def shard(self, seen: _Seen) -> Iterator[Finding]:
         """At most one finding about a shard's record, or else those about its objects."""
-        shard, path = seen.shard, _record_path(self.store, seen.shard)
+        shard, path = seen.shard, self.store.record_path(seen.shard)
         if seen.record is None:
             yield from self._unrecorded(seen)
             return
@@ -198,7 +194,7 @@ class _Examination:
         there = [output for output, size in seen.sizes.items() if size is not None]
         if there:
             problem = (
-                f"expected {_record_path(self.store, seen.shard)}, which vouches for them; found no "
+                f"expected {self.store.record_path(seen.shard)}, which vouches for them; found no "
                 "file: it was deleted, or a killed run left the numbers"
             )
             path = self.store.array(seen.shard.split, there[0]).object_path(seen.shard.index)
@@ -246,7 +242,7 @@ class _Examination:
 
     def _finding(self, kind: Kind, place: AnyPath, problem: str, shard: ShardInfo) -> Finding:
         """A finding about a shard's numbers; its record is dropped first, so that nothing vouches."""
-        drop = (_record_path(self.store, shard),) if self.stage else ()
+        drop = (self.store.record_path(shard),) if self.stage else ()
         name = self.store.provenance.modality
         remedy = _remedy(self.stage)
         return Finding(kind, str(place), problem, remedy, shard.name, name, self.stage, drop)
@@ -255,11 +251,11 @@ class _Examination:
 def _malformed(record: Any) -> str:
     if not isinstance(record, Mapping):
         return "expected a JSON object"
-    for field, kind in _FIELDS.items():
+    for field, kind in FIELDS.items():
         if not isinstance(record.get(field), kind):
             return f"expected the field {field}, found {record.get(field)!r}"
-    if record.get("schema") not in range(1, SCHEMA_VERSION + 1):
-        return f"expected schema {SCHEMA_VERSION} or older, found {record.get('schema')!r}"
+    if record.get("schema") not in range(1, LEDGER_SCHEMA + 1):
+        return f"expected schema {LEDGER_SCHEMA} or older, found {record.get('schema')!r}"
     return ""
 
 

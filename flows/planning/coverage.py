@@ -26,9 +26,9 @@ from pipeline.shards.source_index import (
     compare_sources,
     source_index_path,
 )
-from pipeline.targets.lookup import INDEX
+from pipeline.targets.lookup import INDEX, resolve
 from pipeline.targets.prompts import resolve_prompts
-from pipeline.targets.store import State, resolve
+from pipeline.targets.store import State
 from pipeline.workspace import Workspace
 
 READ_AGAIN = 256

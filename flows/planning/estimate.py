@@ -16,7 +16,7 @@ from pipeline.config.config import Config
 from pipeline.modalities import TowerName
 from pipeline.shards.manifest import ShardInfo
 from pipeline.shards.prepare_plan import FutureShard
-from pipeline.storage.disk_space import object_bytes
+from pipeline.targets.store import object_bytes
 from teacher.encoding.units import TowerPlan, Unit
 
 Place = tuple[str, int]

@@ -31,7 +31,8 @@ from pipeline.modalities import ModalitySpec
 from pipeline.shards.manifest import ShardInfo
 from pipeline.shards.prepare_plan import SampleProbe
 from pipeline.storage.files import AnyPath
-from pipeline.targets.store import TargetProvenance, TargetStore
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import TargetStore
 from pipeline.targets.views import ViewSettings, cut, draw_boxes
 from pipeline.workspace import Workspace
 from teacher.encoding.batches import num_decoders, read_pictures

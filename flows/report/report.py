@@ -25,6 +25,7 @@ from pipeline import VERSION
 from pipeline.config.config import Config
 from pipeline.core.fingerprint import fingerprint
 from pipeline.core.stage_report import StageReport
+from pipeline.schemas import REPORT_SCHEMA
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import (
     AnyPath,
@@ -37,7 +38,6 @@ from pipeline.storage.files import (
 from pipeline.workspace import Workspace
 from student.runs.run import identify
 
-SCHEMA = 1
 FOLDER, PAGE, RECORD = "report", "index.html", "report.json"
 ROOM = Path(__file__).parent
 
@@ -92,7 +92,7 @@ def _record(
         "files": {relative(file, root): sha256_file(file) for file in files},
         "code": {file.name: sha256_file(file) for file in code},
     }
-    return {"schema": SCHEMA, "code_version": VERSION, "inputs": fingerprint(inputs)}
+    return {"schema": REPORT_SCHEMA, "code_version": VERSION, "inputs": fingerprint(inputs)}
 
 
 def _is_current(folder: AnyPath, record: Mapping[str, Any]) -> bool:

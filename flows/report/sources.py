@@ -25,6 +25,7 @@ from pipeline.errors import Any2SegError, MissingTarget
 from pipeline.formats.image_codec import decode_label, decode_picture
 from pipeline.formats.shard_tar import stored_member
 from pipeline.modalities import LABEL, ModalitySpec
+from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.shards.manifest import (
     DATASET,
     MANIFEST,
@@ -37,9 +38,9 @@ from pipeline.shards.manifest import (
 )
 from pipeline.shards.statistics import SplitStatistics
 from pipeline.storage.files import AnyPath, read_json
-from pipeline.targets.store import TargetStore, resolve
+from pipeline.targets.lookup import resolve
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
-from student.evaluation.evaluate import EVALUATION_SCHEMA
 from student.runs.run import Run, identify
 
 

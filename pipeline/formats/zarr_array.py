@@ -200,11 +200,3 @@ def _num_rows(document: bytes, path: AnyPath) -> int:
             f"{path}: expected the metadata of a Zarr array. Delete it and run "
             "`any2seg precompute CONFIG` to write it again."
         ) from None
-
-
-def object_exists(path: AnyPath) -> bool:
-    """Whether an object's file is there and not empty."""
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False

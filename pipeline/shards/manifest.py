@@ -27,6 +27,7 @@ from pipeline.errors import DatasetError, StorageUnavailable
 from pipeline.formats.parquet import RowReader, read_rows, read_table, write_rows
 from pipeline.formats.shard_tar import shard_name
 from pipeline.modalities import ModalitySpec
+from pipeline.schemas import DATASET_SCHEMA, READABLE_DATASETS
 from pipeline.shards.statistics import (
     FACTS_SCHEMA,
     STATISTICS,
@@ -43,10 +44,6 @@ QUARANTINE = "quarantine.parquet"
 DATASET = "dataset.json"
 SHARDS = "shards"
 SOURCE = "source_sha256"
-DATASET_SCHEMA = 2
-READABLE_SCHEMAS = (1, DATASET_SCHEMA)
-"""Version of what lies in a dataset's folder. No fingerprint covers it: version 1, which knows
-nothing of source files, is read and grown as it is."""
 
 _MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("num_bytes", pa.int64())])
 MANIFEST_SCHEMA = pa.schema(
@@ -148,7 +145,7 @@ class Manifest:
 
     def _require_readable(self) -> None:
         found = self.description.get("schema", 1)
-        if found not in READABLE_SCHEMAS:
+        if found not in READABLE_DATASETS:
             raise DatasetError(
                 f"{self.folder / DATASET}: expected schema {DATASET_SCHEMA} or older, found {found}: "
                 "a newer any2seg made it. Install that one."

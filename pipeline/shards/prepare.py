@@ -29,8 +29,9 @@ from pipeline.core.stage_report import Failure, StageReport
 from pipeline.datasets import open_dataset
 from pipeline.datasets.base import DatasetAdapter, SourceSample
 from pipeline.errors import DatasetError
+from pipeline.schemas import DATASET_SCHEMA
 from pipeline.shards.commit import DatasetRecords
-from pipeline.shards.manifest import DATASET, DATASET_SCHEMA, Manifest
+from pipeline.shards.manifest import DATASET, Manifest
 from pipeline.shards.prepare_plan import require_room_for_shards
 from pipeline.shards.sample_encoder import EncodedSample, Refused, SampleEncoder
 from pipeline.shards.source_index import (

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from tarfile import BLOCKSIZE
 
 from pipeline.config.config import Config
 from pipeline.datasets import open_dataset
@@ -29,7 +30,6 @@ NUM_PROBED = 4
 """Samples that are encoded to learn how large and how slow one is."""
 NUM_MEASURED = 32
 """Shards whose length is looked at."""
-_TAR_BLOCK = 512
 _TAR_END = 6144
 """Bytes at the end of a tar, on average: the end mark, filled up to a multiple of 10,240."""
 
@@ -177,7 +177,7 @@ def _sample_bytes(manifest: Manifest | None, probed: SampleProbe | None, folder:
 def _stored_bytes(sample: EncodedSample, folder: AnyPath) -> int:
     if sample.shard and _can_link(Path(sample.shard), folder):
         return 0  # a source shard that fits is linked, not copied
-    return sum(_TAR_BLOCK * (2 + (len(data) - 1) // _TAR_BLOCK) for data in sample.members.values())
+    return sum(BLOCKSIZE * (2 + (len(data) - 1) // BLOCKSIZE) for data in sample.members.values())
 
 
 def _can_link(source: Path, folder: AnyPath) -> bool:

@@ -90,10 +90,6 @@ class SplitStatistics:
         total = max(1, sum(self.class_pixels.values()))
         return {name: count / total for name, count in self.class_pixels.items()}
 
-    def together(self, first: str, second: str) -> int:
-        """Samples that have both modalities."""
-        return sum(n for held, n in self.availability.items() if first in held and second in held)
-
 
 def measure(name: str, array: NDArray[Any], spec: ModalitySpec) -> dict[str, Any]:
     """The manifest's record of one stored array (H, W) or (H, W, 3): exact integers."""

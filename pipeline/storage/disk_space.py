@@ -1,4 +1,4 @@
-"""Room on the workspace's disk: how long a target object is, what is free, and whether a run fits.
+"""Room on the workspace's disk: what is free, and whether a run fits.
 
 Writes nothing. `NotEnoughSpace` names what is needed, what is free and what to do. Of an object
 store the room is not known and not asked for.
@@ -6,39 +6,16 @@ store the room is not known and not asked for.
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.core.units_text import as_size
 from pipeline.errors import NotEnoughSpace
-from pipeline.formats.zarr_rows import CRC_BYTES, INDEX_ENTRY_BYTES
 from pipeline.storage.files import AnyPath
-from pipeline.targets.store import PATCH, TargetProvenance
 
 SPARE_SHARE = 0.05
 """Share of the bytes that must be free besides: records, metadata, the file being written."""
 SPARE_BYTES = 1 << 20
-
-
-def object_bytes(provenance: TargetProvenance) -> dict[str, int]:
-    """Output to the exact length of one of its objects, which holds the rows of one shard."""
-    return {
-        output: _object_bytes(
-            provenance.shard_size, shape, provenance.dtype_of(output), output == PATCH
-        )
-        for output, shape in provenance.outputs.items()
-    }
-
-
-def _object_bytes(num_rows: int, row_shape: tuple[int, ...], dtype: str, by_row: bool) -> int:
-    data = num_rows * math.prod(row_shape) * np.dtype(dtype).itemsize
-    if not by_row:
-        return data + CRC_BYTES
-    num_chunks = num_rows * math.prod(row_shape[:-2])
-    return data + num_chunks * (CRC_BYTES + INDEX_ENTRY_BYTES) + CRC_BYTES
 
 
 def free_bytes(path: AnyPath) -> int | None:

@@ -25,13 +25,14 @@ from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.shards.manifest import Manifest, ShardInfo, read_table
 from pipeline.storage.files import AnyPath, write_atomic, write_json
-from pipeline.targets.lookup import look_up, point_to
+from pipeline.targets.lookup import open_store, point_to
+from pipeline.targets.provenance import PROVENANCE
 from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace, dataset_slug
 
 SCENE = "scene"
 """The slot of descriptions that belong to a sample as a whole."""
-PROVENANCE = "provenance.json"
+TEXTS = "texts"
 _SHA256 = b"shard_sha256"
 
 
@@ -44,7 +45,7 @@ class TextStore:
     @classmethod
     def create(cls, root: AnyPath, slot: str, identity: Mapping[str, Any]) -> TextStore:
         """Make or open the store of `identity` under `root` (`descriptions_root`)."""
-        store = cls(root / "texts" / f"{slot}-{fingerprint(identity)[:SHORT]}")
+        store = cls(root / TEXTS / f"{slot}-{fingerprint(identity)[:SHORT]}")
         if not (store.path / PROVENANCE).exists():
             write_json(store.path / PROVENANCE, dict(identity))
         return store
@@ -112,7 +113,7 @@ def resolve_descriptions(
 ) -> TargetStore:
     """The store of a slot's embedded descriptions. Raises `MissingTarget`."""
     root = descriptions_root(config, workspace)
-    return TargetStore.open(look_up(root, slot, description_request(config, options)))
+    return open_store(root, slot, description_request(config, options))
 
 
 def description_slots(options: DescriptionsConfig, modalities: Sequence[str]) -> tuple[str, ...]:

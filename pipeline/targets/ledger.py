@@ -17,14 +17,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import VERSION
+from pipeline.schemas import LEDGER_SCHEMA
 from pipeline.shards.manifest import ShardInfo
 from pipeline.storage.files import AnyPath, json_bytes, map_paths, relative, sha256_file, write_json
 from pipeline.storage.publish import Placed
 from pipeline.storage.remote_path import RemotePath
-from pipeline.workspace import SCHEMA_VERSION
 
 VERSIONS_TAG = "versions"
-_FIELDS = {"shard_sha256", "tower_fingerprint", "num_rows", "objects"}
+FIELDS: Mapping[str, type] = {
+    "shard_sha256": str,
+    "tower_fingerprint": str,
+    "num_rows": int,
+    "objects": dict,
+}
+"""Fields that a record needs to vouch for anything, and their types."""
 
 VersionOf = Callable[[RemotePath], str | None]
 """Version of an object in an object store; None: there is none."""
@@ -95,7 +101,7 @@ class Ledger:
         """Vouch for the objects of a shard: output to what is at its place."""
         path = self.path(shard)
         record = {
-            "schema": SCHEMA_VERSION,
+            "schema": LEDGER_SCHEMA,
             "shard_sha256": shard.sha256,
             "tower_fingerprint": self.tower_fingerprint,
             "num_rows": shard.num_rows,
@@ -160,6 +166,6 @@ class Ledger:
             record = dict(json.loads(data))
         except (ValueError, TypeError):
             return None
-        outputs = set(self.object_paths(shard))
-        complete = set(record) >= _FIELDS and set(record["objects"]) == outputs
-        return record if complete else None
+        if not all(isinstance(record.get(field), kind) for field, kind in FIELDS.items()):
+            return None
+        return record if set(record["objects"]) == set(self.object_paths(shard)) else None

@@ -24,12 +24,13 @@ from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.datasets import open_dataset
 from pipeline.errors import CorruptTarget, MissingTarget
 from pipeline.formats.zarr_array import RowArray
+from pipeline.schemas import PROMPTS_SCHEMA
 from pipeline.storage.files import AnyPath, read_json, sweep_partials, write_json
 from pipeline.storage.lease import LOCK, locked
-from pipeline.targets.lookup import REMEDY, look_up, point_to, slug
-from pipeline.workspace import SCHEMA_VERSION, Workspace
+from pipeline.targets.lookup import look_up, point_to
+from pipeline.targets.provenance import PROVENANCE, REMEDY, slug
+from pipeline.workspace import Workspace
 
-PROVENANCE = "provenance.json"
 ARRAYS = "prompts.zarr"
 CLASS_EMBEDDING = "class_embedding"
 PROMPT_EMBEDDING = "prompt_embedding"
@@ -79,7 +80,7 @@ class PromptStore:
                 write_json(
                     path / PROVENANCE,
                     {
-                        "schema": SCHEMA_VERSION,
+                        "schema": PROMPTS_SCHEMA,
                         "fingerprint": fingerprint(identity),
                         "identity": dict(identity),
                         "shapes": shapes,
@@ -93,7 +94,7 @@ class PromptStore:
         """Open a complete store. Raises `MissingTarget`, or `CorruptTarget` if damaged."""
         try:
             return cls(path, dict(read_json(path / PROVENANCE)))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise CorruptTarget(
                 f"{path / PROVENANCE}: cannot be read: {error}. Delete {path} and run "
                 "`any2seg precompute CONFIG`."
@@ -133,7 +134,7 @@ class PromptStore:
 def prompt_request(config: Config, classes: Sequence[str]) -> dict[str, Any]:
     """Everything that a config says about its prompt embeddings; no weights are looked at."""
     return {
-        "schema": SCHEMA_VERSION,
+        "schema": PROMPTS_SCHEMA,
         "teacher": config.teacher.name,
         "revision": config.teacher.revision,
         "arithmetic": config.teacher.dtype,

@@ -25,8 +25,9 @@ from pipeline.config.config import Config
 from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import CorruptShard, FingerprintMismatch, MissingTarget
 from pipeline.shards.manifest import ShardInfo
-from pipeline.targets.lookup import REMEDY
-from pipeline.targets.store import EMBEDDING, PATCH, TargetStore, resolve
+from pipeline.targets.lookup import resolve
+from pipeline.targets.provenance import EMBEDDING, PATCH, REMEDY
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
 
 Policy = Literal["error", "skip", "mask"]

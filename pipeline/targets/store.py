@@ -22,82 +22,27 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PositiveInt, model_validator
 
-from pipeline.config.config import Config
-from pipeline.core.fingerprint import SHORT, fingerprint, require_same
-from pipeline.core.frozen_model import Frozen
+from pipeline.core.fingerprint import SHORT, require_same
 from pipeline.errors import CorruptTarget, DigestMismatch, MissingTarget
 from pipeline.formats.zarr_array import RowArray
 from pipeline.shards.manifest import ShardInfo
-from pipeline.storage.files import AnyPath, map_paths, read_json, sweep_partials, write_json
+from pipeline.storage.files import (
+    AnyPath,
+    find_paths,
+    map_paths,
+    read_json,
+    sweep_partials,
+    write_json,
+)
 from pipeline.storage.lease import LOCK, locked
 from pipeline.storage.local_copies import local_copy
 from pipeline.storage.remote_path import RemotePath
 from pipeline.targets.ledger import Ledger, Standing
-from pipeline.targets.lookup import REMEDY, look_up, point_to, slug
-from pipeline.targets.views import VIEW_BOX, ViewSettings, view_identity
-from pipeline.workspace import SCHEMA_VERSION, Workspace
+from pipeline.targets.provenance import PATCH, PROVENANCE, REMEDY, TargetProvenance, slug
 
-PROVENANCE = "provenance.json"
 ARRAYS = "targets.zarr"
 LEDGER = "ledger"
-EMBEDDING = "embedding"
-PATCH = "patch"
-
-
-def store_schema(outputs: Iterable[str]) -> int:
-    """Version of a target store's layout: in 2, each (P, D) grid of `patch` is an inner chunk.
-
-    It is part of the fingerprint, so a store of the older cut is never mistaken for one of the newer.
-    """
-    return 2 if PATCH in outputs else SCHEMA_VERSION
-
-
-class TargetProvenance(Frozen):
-    """What a store's numbers depend on, and how they lie there."""
-
-    schema_version: int = SCHEMA_VERSION
-    """Taken from `outputs` (`store_schema`) unless given."""
-    modality: str
-    teacher: str
-    """Name of the teacher, for people; its weights' digest is in `tower`."""
-    spec: dict[str, Any]
-    """Identity of the modality's stored form (`ModalitySpec.identity()`)."""
-    tower: dict[str, Any]
-    """The teacher's part: tower, weights digest, preprocessing, views, arithmetic."""
-    outputs: dict[str, tuple[PositiveInt, ...]]
-    """Shape of one row of each output: `embedding` (D,), `patch` (P, D); with K views `embedding`
-    (K, D), `patch` (K, P, D), `view_box` (K, 5)."""
-    dtype: Literal["float16", "float32"] = "float16"
-    shard_size: PositiveInt
-
-    @model_validator(mode="before")
-    @classmethod
-    def _layout_of_outputs(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"schema_version": store_schema(fields.get("outputs", ())), **fields}
-
-    @property
-    def tower_fingerprint(self) -> str:
-        """Hex sha256 over all that decides a number in the store."""
-        return fingerprint(
-            self.model_dump(mode="json", exclude={"modality", "teacher", "shard_size"})
-        )
-
-    @property
-    def dim(self) -> int:
-        """D, the width of an embedding."""
-        return self.outputs[EMBEDDING][-1]
-
-    def dims(self, output: str) -> tuple[str, ...]:
-        """Names of the dimensions of an output's row."""
-        own = {EMBEDDING: ("dim",), PATCH: ("cell", "dim"), VIEW_BOX: ("box",)}[output]
-        return own if len(own) == len(self.outputs[output]) else ("view", *own)
-
-    def dtype_of(self, output: str) -> str:
-        """Stored type of an output: boxes of views are kept exactly."""
-        return "float32" if output == VIEW_BOX else self.dtype
-
 
 State = Literal["there", "missing", "stale", "damaged"]
 """Of an output's numbers of a shard: `stale` ones were made from other shard bytes, `damaged` ones
@@ -157,7 +102,7 @@ class TargetStore:
             provenance = TargetProvenance.model_validate(described)
         except FileNotFoundError:
             raise MissingTarget(f"{path}: expected a target store, found none. {REMEDY}") from None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise CorruptTarget(
                 f"{path / PROVENANCE}: cannot be read: {str(error).splitlines()[0]}. Delete it and run "
                 "`any2seg precompute CONFIG` to write it again."
@@ -200,6 +145,14 @@ class TargetStore:
             write_json(self._cost_path(shard), dict(cost))
             self._ledger.write(shard, placed)
         return True
+
+    def record_path(self, shard: ShardInfo) -> AnyPath:
+        """Where the shard's commit record lies, there or not."""
+        return self._ledger.path(shard)
+
+    def record_paths(self) -> list[AnyPath]:
+        """Every commit record that is there, of whatever shard."""
+        return find_paths(self.path / LEDGER, "*/*.json")
 
     def is_committed(self, shard: ShardInfo) -> bool:
         """Whether the shard's numbers are there, made from the shard's present bytes."""
@@ -359,32 +312,7 @@ def _state(standing: Standing, array: RowArray, length: int | None) -> State:
     return "there" if standing.is_current else "stale"
 
 
-def target_request(config: Config, modality: str) -> dict[str, Any]:
-    """Everything that a config says about a modality's targets; no weights are looked at."""
-    spec, teacher = config.specs()[modality], config.teacher
-    request = {
-        "schema": store_schema(teacher.outputs),
-        "teacher": teacher.name,
-        "revision": teacher.revision,
-        "arithmetic": teacher.dtype,
-        "outputs": list(teacher.outputs),
-        "tower": spec.tower,
-        "spec": spec.identity(),
-        "max_depth_m": teacher.max_depth_m if spec.tower == "depth" else None,
-        "depth_holes": teacher.depth_holes if spec.tower == "depth" else None,
-        "antialias": teacher.antialias,
-        "dtype": config.store.dtype,
-    }
-    return request | view_identity(ViewSettings.of(config))
-
-
-def point_to_store(config: Config, workspace: Workspace, store: TargetStore) -> None:
-    """Remember that this config's request is served by `store`; call it when a pass has planned."""
-    modality = store.provenance.modality
-    point_to(workspace.targets(config), modality, target_request(config, modality), store.path)
-
-
-def resolve(config: Config, workspace: Workspace, modality: str) -> TargetStore:
-    """The store that serves a config's modality. Raises `MissingTarget`."""
-    request = target_request(config, modality)
-    return TargetStore.open(look_up(workspace.targets(config), modality, request))
+def object_bytes(provenance: TargetProvenance) -> dict[str, int]:
+    """Output to the exact length of one of its objects, which holds the rows of one shard."""
+    store = TargetStore(Path(), provenance)
+    return {output: store.array("", output).object_bytes for output in provenance.outputs}

@@ -19,7 +19,8 @@ from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import ShardInfo
 from pipeline.shards.sample_reader import SampleRef
 from pipeline.targets.descriptions import SCENE, in_slot
-from pipeline.targets.store import EMBEDDING, TargetStore
+from pipeline.targets.provenance import EMBEDDING
+from pipeline.targets.store import TargetStore
 
 KEPT_SHARDS = 8
 """Shards whose rows are in memory at once: two windows of the stream."""

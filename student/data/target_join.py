@@ -23,7 +23,7 @@ from torch import Tensor
 from pipeline.config.config import Config
 from pipeline.errors import CorruptTarget, MissingTarget
 from pipeline.shards.sample_reader import SampleRef
-from pipeline.targets.lookup import REMEDY
+from pipeline.targets.provenance import EMBEDDING, REMEDY
 from pipeline.targets.reader import (
     CachedTeacher,
     JoinCounts,
@@ -31,7 +31,6 @@ from pipeline.targets.reader import (
     Policy,
     TeacherSource,
 )
-from pipeline.targets.store import EMBEDDING
 from pipeline.targets.views import VIEW_BOX
 from pipeline.workspace import Workspace
 from student.data.scene_targets import SceneDescriptions

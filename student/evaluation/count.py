@@ -47,7 +47,8 @@ from student.model.input_statistics import input_specs
 from student.model.student import Student
 from student.runs.checkpoint import EMA, load_checkpoint, load_module
 from student.runs.distributed import World
-from student.runs.run import BEST, LAST, Run
+from student.runs.layout import BEST, LAST
+from student.runs.run import Run
 
 _MADE_BY = {BEST: " with `train.validate_every`"}
 

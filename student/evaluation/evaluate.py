@@ -21,14 +21,12 @@ from pipeline.config.config import Config
 from pipeline.core.device import choose_device
 from pipeline.core.stage_report import StageReport
 from pipeline.errors import CheckpointError
+from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json, write_json
 from pipeline.workspace import Workspace
 from student.runs.launch import is_launched, launch
 from student.runs.run import Run, identify
-
-EVALUATION_SCHEMA = 2
-"""Schema 1 (no corner cases, no robustness) is not read: such a run is scored anew."""
 
 
 def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> StageReport:

@@ -45,6 +45,7 @@ from pipeline.datasets.resize import resize, target_size
 from pipeline.errors import CheckpointError, ConfigError, DatasetError
 from pipeline.formats.image_file import BadImageError, read_image
 from pipeline.modalities import ModalitySpec, check_array, to_unit_range
+from pipeline.schemas import SEGMENTER_SCHEMA
 from pipeline.shards.manifest import DATASET, Manifest
 from pipeline.storage.files import read_json
 from pipeline.workspace import Workspace
@@ -53,9 +54,10 @@ from student.evaluation.evaluate import current_scores
 from student.evaluation.sliding_window import Window, tiled
 from student.model.input_statistics import input_specs
 from student.model.student import Student
-from student.runs.run import LAST, Run
+from student.runs.layout import CONFIG as RUN_CONFIG
+from student.runs.layout import LAST, read_identity
+from student.runs.run import Run
 
-SCHEMA = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CARD = Path(__file__).with_name("model_card.md.jinja")
 
@@ -66,7 +68,7 @@ ImageInput = NDArray[Any] | str | Path
 class Description(Frozen):
     """`config.json` of a saved student."""
 
-    schema_version: int = SCHEMA
+    schema_version: int = SEGMENTER_SCHEMA
     name: str
     code_version: str = VERSION
     student: StudentConfig
@@ -111,14 +113,14 @@ class Segmenter(ModelHubMixin):
     @classmethod
     def from_run(cls, folder: Path, device: str = "auto", checkpoint: str = LAST) -> Segmenter:
         """The student of a run folder inside its workspace; `checkpoint`: `last`, `best`, `step-N`."""
-        if not (folder / "config.toml").exists():
-            raise CheckpointError(f"{folder}: expected the folder of a run, found no config.toml.")
-        config = load_config(folder / "config.toml")
+        if not (folder / RUN_CONFIG).exists():
+            raise CheckpointError(f"{folder}: expected the folder of a run, found no {RUN_CONFIG}.")
+        config = load_config(folder / RUN_CONFIG)
         config = config.model_copy(
             update={"train": config.train.model_copy(update={"device": device})}
         )
         manifest = Manifest.load(Workspace(folder.parent.parent).dataset(config))
-        run = Run(folder.name, folder, read_json(folder / "run.json")["identity"])
+        run = Run(folder.name, folder, read_identity(folder))
         grown = run.identity["manifest"] != manifest.digest()
         if grown and config.student.normalise == "dataset":
             raise CheckpointError(

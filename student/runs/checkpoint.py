@@ -22,16 +22,15 @@ from torch import Tensor, nn
 
 from pipeline.core.fingerprint import require_same
 from pipeline.errors import CheckpointError
+from pipeline.formats.safetensors_header import METADATA_KEY, state_in
+from pipeline.schemas import CHECKPOINT_SCHEMA, READABLE_CHECKPOINTS
 from pipeline.storage.files import write_bytes, write_json
 from student.model.weight_average import Ema
-from student.runs.run import CHECKPOINT_SCHEMA, LAST, Run
+from student.runs.layout import LAST
+from student.runs.run import Run
 
 EMA = "ema"
 """Part that `Ema.tensors` fills; the averaged weights are its part `weights`."""
-READABLE = (1, CHECKPOINT_SCHEMA)
-"""Schemas that are read. Schema 1 has a stored random state, which nothing reads any more."""
-_STATE = "any2seg"
-"""Key of the JSON state in the file's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def save_checkpoint(
     state = {"schema": CHECKPOINT_SCHEMA, "step": step, "identity": run.identity, **figures}
     # A plain contiguous copy: channels-last strides are the model's business, not the file's.
     plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    data = save(plain, metadata={_STATE: json.dumps(state, sort_keys=True)})
+    data = save(plain, metadata={METADATA_KEY: json.dumps(state, sort_keys=True)})
     write_bytes(run.tensors_of(name), data)
     write_json(run.state_of(name), {**state, "sha256": hashlib.sha256(data).hexdigest()})
 
@@ -77,12 +76,12 @@ def load_checkpoint(run: Run, name: str = LAST) -> Checkpoint | None:
     except FileNotFoundError:
         return None
     try:
-        tensors, state = load(data), _state(data)
+        tensors, state = load(data), state_in(data)
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a readable checkpoint: {error}. Delete it to train this run from the start."
         ) from None
-    if state.get("schema") not in READABLE:
+    if state.get("schema") not in READABLE_CHECKPOINTS:
         raise CheckpointError(
             f"{path}: expected checkpoint schema {CHECKPOINT_SCHEMA}, found {state.get('schema')}. "
             f"Delete it to train this run from the start."
@@ -91,13 +90,6 @@ def load_checkpoint(run: Run, name: str = LAST) -> Checkpoint | None:
         str(path), state["identity"], run.identity, "Train again, or delete the checkpoint."
     )
     return Checkpoint(tensors, state)
-
-
-def _state(data: bytes) -> dict[str, Any]:
-    """The JSON state in the header of a safetensors file; empty if there is none."""
-    num_bytes = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + num_bytes])
-    return dict(json.loads(header.get("__metadata__", {}).get(_STATE, "{}")))
 
 
 def prefixed(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,21 +22,29 @@ from pipeline.config.config import Config
 from pipeline.config.load import dump_config
 from pipeline.core.fingerprint import SHORT, canonical_json, fingerprint
 from pipeline.core.splits import TRAIN_SPLIT
+from pipeline.schemas import RUN_SCHEMA
 from pipeline.shards.manifest import Manifest
-from pipeline.storage.files import AnyPath, read_json, sha256_file, write_bytes, write_json
+from pipeline.storage.files import AnyPath, sha256_file, write_bytes, write_json
 from pipeline.targets.descriptions import SCENE, resolve_descriptions
+from pipeline.targets.lookup import resolve
 from pipeline.targets.prompts import resolve_prompts
 from pipeline.targets.reader import CachedTeacher, JoinCounts
-from pipeline.targets.store import TargetStore, resolve
+from pipeline.targets.store import TargetStore
 from pipeline.targets.views import ViewSettings, view_identity
 from pipeline.workspace import Workspace, dataset_identity
+from student.runs.layout import (
+    CONFIG,
+    LAST,
+    RECORD,
+    last_step,
+    planned_steps,
+    read_record,
+    state_path,
+    tensors_path,
+)
 
-RUN_SCHEMA = 1
-CHECKPOINT_SCHEMA = 2
 NAMED_WEIGHTS = ("hub", "package", "none")
 """Values of `student.weights` that are not a file."""
-LAST, BEST = "last", "best"
-"""Names of checkpoints; those of `train.keep_every` are `step-N`."""
 _EXECUTION = {
     "checkpoint_every",
     "keep_every",
@@ -70,11 +78,11 @@ class Run:
 
     def tensors_of(self, name: str) -> AnyPath:
         """File of a checkpoint: `last`, `best` or `step-N`."""
-        return self.folder / "checkpoints" / f"{name}.safetensors"
+        return tensors_path(self.folder, name)
 
     def state_of(self, name: str) -> AnyPath:
         """Its state."""
-        return self.folder / "checkpoints" / f"{name}.json"
+        return state_path(self.folder, name)
 
     @property
     def metrics(self) -> AnyPath:
@@ -126,10 +134,10 @@ def _student_identity(config: Config) -> dict[str, Any]:
 def open_run(config: Config, workspace: Workspace, manifest: Manifest | None = None) -> Run:
     """`identify`, and write the run's folder with its resolved config and identity."""
     run = identify(config, workspace, manifest)
-    write_bytes(run.folder / "config.toml", dump_config(config).encode())
+    write_bytes(run.folder / CONFIG, dump_config(config).encode())
     samples = (manifest or Manifest.load(workspace.dataset(config))).num_samples
     record = {"run_id": run.id, "identity": run.identity, "num_samples": samples}
-    write_json(run.folder / "run.json", record)
+    write_json(run.folder / RECORD, record)
     return run
 
 
@@ -140,9 +148,9 @@ def record_missing(config: Config, run: Run, counts: JoinCounts) -> str:
     """
     if config.train.missing_targets == "error":
         return ""
-    described = read_json(run.folder / "run.json")
+    described = read_record(run.folder)
     noted = {"policy": config.train.missing_targets, **asdict(counts)}
-    write_json(run.folder / "run.json", {**described, "missing_targets": noted})
+    write_json(run.folder / RECORD, {**described, "missing_targets": noted})
     if not counts.holes:
         return ""
     fate, number = ("left out", counts.skipped) if counts.skipped else ("masked", counts.masked)
@@ -152,15 +160,12 @@ def record_missing(config: Config, run: Run, counts: JoinCounts) -> str:
 
 def steps_done(run: Run) -> int:
     """Steps of the last checkpoint; 0 if there is none."""
-    try:
-        return int(read_json(run.checkpoint_state)["step"])
-    except FileNotFoundError:
-        return 0
+    return last_step(run.folder)
 
 
 def is_finished(run: Run) -> bool:
     """Whether the run's checkpoint is that of its last step."""
-    return run.checkpoint.exists() and steps_done(run) == run.identity["train"]["steps"]
+    return run.checkpoint.exists() and steps_done(run) == planned_steps(run.identity)
 
 
 def reads_targets(config: Config) -> tuple[str, ...]:

@@ -49,7 +49,8 @@ from student.runs.checkpoint import (
     save_checkpoint,
 )
 from student.runs.distributed import World
-from student.runs.run import BEST, LAST, Run, reads_prompts, record_missing, steps_done
+from student.runs.layout import BEST, LAST
+from student.runs.run import Run, reads_prompts, record_missing, steps_done
 from student.training.metrics_log import Row, note, rates, read_rows, write_rows
 from student.training.optimizer import Updates
 from student.training.trackers import open_tracker

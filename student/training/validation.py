@@ -17,7 +17,8 @@ from student.evaluation.count import count_subsets
 from student.evaluation.score_tables import summarise
 from student.model.student import Student
 from student.runs.distributed import World
-from student.runs.run import BEST, Run
+from student.runs.layout import BEST
+from student.runs.run import Run
 from student.training.metrics_log import Row
 
 

@@ -37,7 +37,8 @@ from pipeline.targets.descriptions import (
     in_slot,
     point_to_descriptions,
 )
-from pipeline.targets.store import EMBEDDING, TargetProvenance, TargetStore
+from pipeline.targets.provenance import EMBEDDING, TargetProvenance
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
 from teacher.checkpoints.locate import find_text_tower
 from teacher.encoding.identity import text_identity

@@ -22,7 +22,7 @@ from pipeline.core.fingerprint import fingerprint
 from pipeline.core.memory import is_out_of_memory
 from pipeline.errors import OutOfMemory
 from pipeline.modalities import TowerName
-from pipeline.targets.store import PATCH
+from pipeline.targets.provenance import PATCH
 
 if TYPE_CHECKING:
     from teacher.encoding.units import TowerPlan

@@ -19,15 +19,9 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.formats.shard_tar import shard_name
 from pipeline.modalities import ModalitySpec, TowerName
 from pipeline.shards.manifest import ShardInfo
-from pipeline.storage.disk_space import object_bytes
-from pipeline.targets.store import (
-    EMBEDDING,
-    PATCH,
-    TargetProvenance,
-    TargetStore,
-    point_to_store,
-    resolve,
-)
+from pipeline.targets.lookup import point_to_store, resolve
+from pipeline.targets.provenance import EMBEDDING, PATCH, TargetProvenance
+from pipeline.targets.store import TargetStore, object_bytes
 from pipeline.targets.views import ViewSettings, view_identity, view_shapes
 from pipeline.workspace import Workspace
 from teacher.checkpoints.locate import TowerFiles, find_tower

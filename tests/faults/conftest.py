@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from flows.cli.integrity import makers
 from flows.integrity.finding import Finding
 from flows.integrity.repair import RepairReport, repair
 from flows.integrity.verify import verify
@@ -62,8 +61,7 @@ class Made:
         return verify(self.config, self.workspace, deep=deep, progress=False).findings
 
     def repair(self, *, dry_run: bool = False) -> RepairReport:
-        stages = makers(self.config, self.workspace)
-        return repair(self.config, self.workspace, stages, dry_run=dry_run, progress=False)
+        return repair(self.config, self.workspace, dry_run=dry_run, progress=False)
 
     def inodes(self) -> dict[str, tuple[int, int]]:
         """Inode of every file, and its time of change: a freed inode's number is given away again."""

@@ -179,6 +179,22 @@ def test_a_source_that_is_gone_is_named(own_source: Made, tmp_path: Path) -> Non
     assert own_source.files() == damaged
 
 
+def test_a_copied_shard_is_never_committed_a_second_time(made: Made) -> None:
+    for name in ("train-000009", "train-000001 (copy)"):
+        for ending in ("tar", "parquet"):
+            shutil.copy(made.shards / f"train-000001.{ending}", made.shards / f"{name}.{ending}")
+    damaged = made.files()
+    reasons = sorted(left.reason for left in made.repair().left)
+    assert ["it is a copy. Delete it" in reasons[0], "expected a name as" in reasons[1]] == [
+        True
+    ] * 2
+    assert made.files() == damaged
+    for name in ("train-000009", "train-000001 (copy)"):
+        for ending in ("tar", "parquet"):
+            (made.shards / f"{name}.{ending}").unlink()
+    assert made.findings() == ()
+
+
 def test_nothing_prepared_is_no_finding(made: Made, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     empty = Made(moved(made.config, tmp_path / "empty"), {})

@@ -11,7 +11,8 @@ from pipeline.config.load import dump_config
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.storage.remote_path import RemotePath
-from pipeline.targets.store import TargetStore, resolve
+from pipeline.targets.lookup import resolve
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
 from teacher.encoding.precompute import precompute
 from tests.faults.conftest import Files, files_of, moved

@@ -16,7 +16,7 @@ from pipeline.core.progress import progress_bar
 from pipeline.errors import CorruptTarget, MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json, sha256_file, write_json
-from pipeline.targets.store import resolve
+from pipeline.targets.lookup import resolve
 from tests.faults.conftest import Made, flip_bit, replace_bytes, truncate
 
 Damage = Callable[[Made], object]
@@ -61,6 +61,12 @@ def dangling_index(made: Made) -> None:
     write_json(path, {**read_json(path), "store": "rgb-gone-0123456789ab"})
 
 
+def index_to_another_modality(made: Made) -> None:
+    """Every folder and file is whole; only the way to them is wrong."""
+    [path] = (made.store("rgb").parent / "index").glob("depth-*.json")
+    write_json(path, {**read_json(path), "store": made.store("rgb").name})
+
+
 FAULTS: dict[str, tuple[Damage, Kind]] = {
     "flipped bit in an embedding": (
         lambda m: flip_bit(m.chunk("rgb", "embedding", 1)),
@@ -86,6 +92,7 @@ FAULTS: dict[str, tuple[Damage, Kind]] = {
     ),
     "flipped bit in prompts": (lambda m: flip_bit(prompt_chunk(m)), Kind.PROVENANCE),
     "index that leads nowhere": (dangling_index, Kind.INDEX),
+    "index that leads to another modality": (index_to_another_modality, Kind.INDEX),
 }
 
 
@@ -118,6 +125,27 @@ def test_readers_refuse_a_flipped_bit(made: Made, output: str) -> None:
     shard = Manifest.load(made.dataset).all_shards[1]
     with pytest.raises(CorruptTarget, match="expected sha256"):
         store.read(shard, output)
+
+
+def test_readers_refuse_an_index_that_leads_to_another_modality(made: Made) -> None:
+    index_to_another_modality(made)
+    with pytest.raises(MissingTarget, match=r"expected targets of depth.*those of rgb.*precompute"):
+        resolve(made.config, made.workspace, "depth")
+
+
+def test_exchanged_stores_are_refused_and_no_repair_calls_them_whole_too_early(made: Made) -> None:
+    rgb, depth = made.store("rgb"), made.store("depth")
+    spare = rgb.with_name("spare")
+    rgb.rename(spare)
+    depth.rename(rgb)
+    spare.rename(depth)
+    with pytest.raises(MissingTarget, match="expected targets of rgb"):
+        resolve(made.config, made.workspace, "rgb")
+    for _ in range(3):
+        if not made.repair().left:
+            break
+    assert made.findings() == ()
+    assert made.files() == made.whole
 
 
 def test_readers_refuse_a_record_of_another_tower(made: Made) -> None:

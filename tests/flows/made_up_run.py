@@ -15,13 +15,15 @@ from flows.report.score_lines import AVERAGES
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.formats.image_codec import decode_label
+from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.shards.manifest import Manifest, shard_path
 from pipeline.shards.prepare import prepare
 from pipeline.storage.files import write_json
+from pipeline.targets.lookup import point_to_store
 from pipeline.targets.prompts import PromptStore, point_to_prompts
-from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
-from student.evaluation.evaluate import EVALUATION_SCHEMA
 from student.runs.run import open_run
 
 DIM = 8

@@ -7,10 +7,11 @@ import pytest
 
 from flows.retrain_decision import decide
 from pipeline.config.load import load_config
+from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.shards.prepare import prepare
 from pipeline.storage.files import write_json
 from pipeline.workspace import Workspace
-from student.evaluation.evaluate import EVALUATION_SCHEMA, settings
+from student.evaluation.evaluate import settings
 from student.runs.run import identify, open_run
 
 from .conftest import write_samples

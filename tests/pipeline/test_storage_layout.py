@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import schemas
 from pipeline.config.config import Config
 from pipeline.formats.shard_tar import read_shard
-from pipeline.shards.manifest import DATASET_SCHEMA, MANIFEST_SCHEMA, QUARANTINE_SCHEMA, Manifest
+from pipeline.shards.manifest import MANIFEST_SCHEMA, QUARANTINE_SCHEMA, Manifest
 from pipeline.shards.source_index import INDEX_SCHEMA
 from pipeline.targets.prompts import PromptStore
-from pipeline.targets.store import TargetProvenance, TargetStore
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import TargetStore
 from pipeline.targets.views import ViewSettings, cut, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
 
@@ -176,6 +178,44 @@ def test_every_field_of_every_record_is_documented(
     ]
     missing = {name for record in records for name in record if f"`{name}`" not in PAGE}
     assert missing == set()
-    assert f"schema version {DATASET_SCHEMA}" in PAGE
-    assert f"`schema` ({DATASET_SCHEMA})" in PAGE
+    assert f"`schema` ({schemas.DATASET_SCHEMA})" in PAGE
     assert all(f"`{name}`" in PAGE for name in INDEX_SCHEMA.names)
+
+
+VERSIONS = {
+    "`dataset.json` (with manifest and shard records)": "DATASET_SCHEMA",
+    "`dataset.json`": "DATASET_IDENTITY_SCHEMA",
+    "`provenance.json` of targets without `patch`": "STORE_SCHEMA",
+    "`provenance.json` of targets with `patch`": "STORE_WITH_PATCH_SCHEMA",
+    "ledger record": "LEDGER_SCHEMA",
+    "`provenance.json` of prompts": "PROMPTS_SCHEMA",
+    "`run.json`": "RUN_SCHEMA",
+    "state of a checkpoint": "CHECKPOINT_SCHEMA",
+    "`evaluation.json`": "EVALUATION_SCHEMA",
+    "`report.json`": "REPORT_SCHEMA",
+    "`config.json` of an exported student": "SEGMENTER_SCHEMA",
+    "audit": "AUDIT_SCHEMA",
+}
+"""First column of the page's table to the name in `pipeline.schemas`."""
+READ = {
+    "DATASET_SCHEMA": schemas.READABLE_DATASETS,
+    "CHECKPOINT_SCHEMA": schemas.READABLE_CHECKPOINTS,
+}
+
+
+def test_the_table_of_versions_is_the_module() -> None:
+    section = PAGE.split("## Versions")[1].split("\n## ")[0]
+    table = re.findall(r"^\| (\S.*?) \| `[\w.]+` \| (\d+) \| ([\d, ]+) \|", section, re.M)
+    numbers = {name: value for name, value in vars(schemas).items() if name.endswith("_SCHEMA")}
+    assert {VERSIONS[file]: int(written) for file, written, _ in table} == numbers
+    for file, written, read in table:
+        readable = READ.get(VERSIONS[file], (int(written),))
+        assert tuple(map(int, read.split(","))) == readable
+
+
+def test_no_version_is_written_down_elsewhere() -> None:
+    root = Path(__file__).parents[2]
+    rooms = ("pipeline", "teacher", "student", "flows")
+    text = {p: p.read_text() for room in rooms for p in (root / room).rglob("*.py")}
+    number = re.compile(r"^ *\w*SCHEMA\w* = \d|[\"']schema(_version)?[\"']: \d", re.M)
+    assert [p.name for p, source in text.items() if number.search(source)] == ["schemas.py"]

@@ -18,8 +18,10 @@ from pipeline.config.student import StudentConfig
 from pipeline.modalities import KINDS
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
+from pipeline.targets.lookup import point_to_store
 from pipeline.targets.prompts import PromptStore, point_to_prompts
-from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import TargetStore
 from pipeline.targets.views import VIEW_BOX, ViewSettings, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
 from student.data.train_stream import Batch

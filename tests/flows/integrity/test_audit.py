@@ -10,7 +10,7 @@ from pipeline.config.config import Config
 from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json, sha256_file, write_bytes, write_json
-from pipeline.targets.store import resolve
+from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
 from teacher.encoding.precompute import precompute
 from tests.teacher.conftest import config, prepared, root, source

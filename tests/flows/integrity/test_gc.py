@@ -15,7 +15,9 @@ from pipeline.errors import Any2SegError, CheckpointError
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import write_json
 from pipeline.storage.lease import locked
-from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
+from pipeline.targets.lookup import point_to_store
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace, dataset_identity
 from tests.pipeline.conftest import kill_at_step, make_config, make_source, prepared
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save
 
 from flows.integrity.finding import Kind
-from flows.integrity.verify_runs import examine_run, read_state
+from flows.integrity.verify_runs import examine_run
 from pipeline.core.fingerprint import fingerprint
 from pipeline.storage.files import read_json, write_json
 
@@ -46,7 +46,6 @@ def kinds(run: Path, *, deep: bool = True) -> list[Kind]:
 
 def test_a_whole_run_has_no_findings(run: Path) -> None:
     assert kinds(run) == []
-    assert read_state(run / "checkpoints" / "last.safetensors")["step"] == 4
 
 
 def test_identity_and_settings(run: Path) -> None:

@@ -12,8 +12,10 @@ from flows.planning.coverage import CoverageRow, coverage_map, coverage_rows
 from pipeline.config.config import Config
 from pipeline.shards.manifest import MANIFEST, Manifest
 from pipeline.shards.prepare import prepare
+from pipeline.targets.lookup import point_to_store
 from pipeline.targets.prompts import PromptStore, point_to_prompts
-from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
 from tests.pipeline.conftest import make_config, make_source, prepared
 

@@ -16,7 +16,7 @@ from pipeline.datasets import open_dataset
 from pipeline.errors import Any2SegError
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json, write_json
-from pipeline.targets.store import resolve
+from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
 from student.runs.run import identify
 from tests.flows.made_up_run import prepare_all, write_run

@@ -32,6 +32,18 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
 
+def test_webdataset_s_own_writer_gives_the_same_bytes(tmp_path: Path) -> None:
+    write_shard(tmp_path / "ours.tar", SAMPLES)
+    plain = {"user": "", "group": "", "mtime": 0, "encoder": False}
+    with (
+        (tmp_path / "theirs.tar").open("wb") as file,
+        webdataset.TarWriter(file, **plain) as writer,
+    ):
+        for key, members in SAMPLES:
+            writer.write({"__key__": key, **members})
+    assert (tmp_path / "ours.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
 # webdataset leaves its file to the garbage collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_three_readers_agree(tmp_path: Path) -> None:

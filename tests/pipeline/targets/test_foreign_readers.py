@@ -18,7 +18,8 @@ import zarr
 from pipeline.config.config import Config
 from pipeline.formats.shard_tar import read_shard
 from pipeline.shards.manifest import MANIFEST, Manifest
-from pipeline.targets.store import TargetProvenance, TargetStore
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import TargetStore
 from pipeline.targets.views import ViewSettings, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
 

@@ -20,7 +20,8 @@ from pipeline.storage.files import AnyPath
 from pipeline.storage.publish import Placed
 from pipeline.storage.remote_path import RemotePath
 from pipeline.targets.ledger import Ledger
-from pipeline.targets.store import Coverage, TargetProvenance, TargetStore
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import Coverage, TargetStore
 
 if TYPE_CHECKING:  # the processes that this file starts need no server of their own
     from tests.support.object_server import ObjectServer

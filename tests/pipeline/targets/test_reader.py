@@ -15,6 +15,8 @@ from pipeline.config.config import Config
 from pipeline.errors import CorruptShard, FingerprintMismatch, MissingTarget
 from pipeline.formats.shard_tar import read_shard
 from pipeline.shards.manifest import Manifest, ShardInfo
+from pipeline.targets.lookup import point_to_store
+from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.reader import (
     CachedTeacher,
     JoinCounts,
@@ -23,7 +25,7 @@ from pipeline.targets.reader import (
     Targets,
     join,
 )
-from pipeline.targets.store import TargetProvenance, TargetStore, point_to_store
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
 
 Prepared = tuple[Config, Workspace, Manifest]

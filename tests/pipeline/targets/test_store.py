@@ -17,14 +17,8 @@ from pipeline.config.config import Config
 from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import CorruptTarget, FingerprintMismatch, MissingTarget
 from pipeline.shards.manifest import Manifest, ShardInfo
-from pipeline.targets.store import (
-    Coverage,
-    TargetProvenance,
-    TargetStore,
-    point_to_store,
-    resolve,
-    target_request,
-)
+from pipeline.targets.provenance import TargetProvenance
+from pipeline.targets.store import Coverage, TargetStore, object_bytes
 from pipeline.workspace import Workspace
 
 Prepared = tuple[Config, Workspace, Manifest]
@@ -186,6 +180,10 @@ def strip_record(store: TargetStore) -> None:
     record_path(store, SHARDS[0]).write_text("{}")
 
 
+def change_types_of_record(store: TargetStore) -> None:
+    edit_record(store, objects=3)
+
+
 def record_other_rows(store: TargetStore) -> None:
     edit_record(store, num_rows=3)
 
@@ -211,6 +209,7 @@ def edit_record(store: TargetStore, **changes: object) -> None:
         empty_object,
         garble_record,
         strip_record,
+        change_types_of_record,
         record_other_rows,
         record_other_tower,
         record_other_shard,
@@ -283,20 +282,6 @@ def test_a_store_is_named_after_modality_teacher_and_fingerprint(store: TargetSt
     assert described["tower_fingerprint"] == store.provenance.tower_fingerprint
 
 
-def test_the_fingerprint_covers_what_decides_a_number_and_no_more() -> None:
-    base = provenance().tower_fingerprint
-    for changed in (
-        {"tower": {"weights": "abd", "antialias": False}},
-        {"tower": {"weights": "abc", "antialias": True}},
-        {"spec": {"kind": "gray"}},
-        {"dtype": "float32"},
-        {"outputs": {"embedding": (DIM,)}},
-    ):
-        assert provenance(**changed).tower_fingerprint != base
-    for changed in ({"modality": "nir"}, {"teacher": "other"}, {"shard_size": 64}):
-        assert provenance(**changed).tower_fingerprint == base
-
-
 def test_another_store_in_the_place_is_refused(store: TargetStore, tmp_path: Path) -> None:
     with pytest.raises(FingerprintMismatch, match=r"differs in: shard_size"):
         TargetStore.create(store.path.parent, provenance(shard_size=64))
@@ -306,7 +291,7 @@ def test_another_store_in_the_place_is_refused(store: TargetStore, tmp_path: Pat
 
 def test_damaged_provenance_is_named_and_written_again(store: TargetStore, tree: Callable) -> None:
     before = tree(store.path)
-    for text in ("{", '{"modality": 3}', "[]"):
+    for text in ("{", '{"modality": 3}', "[]", "null", "3"):
         (store.path / "provenance.json").write_text(text)
         with pytest.raises(CorruptTarget, match=r"provenance.json: cannot be read.*Delete it and"):
             TargetStore.create(store.path.parent, provenance())
@@ -329,28 +314,14 @@ def test_leftovers_of_killed_writers_are_swept(store: TargetStore, tree: Callabl
     assert tree(store.path) == before
 
 
-def test_a_config_finds_its_store_without_weights(
-    make_source: Callable, make_config: Callable, tmp_path: Path
-) -> None:
-    make_source(train=1)
-    config = make_config()
-    workspace = Workspace.of(config)
-    with pytest.raises(MissingTarget, match="nothing was computed for rgb as configured"):
-        resolve(config, workspace, "rgb")
-    store = TargetStore.create(workspace.targets(config), provenance())
-    point_to_store(config, workspace, store)
-    assert resolve(config, workspace, "rgb").path == store.path
-    for override in ("teacher.antialias=true", "teacher.revision=v1", "store.dtype=float32"):
-        with pytest.raises(MissingTarget):
-            resolve(make_config(override), workspace, "rgb")
-    shutil.rmtree(store.path)
-    with pytest.raises(MissingTarget, match="which is gone"):
-        resolve(config, workspace, "rgb")
-
-
-def test_a_request_holds_only_what_concerns_the_tower(make_config: Callable) -> None:
-    plain, deeper = make_config(), make_config("teacher.max_depth_m=20.0")
-    assert target_request(plain, "rgb") == target_request(deeper, "rgb")
-    assert target_request(plain, "depth") != target_request(deeper, "depth")
-    for irrelevant in ("teacher.batch_size=1", "teacher.templates=driving", "train.steps=3"):
-        assert target_request(make_config(irrelevant), "depth") == target_request(plain, "depth")
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("shard_size", [4, 16, 48])
+def test_an_object_is_as_long_as_said(tmp_path: Path, dtype: str, shard_size: int) -> None:
+    outputs = {"embedding": (12,), "patch": (5, 12), "view_box": (3, 5)}
+    made = provenance(outputs=outputs, dtype=dtype, shard_size=shard_size)
+    store = TargetStore.planned(tmp_path, made)
+    found = {
+        output: len(store.array("train", output).encode(np.ones((2, *shape))))
+        for output, shape in outputs.items()
+    }
+    assert object_bytes(made) == found

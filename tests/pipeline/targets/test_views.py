@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.errors import ConfigError
-from pipeline.targets.store import target_request
+from pipeline.targets.lookup import target_request
 from pipeline.targets.views import ViewSettings, cut, draw_boxes, view_identity, view_shapes
 
 SETTINGS = ViewSettings(3, 5, (0.5, 1.0))

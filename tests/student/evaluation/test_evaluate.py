@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import CheckpointError, DatasetError
+from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.sample_reader import list_samples
 from pipeline.workspace import Workspace
 from student.evaluation.count import count_subsets, load_student
-from student.evaluation.evaluate import EVALUATION_SCHEMA, evaluate
+from student.evaluation.evaluate import evaluate
 from student.runs.distributed import World
 from student.runs.run import identify
 from student.training.train import train

@@ -12,13 +12,14 @@ import torch
 
 from pipeline.errors import Any2SegError, CheckpointError, ConfigError, MissingTarget
 from pipeline.shards.manifest import Manifest
-from pipeline.targets.store import resolve
+from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
 from student.evaluation.count import load_student
 from student.evaluation.evaluate import evaluate
 from student.inference.segmenter import Segmenter
 from student.runs.checkpoint import load_checkpoint
-from student.runs.run import BEST, identify
+from student.runs.layout import BEST
+from student.runs.run import identify
 from student.training.metrics_log import read_rows
 from student.training.train import train
 from student.training.trainer import Trainer

@@ -28,8 +28,8 @@ from pipeline.errors import ConfigError, CorruptTarget, DatasetError
 from pipeline.formats.image_codec import decode_picture
 from pipeline.formats.shard_tar import picture_member, read_shard
 from pipeline.shards.manifest import Manifest
+from pipeline.targets.lookup import resolve
 from pipeline.targets.prompts import resolve_prompts
-from pipeline.targets.store import resolve
 from pipeline.workspace import Workspace
 from teacher.encoding.encoder import Encoder
 from teacher.encoding.precompute import precompute, precompute_prompts

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.errors import CheckpointError, ConfigError, MissingTarget
-from pipeline.targets.store import resolve
+from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
 from teacher.encoding.units import Unit, outdated_modalities, plan_towers, split_units
 

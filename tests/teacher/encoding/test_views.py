@@ -10,7 +10,7 @@ from pipeline.config.config import Config
 from pipeline.formats.image_codec import decode_picture
 from pipeline.formats.shard_tar import picture_member, read_shard
 from pipeline.shards.manifest import Manifest
-from pipeline.targets.store import resolve
+from pipeline.targets.lookup import resolve
 from pipeline.targets.views import ViewSettings, cut, draw_boxes
 from pipeline.workspace import Workspace
 from teacher.encoding.precompute import precompute
