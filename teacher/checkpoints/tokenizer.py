@@ -52,7 +52,8 @@ def clip_backend(vocab: dict[str, int], merges: Merges) -> CLIPTokenizer:
     """transformers' CLIP tokenizer over a vocabulary that holds `BOS` and `EOS`."""
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer(vocab=vocab, merges=merges)
+    # Annotated as strings there, but pairs are what its model takes.
+    return CLIPTokenizer(vocab=vocab, merges=merges)  # type: ignore[arg-type]
 
 
 def load_tokenizer(files: Sequence[Path]) -> ClipTokenizer:

@@ -1,10 +1,10 @@
-"""The pictures of planned units on their way to a tower: read a shard ahead, decoded a batch ahead.
+"""Batches of decoded images for the planned units: shards read one ahead, batches decoded one ahead.
 
     for batch in decoded_batches(plans, shards, units, batch_size): ...
 
-Two shards' picture bytes and two batches of decoded pictures are in memory at most. Which pictures
-share a batch depends on the shard, the tower and the batch size alone. Writes nothing; `CorruptShard`
-and the decoder's errors pass through when the batch is used.
+At most two shards' encoded images and two batches of decoded ones are in memory. Which images share
+a batch depends on the shard, the tower and the batch size alone. `CorruptShard` and the decoder's
+errors are raised when the batch is used.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pipeline.shards.manifest import ShardInfo
 from teacher.encoding.units import TowerPlan, Unit
 
 Members = Mapping[str, Mapping[str, bytes]]
-"""Key to modality to the stored picture's bytes."""
+"""Key to modality to the stored image's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One stored picture on its way through a tower."""
+    """One stored image: its modality, its row in the shard, its encoded bytes."""
 
     modality: str
     row: int
@@ -39,17 +39,17 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pictures of one shard that go through one tower together."""
+    """Images of one shard that go through one tower together."""
 
     plan: TowerPlan
     shard: ShardInfo
     wanted: tuple[str, ...]
-    """Modalities whose numbers are missing; others may be in the batch and are encoded for nothing."""
+    """Modalities whose targets are missing. The batch may hold others: see `batches`."""
     pictures: Sequence[Picture]
     arrays: Iterator[NDArray[Any]]
-    """The decoded pictures, to be used once."""
+    """The decoded images; can be iterated once."""
     finished: tuple[str, ...]
-    """Wanted modalities that have no picture in later batches."""
+    """Wanted modalities without an image in later batches."""
     ends_shard: bool
 
 
@@ -61,9 +61,9 @@ def decoded_batches(
 ) -> Generator[Batch]:
     """The batches of `units`, in their order, which keeps the units of a shard together."""
     by_tower = {plan.tower: plan for plan in plans}
-    by_place = {(shard.split, shard.index): shard for shard in shards}
+    by_id = {(shard.split, shard.index): shard for shard in shards}
     groups = [list(run) for _, run in groupby(units, key=lambda unit: (unit.split, unit.index))]
-    todo = [(by_place[group[0].split, group[0].index], group) for group in groups]
+    todo = [(by_id[group[0].split, group[0].index], group) for group in groups]
     with (
         ThreadPoolExecutor(max_workers=1) as reader,
         ThreadPoolExecutor(max_workers=num_decoders()) as decoders,
@@ -74,15 +74,14 @@ def decoded_batches(
 
 
 def num_decoders() -> int:
-    """Threads that decode pictures: enough to keep up with an accelerator, where there are cores."""
+    """Decoding threads: one a core, between 2 and 8."""
     return max(2, min(8, len(os.sched_getaffinity(0))))
 
 
 def batches(plan: TowerPlan, shard: ShardInfo, members: Members, size: int) -> list[list[Picture]]:
-    """The shard's pictures for this tower, modality after modality, cut into batches.
-
-    The same for every pass over the shard, whatever is missing.
-    """
+    """The shard's images for this tower, modality after modality, cut into batches."""
+    # All present images are batched, also those whose targets exist: rounding depends on the batch, and
+    # a resumed pass has to write the bytes of an uninterrupted one.
     pictures = [
         Picture(name, row, members[key][name])
         for name in plan.specs
@@ -94,7 +93,7 @@ def batches(plan: TowerPlan, shard: ShardInfo, members: Members, size: int) -> l
 
 
 def read_pictures(shard: ShardInfo, modalities: Iterable[str]) -> Members:
-    """The stored pictures of a verified shard, without labels and other members. `CorruptShard`."""
+    """The stored images of a shard, without labels and other members. Raises `CorruptShard`."""
     wanted = {name: shard.present[name] for name in modalities}
     rows = {key: row for row, key in enumerate(shard.keys)}
     return {
@@ -112,7 +111,7 @@ def _read(
     plans: Mapping[TowerName, TowerPlan],
     reader: ThreadPoolExecutor,
 ) -> Iterator[tuple[ShardInfo, list[Unit], Members]]:
-    """Shards with their units and pictures; the next is read while one is worked on."""
+    """Shards with their units and images; the next shard is read while one is encoded."""
 
     def read(shard: ShardInfo, units: list[Unit]) -> Members:
         return read_pictures(shard, [name for unit in units for name in plans[unit.tower].specs])
@@ -161,7 +160,7 @@ def _decoder(plan: TowerPlan, shard: ShardInfo) -> Any:
 
 
 def _one_ahead(items: Iterator[Batch]) -> Iterator[Batch]:
-    """Each batch once the next one's decoding has begun."""
+    """Yield each batch after the decoding of the next one has started."""
     current = next(items, None)
     for following in items:
         if current is not None:

@@ -1,10 +1,8 @@
-"""Captions of stored pictures by a captioning model: any transformers image-text-to-text model.
+"""Captions of stored images by any transformers image-text-to-text model.
 
-A model with a chat template is asked through it; any other gets the prompt as the text to continue.
-Decoding is greedy, so the same model, picture and prompt give the same caption. Only safetensors
-weights are read and no code of a repository is run.
-
-Writes nothing. Fails with `CheckpointError` for a model that cannot be loaded that way.
+A model with a chat template is prompted through it; any other continues the prompt's text. Decoding
+is greedy, so the same model, image and prompt give the same caption. Only safetensors weights are
+read, and no code of a repository is run.
 """
 
 from __future__ import annotations
@@ -24,19 +22,19 @@ from pipeline.modalities import ModalitySpec, to_unit_range
 from teacher.encoding.identity import weights_digest
 
 RENDERING_VERSION = 1
-"""Raised when the same stored picture starts to be shown differently."""
+"""Increment it when the same stored image starts to be rendered differently."""
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 def find_model(options: DescriptionsConfig) -> Path:
-    """The captioning model's folder, fetched from the hub if it is not a local one."""
+    """The captioning model's folder, fetched from the hub if it is not local. `CheckpointError`."""
     if Path(options.model).is_dir():
         return Path(options.model)
     return fetch_snapshot(options.model, _FILES, "descriptions.model", revision=options.revision)
 
 
 def captioner_identity(options: DescriptionsConfig, folder: Path, cache: Path) -> dict[str, Any]:
-    """Everything that captions depend on, JSON-ready; weights by their digests."""
+    """Everything that captions depend on, JSON-ready. `CheckpointError` without safetensors weights."""
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise CheckpointError(
@@ -52,7 +50,7 @@ def captioner_identity(options: DescriptionsConfig, folder: Path, cache: Path) -
 
 
 class Captioner:
-    """A loaded captioning model."""
+    """A loaded captioning model. `CheckpointError` if the folder holds none."""
 
     def __init__(self, folder: Path, options: DescriptionsConfig, device: str) -> None:
         from transformers import pipeline
@@ -73,9 +71,9 @@ class Captioner:
             ) from error
         self._chat = getattr(self._pipeline.processor, "chat_template", None) is not None
 
-    def __call__(self, pictures: Sequence[NDArray[Any]], spec: ModalitySpec) -> list[str]:
-        """One caption a stored picture, white space collapsed."""
-        return [" ".join(self._caption(render(picture, spec)).split()) for picture in pictures]
+    def __call__(self, images: Sequence[NDArray[Any]], spec: ModalitySpec) -> list[str]:
+        """One caption per stored image, white space collapsed."""
+        return [" ".join(self._caption(render(image, spec)).split()) for image in images]
 
     def _caption(self, image: Image.Image) -> str:
         options: dict[str, Any] = {
@@ -91,15 +89,16 @@ class Captioner:
                 {"type": "image", "image": image},
                 {"type": "text", "text": self._options.prompt},
             ]
-            found = self._pipeline(text=[{"role": "user", "content": question}], **options)
+            outputs = self._pipeline(text=[{"role": "user", "content": question}], **options)
         else:
-            found = self._pipeline(images=[image], text=[self._options.prompt], **options)
-            found = found[0] if isinstance(found[0], list) else found
-        return str(found[0]["generated_text"])
+            outputs = self._pipeline(images=[image], text=[self._options.prompt], **options)
+            # A list per image in some versions of transformers, a flat list in others.
+            outputs = outputs[0] if isinstance(outputs[0], list) else outputs
+        return str(outputs[0]["generated_text"])
 
 
-def render(picture: NDArray[Any], spec: ModalitySpec) -> Image.Image:
-    """A stored picture as 8-bit RGB: the [0, 1] values that the student sees, times 255."""
-    unit = to_unit_range(picture, spec)
+def render(image: NDArray[Any], spec: ModalitySpec) -> Image.Image:
+    """A stored image as 8-bit RGB: the [0, 1] values that the student sees, times 255."""
+    unit = to_unit_range(image, spec)
     grey_or_rgb = np.round(unit * 255).astype(np.uint8)
     return Image.fromarray(grey_or_rgb).convert("RGB")

@@ -1,10 +1,8 @@
-"""Class prompts: named template sets, and the ensemble of a class as upstream builds it.
+"""Class prompts: named template sets, and class embeddings as upstream ensembles them.
 
 Per class: every template is embedded and normalised, the mean is taken and normalised again. The
 single prompts are kept beside the mean. Template texts are those of upstream's evaluation code
 (OpenAI's 80 ImageNet templates and their depth variant) plus our own for driving scenes.
-
-Writes nothing (`teacher.encoding.precompute` caches the result). An unknown set is a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -126,7 +124,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "thermal": tuple(t.replace("photo", "thermal infrared photo") for t in _IMAGENET),
     "driving": _DRIVING,
 }
-"""Upstream's thermal evaluation uses `imagenet-80`; `thermal` is the variant it leaves unused."""
+"""Upstream's thermal evaluation uses `imagenet-80`; it defines `thermal` and never uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +138,7 @@ class ClassPrompts:
 
 
 def templates(name: str) -> tuple[str, ...]:
-    """The template set called `name`; each has one `{}` for the class."""
+    """The template set called `name`, or `ConfigError`; each template has one `{}` for the class."""
     if name not in TEMPLATES:
         raise ConfigError(
             f"teacher.templates: expected one of {', '.join(TEMPLATES)}, found {name!r}"
@@ -149,7 +147,7 @@ def templates(name: str) -> tuple[str, ...]:
 
 
 def embed_classes(text: TextTower, classes: Sequence[str], template_set: str) -> ClassPrompts:
-    """Embed every class in every template of the set, and the ensemble of each class."""
+    """Embed every class in every template of the set, and ensemble them per class."""
     chosen = templates(template_set)
     prompts = [template.format(name) for name in classes for template in chosen]
     rows = text.encode(prompts).cpu().numpy().astype(np.float32)

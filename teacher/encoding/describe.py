@@ -1,13 +1,13 @@
-"""Stage `describe`: scene descriptions, kept as text and embedded with the text tower.
+"""Stage `describe`: scene descriptions, stored as text and embedded with the text tower.
 
     describe(config, workspace, options) -> StageReport
 
-`from_labels` composes one sentence a training sample from what its label holds and its condition
-(from the manifest; no other split, whose labels nobody may look at). `captioner` asks a captioning
-model about every picture of a modality. Nothing calls this stage unless descriptions are asked for.
+`from_labels` composes one sentence per training sample from the manifest's class pixels and
+condition; other splits get none, since their labels are for scoring only. `captioner` captions every
+image of a modality. The stage runs only if the config has descriptions.
 
-Writes texts, then their embeddings, shard by shard (see `pipeline.targets.descriptions`); what is there is
-not made again. Fails with `ConfigError` or `CheckpointError`.
+Texts are written first, then their embeddings, shard by shard (see `pipeline.targets.descriptions`);
+what is complete is skipped.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from teacher.towers.text_tower import TextTower
 
 SENTENCE_VERSION = 1
-"""Raised when the same label starts to give another sentence."""
+"""Increment it when the same label starts to give another sentence."""
 _SHARES = (("mostly", 0.2), ("some", 0.02), ("a little", 0.001))
-"""Words for the share of a picture that a class must cover at least."""
+"""Word for a class, and the share of the labelled pixels from which it applies."""
 
 Writer = Callable[[ShardInfo], list[str]]
 """A shard's texts, one a row."""
@@ -63,7 +63,7 @@ def describe(
     device: str | None = None,
     progress: bool = True,
 ) -> StageReport:
-    """Describe what is not described yet and embed it. See the module's text."""
+    """Describe and embed what is missing. Raises `ConfigError` or `CheckpointError`."""
     started = time.perf_counter()
     manifest = Manifest.load(workspace.dataset(config))
     chosen = device or config.teacher.device
@@ -89,7 +89,7 @@ def describe(
 
 
 def sentence(classes: Sequence[str], class_pixels: Sequence[int], condition: str) -> str:
-    """What a label holds, in words: `a night scene with mostly road, some car, a little pole.`
+    """A label in words: `a night scene with mostly road, some car, a little pole.`
 
     Classes are named from the largest to the smallest share of the labelled pixels.
     """
@@ -113,7 +113,7 @@ def _writers(
     options: DescriptionsConfig,
     device: str,
 ) -> dict[str, tuple[dict[str, Any], Writer]]:
-    """Slot to the identity of its texts and what writes them."""
+    """Slot to the identity of its texts and the function that writes them."""
     if options.source == "from_labels":
         identity = {
             "source": "from_labels",
@@ -145,8 +145,8 @@ class _LabelWriter:
     def __init__(self, manifest: Manifest) -> None:
         self._classes = manifest.classes
         self._facts = manifest.table(TRAIN_SPLIT, ("class_pixels", "condition"))
-        places = [place for place in manifest.places if place.split == TRAIN_SPLIT]
-        self._starts = {place.index: place.start - places[0].start for place in places}
+        shards = [shard for shard in manifest.places if shard.split == TRAIN_SPLIT]
+        self._starts = {shard.index: shard.start - shards[0].start for shard in shards}
 
     def __call__(self, shard: ShardInfo) -> list[str]:
         rows = self._facts.slice(self._starts[shard.index], shard.num_rows).to_pylist()
@@ -154,7 +154,7 @@ class _LabelWriter:
 
 
 class _CaptionWriter:
-    """Captions of a modality's pictures; the model is loaded with the first shard."""
+    """Captions of a modality's images; the model is loaded at the first shard."""
 
     def __init__(
         self, config: Config, options: DescriptionsConfig, folder: str, device: str
@@ -180,13 +180,13 @@ class _CaptionWriter:
         for key, members in read_shard(shard.path, shard.sha256):
             data = members.get(stored_member(modality, members))
             if data is not None:
-                picture = decode_picture(data, spec, f"{shard.path}: {key}.{modality}")
-                texts[key] = self._captioner([picture], spec)[0]
+                image = decode_picture(data, spec, f"{shard.path}: {key}.{modality}")
+                texts[key] = self._captioner([image], spec)[0]
         return [texts[key] for key in shard.keys]
 
 
 class _LazyText:
-    """The text tower, loaded when the first text must be embedded."""
+    """The text tower, loaded on first use."""
 
     def __init__(self, config: Config, device: str) -> None:
         self._config, self._device = config, device
@@ -233,7 +233,7 @@ def _describe_shard(
     store: TargetStore,
     text: _LazyText,
 ) -> bool:
-    """Write and embed what is missing of one shard; False if nothing was."""
+    """Write and embed the missing texts of one shard; False if nothing was missing."""
     written = texts.read(shard)
     if written is not None and store.is_committed(shard):
         return False

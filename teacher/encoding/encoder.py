@@ -1,10 +1,7 @@
-"""The towers that a process keeps: each loaded once, batches halved where memory does not suffice.
+"""The loaded towers of a process, with batches that are halved when they run out of memory.
 
-    encoder = Encoder("cuda")
-    rows = encoder.encode(encoder.tower(plan, "bfloat16"), pictures, ("embedding",))
-
-A worker keeps one `Encoder` for as long as it lives; `process_encoder` is the one of workers that
-have nowhere to keep it. Writes nothing. Fails with `CheckpointError` (weights) or `OutOfMemory`.
+encoder = Encoder("cuda")
+rows = encoder.encode(encoder.tower(plan, "bfloat16"), images, ("embedding",))
 """
 
 from __future__ import annotations
@@ -30,64 +27,65 @@ if TYPE_CHECKING:
     from teacher.towers.vision_tower import Tower
 
 Rows = dict[str, NDArray[np.float32]]
-"""Output to one row a picture."""
+"""Output to (N, ...), one row per image."""
 
 log = logging.getLogger(__name__)
 
 
 class Encoder:
-    """One loaded tower of each name; another config's takes the place of the one before."""
+    """At most one loaded tower of each name; another config's replaces it."""
 
     def __init__(self, device: str = "auto") -> None:
         self._asked_device = device
         self._towers: dict[TowerName, tuple[str, Tower]] = {}
         self.largest_batch: int | None = None
-        """Pictures that fit at once, as learned from batches that did not; None: all did."""
+        """Largest batch that fits, learned from batches that did not; None while all did."""
 
     @property
     def device(self) -> str:
-        """Where the towers are; `auto` is resolved when first asked."""
+        """Device of the towers, with `auto` resolved."""
         return choose_device(self._asked_device)
 
     def tower(self, plan: TowerPlan, dtype: str) -> Tower:
-        """The tower of `plan` in `dtype` arithmetic, loaded if this one is not. `CheckpointError`."""
+        """The tower of `plan` in `dtype` arithmetic, loaded if it is not yet. Raises `CheckpointError`."""
         store = next(iter(plan.stores.values()))
         wanted = fingerprint(store.provenance.tower)
-        held, tower = self._towers.get(plan.tower, ("", None))
-        if tower is None or held != wanted:
+        loaded, tower = self._towers.get(plan.tower, ("", None))
+        if tower is None or loaded != wanted:
             from teacher.towers.vision_tower import load_from_files
 
-            self._towers.pop(plan.tower, None)  # never two of them in memory
+            self._towers.pop(plan.tower, None)  # first, so that no two are in memory
             tower = load_from_files(plan.files, plan.preprocessing, dtype, self.device)
             self._towers[plan.tower] = (wanted, tower)
         return tower
 
-    def encode(self, tower: Tower, pictures: Sequence[Sample], outputs: Sequence[str]) -> Rows:
-        """Preprocess and encode one batch, in pieces if it does not fit at once.
+    def encode(self, tower: Tower, images: Sequence[Sample], outputs: Sequence[str]) -> Rows:
+        """Preprocess and encode one batch, in micro-batches if it does not fit at once.
 
-        A piece that dies for want of memory is tried again with half as many pictures, and later
-        batches begin with the size that did fit. Raises `OutOfMemory` when one alone does not.
+        A micro-batch that runs out of memory is retried with half as many images; later batches start
+        with the size that fitted. Raises `OutOfMemory` when a single image does not fit.
         """
-        pieces: list[Rows] = []
+        encoded: list[Rows] = []
         start = 0
-        while start < len(pictures):
-            piece = pictures[start : start + (self.largest_batch or len(pictures))]
-            rows = self._try(tower, piece, outputs)
+        while start < len(images):
+            microbatch = images[start : start + (self.largest_batch or len(images))]
+            rows = self._try(tower, microbatch, outputs)
             if rows is not None:
-                pieces.append(rows)
-                start += len(piece)
-        return {name: np.concatenate([rows[name] for rows in pieces]) for name in outputs}
+                encoded.append(rows)
+                start += len(microbatch)
+        return {name: np.concatenate([rows[name] for rows in encoded]) for name in outputs}
 
-    def _try(self, tower: Tower, pictures: Sequence[Sample], outputs: Sequence[str]) -> Rows | None:
-        """The rows, or None after the batch size was halved. The error's tensors die with this call."""
+    def _try(self, tower: Tower, images: Sequence[Sample], outputs: Sequence[str]) -> Rows | None:
+        """The rows, or None after the batch size was halved."""
         try:
-            output = tower.encode(tower.preprocess(pictures), patch=PATCH in outputs)
+            output = tower.encode(tower.preprocess(images), patch=PATCH in outputs)
             return {name: getattr(output, name).cpu().numpy() for name in outputs}
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self._halve(tower, len(pictures), reason)
+            self._halve(tower, len(images), reason)
+        # Only here: within `except`, the traceback still refers to the tensors that did not fit.
         _release_cached_memory()
         return None
 
@@ -95,20 +93,20 @@ class Encoder:
         name = tower.preprocessing.tower
         if size == 1:
             raise OutOfMemory(
-                f"{name} tower on {tower.device}: expected room for at least one picture at a time, "
+                f"{name} tower on {tower.device}: expected memory for one image at a time, "
                 f"found: {reason}. Free memory, or try `--set teacher.dtype=bfloat16` or "
                 "`--set teacher.device=cpu`; what is committed stays."
             )
         self.largest_batch = size // 2
         log.warning(
-            "%s tower on %s: %d pictures do not fit (%s); going on with %d at a time",
+            "%s tower on %s: %d images do not fit (%s); continuing with %d at a time",
             *(name, tower.device, size, reason, self.largest_batch),
         )
 
 
 @cache
 def process_encoder(device: str = "auto") -> Encoder:
-    """This process's encoder, for tasks that are handed from worker to worker by name only."""
+    """This process's encoder, for worker processes that run tasks without state of their own."""
     return Encoder(device)
 
 

@@ -1,10 +1,9 @@
-"""What a tower's or a prompt set's numbers depend on, for fingerprints. No torch, no transformers.
+"""What cached embeddings and prompts depend on, for fingerprints. No torch, no transformers.
 
-The digest of a weights file is computed once and remembered in `<cache>/weights.json` under the
-file's identity (path, size, mtime, inode); deleting it costs one more reading of the weights.
+The digest of a weights file is computed once and cached in `<cache>/weights.json` by the file's
+path, size, mtime and inode; without that cache the weights are read once more.
 
-Batch size and device are left out: they may move the last bits, not the meaning. Fails with
-`CheckpointError` when the weights cannot be read.
+Batch size and device are left out: they change the last bits of an embedding, not its meaning.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from teacher.checkpoints.locate import TowerFiles
 from teacher.preprocessing.config import Preprocessing
 
 FORWARD_VERSION = 1
-"""Raised when the same weights and pixel values start to give other embeddings."""
+"""Increment it when the same weights and pixel values start to give other embeddings."""
 
 _VISION_FIELDS = (
     "num_attention_heads",
@@ -33,7 +32,7 @@ _TEXT_FIELDS = ("num_attention_heads", "max_position_embeddings", "hidden_act", 
 
 
 def weights_digest(path: Path, cache: Path) -> str:
-    """Hex sha256 of a weights file, remembered in `cache` by the file's identity."""
+    """Hex sha256 of a weights file, cached in `cache`. `CheckpointError` if it cannot be read."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -54,7 +53,7 @@ def tower_identity(
 ) -> dict[str, Any]:
     """Everything about the tower that an embedding depends on, JSON-ready.
 
-    The modality's stored form, the outputs and their stored type are the target store's to add.
+    The target store adds the modality's stored form, the outputs and their stored dtype.
     """
     return {
         "forward": FORWARD_VERSION,

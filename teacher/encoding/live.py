@@ -1,16 +1,11 @@
-"""The live teacher: encodes a shard's pictures when a student asks, instead of reading a cache.
+"""The live teacher: encodes a shard's images on request, instead of reading cached targets.
 
-    source = LiveTeacher.open(config, workspace)
-    train(config, workspace, source=source)        # handed in by `flows`; students import no teacher
+    teacher = LiveTeacher.open(config, workspace)
+    train(config, workspace, live=teacher)        # passed in by `flows`; students import no teacher
 
-It satisfies `pipeline.targets.reader.TeacherSource`. Towers, preprocessing, batches and stored type
-are those of `precompute`, so on the same machine its answers are the cache's, bit for bit; across
-devices they agree as embeddings do. It keeps nothing: a shard that comes round again is encoded
-again, which is what a cache saves.
-
-Writes the (empty) target stores and their index entries, which name the towers in a run's identity,
-and the class prompts if they are missing. Fails with `ConfigError`, `CheckpointError`,
-`CorruptShard` or `OutOfMemory`. To be used in one process, where its towers are.
+It satisfies `pipeline.targets.reader.TeacherSource`. Towers, preprocessing, batches and stored dtype
+are those of `precompute`, so on the same machine its targets equal the cached ones bit for bit.
+Nothing is kept: a shard is encoded again in every epoch. One process only.
 
 Legend: D teacher width.
 """
@@ -35,7 +30,7 @@ from teacher.encoding.views import stored_pictures_a_batch
 
 
 class LiveTeacher:
-    """Answers made on demand by the towers of a config."""
+    """Targets computed on demand by the towers of a config."""
 
     def __init__(self, config: Config, plans: Sequence[TowerPlan], encoder: Encoder) -> None:
         self.config = config
@@ -46,7 +41,11 @@ class LiveTeacher:
     def open(
         cls, config: Config, workspace: Workspace, *, device: str | None = None
     ) -> LiveTeacher:
-        """The live teacher of a config, with everything written that a run's identity asks for."""
+        """The live teacher of a config. Raises `ConfigError` or `CheckpointError`.
+
+        Writes the class prompts if they are missing, and empty target stores with their index
+        entries: a run's identity names its teacher by these.
+        """
         plans = plan_towers(config, workspace)
         for plan in plans:
             plan.create_stores(config, workspace)
@@ -55,11 +54,14 @@ class LiveTeacher:
 
     @property
     def dim(self) -> int:
-        """D, the width of an embedding."""
+        """Width D of an embedding."""
         return next(iter(self.plans[0].stores.values())).provenance.dim
 
     def targets(self, shard: ShardInfo) -> Targets:
-        """Modality to output to rows in the order of `shard.keys`; NaN where it lacks the modality."""
+        """Modality to output to rows in the order of `shard.keys`; NaN where a sample lacks the modality.
+
+        Raises `CorruptShard` or `OutOfMemory`.
+        """
         rows: dict[str, dict[str, NDArray[Any]]] = {
             name: empty_rows(store, shard)
             for plan in self.plans
@@ -77,5 +79,5 @@ class LiveTeacher:
         return rows
 
     def holes(self, shard: ShardInfo) -> Mapping[str, frozenset[str]]:
-        """No sample is without an answer."""
+        """Modality to keys without a target: none, ever."""
         return {name: frozenset() for plan in self.plans for name in plan.stores}

@@ -1,21 +1,16 @@
-"""Stage `precompute`: the teacher looks once at every shard and class prompt; the store keeps it.
+"""Stage `precompute`: encode every shard and class prompt once, and cache the targets.
 
     precompute(config, workspace) -> StageReport
-    precompute(config, workspace, units=some) -> StageReport     one worker's part, pictures only
+    precompute(config, workspace, units=some) -> StageReport     one worker's part, without prompts
     precompute_prompts(config, workspace) -> StageReport         the class prompts only
 
 Writes one committed object per (shard, modality, output) to the target stores, the class prompts to
 the prompt store, and an index entry for each, so that training finds them without any weights.
 
-It does what `teacher.encoding.units` lists, and can be killed at any instruction and called again: what is
-committed is not made again, and a run with nothing to do loads neither torch nor weights. The
-modalities of a shard that share a tower go through it in common batches whose composition depends
-on the shard and the batch size alone, so a resumed pass, or one that was cut among workers, gives
-the bytes of an uninterrupted one. No shard is encoded before all of the last one is committed.
-
-Fails with `ConfigError` (a tower that cannot read a modality), `CheckpointError` (weights),
-`NotEnoughSpace`, `CorruptShard`, `OutOfMemory`, or `CorruptTarget` naming the sample whose
-embedding is not finite.
+It can be killed at any instruction and called again: committed targets are skipped, and a run with
+nothing to do loads neither torch nor weights. The modalities of a shard that share a tower go through
+it in common batches whose composition depends on the shard and the batch size alone, so a resumed
+pass, or one divided among workers, writes the bytes of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -66,10 +61,12 @@ def precompute(
     device: str | None = None,
     progress: bool = True,
 ) -> StageReport:
-    """Bring the targets and prompts of `config` up to date with its dataset. See the module's text.
+    """Bring the targets and prompts of `config` up to date with its dataset.
 
-    `units` (see `teacher.encoding.units.plan_units`): do only these, and leave the class prompts alone.
-    `encoder`: towers kept from an earlier call. `device` overrides `teacher.device`.
+    `units` (see `teacher.encoding.units.plan_units`): only these, and no class prompts. `encoder`:
+    towers kept from an earlier call. `device` overrides `teacher.device`. Raises `ConfigError` (a
+    tower that cannot read a modality), `CheckpointError` (weights), `NotEnoughSpace`, `CorruptShard`,
+    `OutOfMemory`, or `CorruptTarget` naming the sample whose embedding is not finite.
     """
     started = time.perf_counter()
     manifest = Manifest.load(workspace.dataset(config))
@@ -82,12 +79,13 @@ def precompute(
     encoder = encoder or Encoder(device or config.teacher.device)
     if todo:
         _encode(config, plans, manifest.all_shards, todo, encoder, progress)
-    asked = num_targets(units) if units is not None else _num_all(config, manifest) + 1
+    # Plus one for the class prompts.
+    requested = num_targets(units) if units is not None else _num_all(config, manifest) + 1
     done = num_targets(todo) + int(new_prompts)
     return StageReport(
         stage="precompute",
         done=done,
-        skipped=asked - done,
+        skipped=requested - done,
         seconds=time.perf_counter() - started,
         details={
             "device": encoder.device if todo else "none",
@@ -101,12 +99,12 @@ def precompute(
 def precompute_prompts(
     config: Config, workspace: Workspace, *, device: str | None = None
 ) -> StageReport:
-    """Embed the class prompts if they are not there; loads the text tower and no other."""
+    """Embed the class prompts if they are missing; loads the text tower and no other."""
     started = time.perf_counter()
     manifest = Manifest.load(workspace.dataset(config))
-    made = _embed_prompts(config, workspace, manifest.classes, device)
+    embedded = _embed_prompts(config, workspace, manifest.classes, device)
     seconds = time.perf_counter() - started
-    return StageReport("prompts", done=int(made), skipped=int(not made), seconds=seconds)
+    return StageReport("prompts", done=int(embedded), skipped=int(not embedded), seconds=seconds)
 
 
 def _num_all(config: Config, manifest: Manifest) -> int:
@@ -119,17 +117,17 @@ def _missing(
     shards: Sequence[ShardInfo],
     units: Sequence[Unit] | None,
 ) -> list[Unit]:
-    """What is to do: all that is missing, or that part of it which `units` name."""
+    """All missing units, or those of them that `units` name."""
     if units is None:
         return plan_units(plans, shards)
-    asked: dict[tuple[str, int], set[str]] = defaultdict(set)
+    requested: dict[tuple[str, int], set[str]] = defaultdict(set)
     for unit in units:
-        asked[unit.split, unit.index].update(unit.modalities)
-    named = {shard.name: shard for shard in shards if (shard.split, shard.index) in asked}
+        requested[unit.split, unit.index].update(unit.modalities)
+    named = {shard.name: shard for shard in shards if (shard.split, shard.index) in requested}
     _require_known(config, units, named)
     parts = [
-        hole.only(asked[hole.split, hole.index], named[hole.shard])
-        for hole in plan_units(plans, list(named.values()))
+        unit.only(requested[unit.split, unit.index], named[unit.shard])
+        for unit in plan_units(plans, list(named.values()))
     ]
     return [part for part in parts if part is not None]
 
@@ -138,20 +136,20 @@ def _require_known(config: Config, units: Sequence[Unit], shards: Container[str]
     for unit in units:
         if unit.shard not in shards:
             raise DatasetError(
-                f"unit {unit}: the manifest has no shard {unit.shard}. The units are of another "
-                "dataset; plan them anew."
+                f"unit {unit}: the manifest has no shard {unit.shard}. The units belong to "
+                "another dataset; plan them again."
             )
         if not set(unit.modalities) <= set(config.modalities):
             raise ConfigError(
                 f"unit {unit}: expected modalities among {', '.join(config.modalities)}. The units "
-                "are of another config; plan them anew."
+                "belong to another config; plan them again."
             )
 
 
 def _embed_prompts(
     config: Config, workspace: Workspace, classes: Sequence[str], device: str | None
 ) -> bool:
-    """Make the class prompts if they are missing; True if they were made."""
+    """Embed the class prompts if they are missing; True if they were."""
     teacher = config.teacher
     files = find_text_tower(teacher.name, teacher.revision)
     identity = prompt_identity(
@@ -162,7 +160,7 @@ def _embed_prompts(
         cache=workspace.cache,
     )
     store = PromptStore.find(workspace.prompts, teacher.name, identity)
-    made = store is None
+    missing = store is None
     if store is None:
         from teacher.towers.text_tower import load_text_tower
 
@@ -181,7 +179,7 @@ def _embed_prompts(
             prompts.prompt_embedding,
         )
     point_to_prompts(config, workspace, store)
-    return made
+    return missing
 
 
 def _encode(
@@ -204,7 +202,7 @@ def _encode(
 
 
 class _EncodingPass:
-    """Takes batches in order, gathers their rows by modality, commits a modality when it is whole."""
+    """Takes batches in order, collects their rows by modality, commits each modality once complete."""
 
     def __init__(self, config: Config, encoder: Encoder, writer: _Writer, advance: Advance) -> None:
         self._config, self._encoder = config, encoder
@@ -214,15 +212,16 @@ class _EncodingPass:
         self._last = time.perf_counter()
 
     def do(self, batch: Batch) -> None:
-        """Encode one batch; after the last of a shard, wait until all of it is committed."""
+        """Encode one batch; after the last of a shard, wait until the whole shard is committed."""
         if batch.pictures:
-            held = {picture.modality for picture in batch.pictures} & set(batch.wanted)
-            rows = {name: self._rows_of(batch, name) for name in held}
+            present = {picture.modality for picture in batch.pictures} & set(batch.wanted)
+            rows = {name: self._rows_of(batch, name) for name in present}
             scatter(batch, encode_batch(self._config, self._encoder, batch), rows)
         self._account(batch)
         for name in batch.finished:
             self._commit(batch, name)
         if batch.ends_shard:
+            # No shard begins before the last one is committed: a kill loses one shard at most.
             self._writer.wait()
 
     def _rows_of(self, batch: Batch, name: str) -> dict[str, NDArray[Any]]:
@@ -231,7 +230,7 @@ class _EncodingPass:
         return self._rows[name]
 
     def _account(self, batch: Batch) -> None:
-        """Share the time since the last batch among the wanted modalities."""
+        """Divide the time since the last batch among the wanted modalities, by images."""
         now = time.perf_counter()
         counts = Counter(p.modality for p in batch.pictures if p.modality in batch.wanted)
         for name, count in counts.items():
@@ -251,7 +250,7 @@ class _EncodingPass:
 
 
 class _Writer:
-    """Commits one modality of a shard while the next is encoded; never more than one waits."""
+    """Commits one modality of a shard in the background while the next is encoded."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1)
@@ -264,19 +263,19 @@ class _Writer:
         self._pool.shutdown(wait=True)
 
     def submit(self, store: TargetStore, *arguments: Any) -> None:
-        """Commit in the background, once what was submitted before is there."""
+        """Commit in the background, after the previous submission has been committed."""
         self.wait()
         self._pending = self._pool.submit(store.commit, *arguments)
 
     def wait(self) -> None:
-        """Return when everything submitted is committed; raises what committing raised."""
+        """Return when everything submitted is committed; raises the errors of committing."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
 
 
 def encode_batch(config: Config, encoder: Encoder, batch: Batch) -> Rows:
-    """Output to one row a picture of the batch, of all its views where the config has any."""
+    """Output to one row per image of the batch, with all its views if the config has views."""
     tower = encoder.tower(batch.plan, config.teacher.dtype)
     outputs, views = config.teacher.outputs, ViewSettings.of(config)
     if views is None:
@@ -285,20 +284,20 @@ def encode_batch(config: Config, encoder: Encoder, batch: Batch) -> Rows:
 
 
 def scatter(batch: Batch, encoded: Rows, rows: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-    """Put the batch's rows of its wanted modalities where their samples lie in the shard."""
+    """Copy the batch's rows of its wanted modalities to their samples' rows in the shard."""
     for name in batch.wanted:
         picked = [i for i, picture in enumerate(batch.pictures) if picture.modality == name]
         if not picked:
             continue
-        places = [batch.pictures[i].row for i in picked]
+        shard_rows = [batch.pictures[i].row for i in picked]
         for output, values in encoded.items():
-            # What does not fit the stored type is seen, and named, when it is committed.
+            # A value that overflows the stored dtype is reported, with its sample, at the commit.
             with np.errstate(over="ignore"):
-                rows[name][output][places] = values[picked]
+                rows[name][output][shard_rows] = values[picked]
 
 
 def empty_rows(store: TargetStore, shard: ShardInfo) -> dict[str, NDArray[Any]]:
-    """NaN rows of every output in its stored type: what an absent picture keeps."""
+    """NaN rows of every output in its stored dtype; rows of absent images stay NaN."""
     provenance = store.provenance
     return {
         output: np.full((shard.num_rows, *shape), np.nan, dtype=provenance.dtype_of(output))

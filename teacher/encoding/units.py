@@ -1,12 +1,8 @@
-"""What a config asks of the towers, and what is still to do: the one list that is printed and done.
+"""The work of a teacher pass: which tower encodes which modalities, and which targets are missing.
 
-`plan_towers` says which modalities go through which tower and where their results lie or will lie;
-`plan_units` lists the missing pieces, a `Unit` a shard and tower. `any2seg plan` counts that list,
-`precompute` works through it, and several workers take parts of it (`split_units`).
-
-Looks at files only: no picture, no model, and nothing is written but the remembered digest of the
-weights. Fails with `ConfigError` (a tower that cannot read a modality) or `CheckpointError`
-(weights that are not there).
+`plan_towers` maps modalities to towers and target stores; `plan_units` lists the missing targets, one
+`Unit` per shard and tower. `any2seg plan` counts that list, `precompute` works through it, and
+`split_units` divides it among workers. No image is read and no model is loaded.
 """
 
 from __future__ import annotations
@@ -31,13 +27,13 @@ from teacher.preprocessing.config import Preprocessing, preprocessing_for
 
 @dataclass(frozen=True, slots=True)
 class TowerPlan:
-    """One tower and the modalities that go through it, in the config's order."""
+    """One tower and the modalities that it encodes, in the config's order."""
 
     files: TowerFiles
     preprocessing: Preprocessing
     specs: Mapping[str, ModalitySpec]
     stores: Mapping[str, TargetStore]
-    """Where each modality's numbers lie; the store need not be there yet."""
+    """Modality to its target store, which need not exist yet."""
 
     @property
     def tower(self) -> TowerName:
@@ -45,9 +41,9 @@ class TowerPlan:
         return self.preprocessing.tower
 
     def create_stores(self, config: Config, workspace: Workspace) -> None:
-        """Make the stores that are not there, and the index entries that lead to them.
+        """Create the stores that do not exist, and the index entries that refer to them.
 
-        Raises `FingerprintMismatch` if another store lies in the place of one.
+        Raises `FingerprintMismatch` if a different store has the same path.
         """
         for store in self.stores.values():
             TargetStore.create(workspace.targets(config), store.provenance)
@@ -56,9 +52,9 @@ class TowerPlan:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one tower has to do on one shard: the smallest piece that is handed out or done again.
+    """The missing targets of one tower on one shard: the smallest work item, and the unit of retry.
 
-    Small, plain values: a unit crosses to other processes and machines.
+    Plain values only: units are sent to other processes and machines.
     """
 
     split: str
@@ -66,9 +62,9 @@ class Unit:
     """Number of the shard in its split."""
     tower: TowerName
     modalities: tuple[str, ...]
-    """Those whose numbers are missing, in the config's order."""
+    """Those whose targets are missing, in the config's order."""
     num_pictures: int
-    """Pictures of these modalities."""
+    """Images of these modalities."""
 
     @property
     def shard(self) -> str:
@@ -79,7 +75,7 @@ class Unit:
         return f"{self.shard} {self.tower} ({', '.join(self.modalities)})"
 
     def only(self, modalities: Container[str], shard: ShardInfo) -> Unit | None:
-        """The part of the unit with these modalities; None if none is left."""
+        """The unit restricted to these modalities; None if none is left."""
         kept = tuple(name for name in self.modalities if name in modalities)
         return _unit(shard, self.tower, kept) if kept else None
 
@@ -87,9 +83,10 @@ class Unit:
 def plan_towers(
     config: Config, workspace: Workspace, *, local_only: bool = False
 ) -> list[TowerPlan]:
-    """The towers that a config needs, with the place of each modality's store.
+    """The towers that a config needs, with the target store of each modality.
 
-    `local_only` asks no hub. Looks at files only. Raises `ConfigError` or `CheckpointError`.
+    `local_only` makes no request to a hub. Raises `ConfigError` (a tower that cannot read a modality)
+    or `CheckpointError` (weights that cannot be located).
     """
     groups: dict[TowerName, dict[str, ModalitySpec]] = {}
     for name, spec in config.specs().items():
@@ -101,8 +98,8 @@ def plan_towers(
 
 
 def plan_units(plans: Sequence[TowerPlan], shards: Sequence[ShardInfo]) -> list[Unit]:
-    """What is not committed, shard after shard in the given order, the towers of a shard together."""
-    holes = {
+    """The targets that are not committed, in the order of `shards`, the towers of a shard together."""
+    missing = {
         name: {(shard.split, shard.index) for shard in store.missing(shards)}
         for plan in plans
         for name, store in plan.stores.items()
@@ -110,9 +107,9 @@ def plan_units(plans: Sequence[TowerPlan], shards: Sequence[ShardInfo]) -> list[
     units = []
     for shard in shards:
         for plan in plans:
-            missing = tuple(n for n in plan.stores if (shard.split, shard.index) in holes[n])
-            if missing:
-                units.append(_unit(shard, plan.tower, missing))
+            names = tuple(n for n in plan.stores if (shard.split, shard.index) in missing[n])
+            if names:
+                units.append(_unit(shard, plan.tower, names))
     return units
 
 
@@ -122,10 +119,10 @@ def _unit(shard: ShardInfo, tower: TowerName, modalities: tuple[str, ...]) -> Un
 
 
 def outdated_modalities(config: Config, workspace: Workspace) -> tuple[str, ...]:
-    """Modalities whose cached numbers are of other weights than those now behind the teacher's name.
+    """Modalities whose teacher's weights changed since their targets were computed.
 
-    Compares digests only; asks no hub. A teacher that is not on this machine cannot have changed on
-    it: then there are none. Raises `MissingTarget` where there are no numbers yet.
+    Compares digests and makes no request to a hub: a teacher that is not on this machine counts as
+    unchanged. Raises `MissingTarget` for a modality without targets.
     """
     try:
         plans = plan_towers(config, workspace, local_only=True)
@@ -136,9 +133,9 @@ def outdated_modalities(config: Config, workspace: Workspace) -> tuple[str, ...]
 
 
 def split_units(units: Sequence[Unit], num_parts: int) -> list[list[Unit]]:
-    """Contiguous ranges, at most `num_parts` and none empty, of about equal numbers of pictures.
+    """Contiguous ranges, at most `num_parts` and none empty, of about equal numbers of images.
 
-    No range has more than its even share and one unit. Raises `ValueError` for `num_parts` < 1.
+    No range exceeds its even share by more than one unit. Raises `ValueError` for `num_parts` < 1.
     """
     if num_parts < 1:
         raise ValueError(f"num_parts: expected at least 1, found {num_parts}")
@@ -146,19 +143,19 @@ def split_units(units: Sequence[Unit], num_parts: int) -> list[list[Unit]]:
     parts: list[list[Unit]] = [[] for _ in range(num_parts)]
     before, total = 0, sum(weights)
     for unit, weight in zip(units, weights, strict=True):
-        # By its middle, so that a unit goes where most of it lies.
+        # By the middle of the unit, so that it goes to the part that holds most of it.
         parts[(2 * before + weight) * num_parts // (2 * total)].append(unit)
         before += weight
     return [part for part in parts if part]
 
 
 def num_targets(units: Iterable[Unit]) -> int:
-    """Pairs of a shard and a modality in `units`: what a report counts."""
+    """Pairs of a shard and a modality in `units`, as stage reports count them."""
     return sum(len(unit.modalities) for unit in units)
 
 
 def bytes_to_write(plans: Sequence[TowerPlan], units: Sequence[Unit]) -> int:
-    """Exact size of the objects that the units will commit."""
+    """Exact bytes of the objects that the units will commit."""
     sizes = {
         name: sum(object_bytes(store.provenance).values())
         for plan in plans
@@ -200,15 +197,15 @@ def _plan_tower(
 
 
 def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | str | None]:
-    """What a config says about the preprocessing of a tower."""
-    asked = config.teacher
+    """The preprocessing options that a config sets for a tower."""
+    teacher = config.teacher
     if tower == "depth":
         return {
-            "antialias": asked.antialias,
-            "max_depth_m": asked.max_depth_m,
-            "holes": asked.depth_holes,
+            "antialias": teacher.antialias,
+            "max_depth_m": teacher.max_depth_m,
+            "holes": teacher.depth_holes,
         }
-    return {"antialias": asked.antialias}
+    return {"antialias": teacher.antialias}
 
 
 def _output_shapes(config: Config, files: TowerFiles) -> dict[str, tuple[int, ...]]:

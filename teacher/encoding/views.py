@@ -1,8 +1,7 @@
-"""The teacher's side of stored views: every picture goes through its tower once a view.
+"""Encoding of stored views: every image goes through its tower once per view.
 
-A view's stored pixels (`pipeline.targets.views.cut`) go through the tower's own preprocessing as any
-picture does; a view is square, so its centre crop takes nothing away. A mirrored view is mirrored
-pixels. Writes nothing; what can fail is what the encoder raises.
+A view's pixels (`pipeline.targets.views.cut`) go through the tower's own preprocessing as any image
+does; a view is square, so the centre crop removes nothing. A mirrored view is mirrored before it.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ if TYPE_CHECKING:
 
 
 def stored_pictures_a_batch(config: Config) -> int:
-    """Pictures that are decoded together, so that their views fill the tower's batch."""
+    """Images decoded together, so that their views fill the tower's batch."""
     return max(1, config.teacher.batch_size // max(1, config.teacher.views))
 
 
 def encode_views(
     encoder: Encoder, tower: Tower, batch: Batch, settings: ViewSettings, outputs: Sequence[str]
 ) -> Rows:
-    """Output to (N, K, ...) of the batch's N pictures, and `view_box` (N, K, 5)."""
+    """Output to (N, K, ...) of the batch's N images and K views, and `view_box` (N, K, 5)."""
     arrays = list(batch.arrays)
     keys = [batch.shard.keys[picture.row] for picture in batch.pictures]
     boxes = [
         draw_boxes(key, array.shape[0], array.shape[1], settings)
         for key, array in zip(keys, arrays, strict=True)
     ]
-    shown = [cut(array, box) for array, own in zip(arrays, boxes, strict=True) for box in own]
-    rows = encoder.encode(tower, shown, outputs)
+    views = [cut(array, box) for array, own in zip(arrays, boxes, strict=True) for box in own]
+    rows = encoder.encode(tower, views, outputs)
     stacked = {
         name: values.reshape(len(arrays), settings.number, *values.shape[1:])
         for name, values in rows.items()

@@ -1,7 +1,7 @@
 """Scenes for the tiny teacher, rendered once into memory-mapped arrays.
 
-`render_cache` writes one .npy file a sensor, then scenes.json, into a directory; a directory that
-already holds the same scenes is reused. Free of torch, so that its worker processes start at once.
+`render_cache` writes one .npy file per sensor, then scenes.json, into a directory; a directory that
+already holds the same scenes is reused. No torch, so that worker processes start quickly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ARRAYS = {"rgb": "uint8", "event": "uint8", "depth": "uint16", "lidar": "uint16
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
-    """N rendered scenes: arrays by sensor and "label", and what goes with them."""
+    """N rendered scenes: arrays by sensor and "label", with conditions and captions."""
 
     arrays: Mapping[str, NDArray[np.generic]]
     conditions: tuple[str, ...]
@@ -34,7 +34,7 @@ class Scenes:
 
 
 def render_cache(directory: Path, seed: int, num: int, size_px: int, processes: int = 2) -> Scenes:
-    """Render scenes (seed, 0..num-1) into `directory`, or reuse what is there for these numbers."""
+    """Render scenes (seed, 0..num-1) into `directory`, or reuse those that it holds."""
     sizes = {"seed": seed, "num": num, "size_px": size_px}
     identity = {"renderer_version": RENDERER_VERSION, **sizes}
     record = directory / "scenes.json"

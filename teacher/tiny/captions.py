@@ -1,8 +1,7 @@
-"""Captions that are true of a picture, composed from what its label map holds.
+"""Captions composed from an image's label map.
 
-`Content` is what a crop shows: the area of each class and where its centre lies. `describe` turns
-it into one of many wordings. Nothing is written; areas that sum to nothing give a caption that
-names only the condition.
+`Content` is what a crop shows: the area and the centre of each class. `describe` words it at random;
+without any class the caption names only the condition.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _OPENINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a picture shows: per class its share of the pixels and its centre, left 0 to right 1."""
+    """What an image shows: per class its share of the pixels and its centre, left 0 to right 1."""
 
     areas: NDArray[np.float32]
     centres: NDArray[np.float32]
@@ -65,7 +64,7 @@ def describe(content: Content, rng: np.random.Generator) -> str:
 
 
 def random_content(rng: np.random.Generator) -> Content:
-    """A made-up content, so that words are learned apart from the company they usually keep."""
+    """A random content: it breaks the correlations of classes that usually occur together."""
     num = int(rng.integers(1, 9))
     areas = np.zeros(len(CLASSES), np.float32)
     chosen = rng.choice(len(CLASSES), num, replace=False)

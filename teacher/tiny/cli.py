@@ -4,8 +4,8 @@
     python -m teacher.tiny score DIR [--scenes 400]
 
 `train` writes DIR/LanguageBind_Image, DIR/LanguageBind_Depth, DIR/train_log.jsonl and, last,
-DIR/provenance.json with seeds, versions, digests and scores. The seeds fix the result as long as
-the minutes do not cut it short; the provenance says how many steps were taken.
+DIR/provenance.json with seeds, versions, digests and scores. The seeds determine the result unless
+the time limit ends training early; the provenance records the number of steps.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 TRAIN_SEED = 9001
 HELD_OUT_SEED = 9101
 SIZE_PX = 128
-"""Scenes are rendered at this size, as the demo does; the towers see 64 pixels."""
+"""Side of a rendered scene, as in the demo; the towers' input is 64 pixels."""
 TEXT_SHARE = 0.1
-"""Share of the minutes that the text tower may take."""
+"""Fraction of the time limit for the text tower."""
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
-MinutesOption = Annotated[float, typer.Option(min=0.01, help="Training stops by then.")]
+MinutesOption = Annotated[float, typer.Option(min=0.01, help="Time limit of training.")]
 CacheOption = Annotated[Path | None, typer.Option(help="Keep rendered scenes here.")]
 
 
@@ -61,7 +61,7 @@ def score(
     cache: CacheOption = None,
     record: Annotated[bool, typer.Option(help="Replace the scores in provenance.json.")] = False,
 ) -> None:
-    """Score a directory that `train` wrote on scenes that it never saw; prints JSON."""
+    """Score a directory that `train` wrote on held-out scenes; prints JSON."""
     from pipeline.storage.files import read_json, write_json
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -100,7 +100,7 @@ def run_training(out: Path, cache: Path, settings: dict[str, Any], held_out: int
 
 
 def held_out_scores(directory: Path, cache: Path, num: int) -> dict[str, Any]:
-    """Scores on `num` scenes of a seed that training never uses."""
+    """Scores on `num` scenes of a seed that is not used in training."""
     from pipeline.datasets.synthetic.render import RENDERER_VERSION
     from teacher.tiny.cache import render_cache
     from teacher.tiny.score import score_directory
@@ -112,7 +112,7 @@ def held_out_scores(directory: Path, cache: Path, num: int) -> dict[str, Any]:
 def write_provenance(
     out: Path, settings: dict[str, Any], taken: dict[str, Any], cache: Path, held_out: int
 ) -> None:
-    """Write provenance.json: how `out` was made, what it scores, and the digest of every file."""
+    """Write provenance.json: the command that made `out`, its scores, and the digest of every file."""
     from pipeline import VERSION
     from pipeline.datasets.synthetic.render import RENDERER_VERSION
     from pipeline.storage.files import sha256_file, write_json

@@ -1,8 +1,8 @@
-"""The networks of languagebind-tiny and how they lie on disk: LanguageBind's own layout, smaller.
+"""The networks of languagebind-tiny and their files, in the layout of LanguageBind's releases.
 
-Writes `<out>/LanguageBind_Image/` and `<out>/LanguageBind_Depth/`, each with config.json,
-model.safetensors (float16; upstream's tensor names; its own copy of the one text tower) and the
-tokenizer files, so that the ordinary loader reads them as it reads a release.
+`<out>/LanguageBind_Image/` and `<out>/LanguageBind_Depth/` each hold config.json, model.safetensors
+(float16; upstream's tensor names; a copy of the shared text tower) and the tokenizer files, so that
+`teacher.load_tower` reads them as it reads a release.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def save_tower(
 
 
 def encode_texts(text: CLIPTextModelWithProjection, tokenizer: Any, texts: list[str]) -> Tensor:
-    """Unit-norm embeddings of the strings, (N, D); strings of like length are padded together."""
+    """Unit-norm embeddings of the strings, (N, D); strings of similar length share a batch."""
     rows = tokenizer(texts, truncation=True, max_length=CONTEXT_LENGTH)["input_ids"]
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     parts = []
@@ -120,9 +120,9 @@ def encode_texts(text: CLIPTextModelWithProjection, tokenizer: Any, texts: list[
         longest, end = len(chunk[-1]), tokenizer.eos_token_id
         ids = torch.tensor([row + [end] * (longest - len(row)) for row in chunk])
         parts.append(text(input_ids=ids).text_embeds)
-    place = torch.empty(len(order), dtype=torch.long)
-    place[order] = torch.arange(len(order))
-    return nn.functional.normalize(torch.cat(parts)[place], dim=-1)
+    inverse = torch.empty(len(order), dtype=torch.long)
+    inverse[order] = torch.arange(len(order))
+    return nn.functional.normalize(torch.cat(parts)[inverse], dim=-1)
 
 
 def _text_config(vocab_size: int) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""The words that the tiny teacher knows, and how near each other they are meant to be.
+"""The vocabulary of the tiny teacher and the similarities it is trained towards.
 
-Real language models learn that a bus is more like a truck than like the sky from text. The tiny
-text tower has no such text, so this table says it: every concept has names and attributes, and the
-wanted cosine of two prompts is the cosine of their attribute vectors. Our own construction; it
-writes nothing and cannot fail.
+Language models learn from text that a bus is more like a truck than like the sky. The tiny text tower
+has no such text, so this table replaces it: every concept has names and attributes, and the target
+cosine of two prompts is the cosine of their attribute vectors. Our own construction.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 from teacher.encoding.class_prompts import templates
 
 IDENTITY_WEIGHT_SQ = 2.0
-"""Squared weight of what a concept shares with no other; one attribute weighs 1."""
+"""Squared weight of a concept's own dimension; an attribute weighs 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """Names that mean the same thing, and the attributes it shares with other concepts."""
+    """Synonyms, and the attributes that the concept shares with others."""
 
     names: tuple[str, ...]
     attributes: frozenset[str]
@@ -87,7 +86,7 @@ RELATED: tuple[Concept, ...] = (
     _concept("plastic, rubber, fabric", "thing"),
     _concept("train, tram", "vehicle rail moving large"),
 )
-"""Words of other data sets: placed near what they resemble, so that a prompt is not noise."""
+"""Classes of other data sets, near the concepts that they resemble: a prompt of theirs is not noise."""
 
 _OWN_TEMPLATES = (
     "{}",
@@ -103,13 +102,13 @@ _OWN_TEMPLATES = (
     "a thermal infrared photo of a {}.",
 )
 SCORED_TEMPLATES: tuple[str, ...] = (*templates("photo"), *templates("driving"))
-"""The prompts that the vision towers are trained and scored against."""
+"""Templates of the prompts that the vision towers are trained and scored against."""
 TEMPLATES: tuple[str, ...] = (
     *(6 * (*_OWN_TEMPLATES, *SCORED_TEMPLATES)),
     *templates("imagenet-80"),
     *templates("depth"),
 )
-"""What the text tower is trained on; the common ones are repeated to be drawn oftener."""
+"""Templates that the text tower is trained on; common ones are repeated, to be drawn more often."""
 
 
 def all_concepts() -> tuple[Concept, ...]:
@@ -118,7 +117,7 @@ def all_concepts() -> tuple[Concept, ...]:
 
 
 def target_gram() -> NDArray[np.float32]:
-    """Wanted cosine of every pair of concepts, (N, N) in [0, 1] with ones on the diagonal."""
+    """Target cosine of every pair of concepts, (N, N) in [0, 1] with ones on the diagonal."""
     concepts = all_concepts()
     names = sorted({word for concept in concepts for word in concept.attributes})
     vectors = np.zeros((len(concepts), len(names) + len(concepts)), np.float32)

@@ -1,7 +1,7 @@
-"""What both training phases share: a budget in steps and minutes, the rate over it, and the log.
+"""Shared by both training phases: budget in steps and minutes, LR schedule, log, optimizer step, losses.
 
-The log is one JSON object a line, with the wall time of its phase, the step and the loss terms in
-nats. A phase that runs out of minutes ends with its schedule complete, only shorter.
+The log is JSON lines: wall time of the phase, step, and loss terms in nats. The schedule follows the
+used share of the budget, so a phase that reaches its time limit still ends at a rate of zero.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_LOGIT_SCALE = math.log(100.0)
 
 @dataclass(slots=True)
 class Phase:
-    """One training phase: how far it is, what it logs. `steps` and `minutes` are both limits."""
+    """Progress and log of one training phase. `steps` and `minutes` are both limits."""
 
     name: str
     steps: int
@@ -41,7 +41,7 @@ class Phase:
 
     @property
     def fraction(self) -> float:
-        """Share of the budget that is used, in [0, 1]; 1 means finished."""
+        """Used share of the budget, in [0, 1]; 1 means finished."""
         return min(1.0, max(self.step / self.steps, self.elapsed_s / (60.0 * self.minutes)))
 
     def learning_rate(self, peak: float) -> float:
@@ -67,7 +67,7 @@ class Phase:
         print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+def make_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
     """AdamW with decay on matrices only; the rate is set before every step."""
     params = list(parameters)
     return torch.optim.AdamW(
@@ -79,17 +79,17 @@ def make_optimiser(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
     )
 
 
-def take_step(optimiser: torch.optim.AdamW, loss: Tensor, rate: float) -> None:
+def take_step(optimizer: torch.optim.AdamW, loss: Tensor, rate: float) -> None:
     """One clipped update; raises `FloatingPointError` when the loss is not finite."""
     if not torch.isfinite(loss):
         raise FloatingPointError(f"teacher.tiny: expected a finite loss, found {loss.item()}")
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    params = [p for group in optimiser.param_groups for p in group["params"]]
+    params = [p for group in optimizer.param_groups for p in group["params"]]
     nn.utils.clip_grad_norm_(params, CLIP_NORM)
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate
-    optimiser.step()
+    optimizer.step()
 
 
 def contrastive_loss(left_BD: Tensor, right_BD: Tensor, logit_scale: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Crops of rendered scenes: what the towers see in training, and what is truly in it.
+"""Crops of rendered scenes: the towers' training inputs and their ground truth.
 
-Every crop has the pixel values that inference would make, and its truth is counted from the label
-map of the same crop. Writes nothing and cannot fail on what `teacher.tiny.cache` gives.
+A crop has the pixel values that inference would compute; its truth is counted from the same crop of
+the label map.
 
 Shape letters: B crops, P patches, K classes, C channels, H W pixels.
 """
@@ -34,7 +34,7 @@ SENSORS: dict[str, TowerName] = {
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A crop in fractions of the picture: centre, half size, and whether it is mirrored."""
+    """A crop in fractions of the image: centre, half size, and whether it is mirrored."""
 
     centre_x: float = 0.5
     centre_y: float = 0.5
@@ -49,7 +49,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What B crops hold: class shares per patch (B, P, K) and in all (B, K), and descriptions."""
+    """Ground truth of B crops: class shares per patch (B, P, K) and per crop (B, K), and contents."""
 
     patch_shares: Tensor
     areas: Tensor
@@ -57,7 +57,7 @@ class Truth:
 
 
 def random_box(rng: np.random.Generator, whole_share: float) -> Box:
-    """The whole picture with the given probability, else a crop of 15 to 95 % of its area."""
+    """The whole image with the given probability, else a crop of 15 to 95 % of its area."""
     flip = bool(rng.random() < 0.5)
     if rng.random() < whole_share:
         return Box(flip=flip)
@@ -76,8 +76,8 @@ def pixel_values(
 ) -> Tensor:
     """The tower's input for one sensor of the given scenes, (B, 3, 64, 64).
 
-    Whole unmirrored pictures come out as `Tower.preprocess` makes them (a test compares the two).
-    `grey` replaces the channels by one random mixture of them, as near-infrared cameras look.
+    Whole unmirrored images equal `Tower.preprocess` (a test compares the two). `grey` replaces the
+    channels by a random mixture of them, similar to a near-infrared image.
     """
     raw = torch.from_numpy(np.asarray(scenes.arrays[sensor][rows]).astype(np.float32))
     if SENSORS[sensor] == "depth":
@@ -91,7 +91,7 @@ def pixel_values(
 
 
 def truth_of(scenes: Scenes, rows: NDArray[np.intp], boxes: list[Box]) -> Truth:
-    """Count the classes of every patch of the crops; ignored pixels count nowhere."""
+    """Count the classes of every patch of the crops, without ignored pixels."""
     num_classes = len(CLASSES)
     labels = torch.from_numpy(np.asarray(scenes.arrays["label"][rows]).astype(np.float32))
     ids = _crop(labels[:, None], boxes, "nearest")[:, 0].long()

@@ -1,8 +1,8 @@
-"""What a tiny teacher knows without training: zero-shot scores on scenes that it never saw.
+"""Zero-shot scores of a tiny teacher on held-out scenes.
 
 Per sensor: class presence (area under the ROC curve of the cosine with each class prompt),
-condition retrieval, class per patch along the dense path; each beside its chance level. Then how
-much the 4 x 4 matrix between sensors varies from scene to scene. Writes nothing.
+condition retrieval, class per patch along the dense path; each with its chance level. Then how much
+the 4 x 4 similarity matrix between sensors varies from scene to scene.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from teacher.towers.text_tower import load_text_tower
 from teacher.towers.vision_tower import Tower, load_tower
 
 PRESENT_AREA = 0.005
-"""A class counts as present from this share of the pixels, as absent only without any pixel."""
+"""Share of the pixels from which a class is present; it is absent only without any pixel."""
 MIN_CASES = 5
 TAU = 0.1
 BATCH = 64
@@ -42,7 +42,7 @@ class Encoded:
 def score_directory(directory: Path, scenes: Scenes) -> dict[str, Any]:
     """All scores of the towers in `directory` on all given scenes, as plain numbers.
 
-    Raises `CheckpointError` where the directory cannot be loaded.
+    Raises `CheckpointError` if a tower cannot be loaded.
     """
     source = str(directory)
     towers = {name: load_tower(source, name) for name in TOWERS}
@@ -61,7 +61,7 @@ def score_directory(directory: Path, scenes: Scenes) -> dict[str, Any]:
 
 
 def encode(scenes: Scenes, sensor: str, tower: Tower) -> Encoded:
-    """Whole scenes of one sensor through its tower."""
+    """Encode whole scenes of one sensor with its tower."""
     embeddings, patches = [], []
     for start in range(0, len(scenes), BATCH):
         pixels = tower.preprocess(list(scenes.arrays[sensor][start : start + BATCH]))
@@ -79,7 +79,7 @@ def area_under_curve(score_N: NDArray[np.floating], positive_N: NDArray[np.bool_
 
 
 def between_sensors(embeddings: dict[str, Tensor], tau: float = TAU) -> dict[str, Any]:
-    """How the matrix of cosines between sensors looks, and how much it varies between scenes.
+    """Statistics of the cosines between sensors, and how much they vary between scenes.
 
     `kl_nats`: mean KL of a scene's softmax rows (self masked, temperature tau) to their mean row.
     `row_std`: mean over entries of the standard deviation over scenes of those softmax rows.
@@ -104,15 +104,15 @@ def between_sensors(embeddings: dict[str, Tensor], tau: float = TAU) -> dict[str
 def _sensor_scores(out: Encoded, scenes: Scenes, truth: Truth, prompts: Tensor) -> dict[str, Any]:
     class_KD = prompts[:NUM_CLASSES]
     weather_CD = prompts[NUM_CLASSES : NUM_CLASSES + len(CONDITIONS)]
-    found_N = (out.embedding @ weather_CD.T).argmax(dim=1)
-    wanted_N = torch.tensor([list(CONDITIONS).index(name) for name in scenes.conditions])
+    predicted_N = (out.embedding @ weather_CD.T).argmax(dim=1)
+    true_N = torch.tensor([list(CONDITIONS).index(name) for name in scenes.conditions])
     curves = _presence_curves((out.embedding @ class_KD.T).numpy(), truth.areas.numpy())
     counted_NP, label_NP = _patch_labels(truth)
     hit_NP = (out.patches @ class_KD.T).argmax(dim=-1) == label_NP
     return {
         "presence_auc": curves,
         "presence_auc_mean": round(float(np.mean(list(curves.values()))), 4) if curves else None,
-        "condition_accuracy": _round((found_N == wanted_N).float().mean()),
+        "condition_accuracy": _round((predicted_N == true_N).float().mean()),
         "patch_accuracy": _round(hit_NP[counted_NP].float().mean()),
         "patch_accuracy_class_mean": _class_mean(hit_NP[counted_NP], label_NP[counted_NP]),
     }
@@ -138,26 +138,26 @@ def _patch_labels(truth: Truth) -> tuple[Tensor, Tensor]:
 
 
 def _class_mean(hit_C: Tensor, label_C: Tensor) -> float:
-    """Mean over the classes that occur of the share of their patches that is right."""
+    """Accuracy per occurring class, averaged over the classes."""
     rates = [hit_C[label_C == index].float().mean() for index in torch.unique(label_C)]
     return _round(torch.stack(rates).mean())
 
 
 def _chance(scenes: Scenes, truth: Truth) -> dict[str, float]:
-    """What knowing nothing scores: the commonest answer, or a coin."""
+    """Chance levels: the most frequent class or condition, or a coin."""
     counted_NP, label_NP = _patch_labels(truth)
     counts = torch.bincount(label_NP[counted_NP], minlength=NUM_CLASSES).float()
-    commonest = max(scenes.conditions.count(name) for name in CONDITIONS) / len(scenes)
+    most_frequent = max(scenes.conditions.count(name) for name in CONDITIONS) / len(scenes)
     return {
         "presence_auc_mean": 0.5,
-        "condition_accuracy": round(commonest, 4),
+        "condition_accuracy": round(most_frequent, 4),
         "patch_accuracy": _round(counts.max() / counts.sum()),
         "patch_accuracy_class_mean": _round(1.0 / (counts > 0).sum()),
     }
 
 
 def _prompt_cosines(prompts: Tensor) -> dict[str, float]:
-    """A few pairs of class prompts, the near ones first."""
+    """Cosines of a few pairs of class prompts, similar pairs first."""
     names = [concept.names[0] for concept in CLASSES]
     pairs = [("car", "truck"), ("bus", "truck"), ("road", "sidewalk"), ("vegetation", "terrain")]
     pairs += [("car", "sky"), ("road", "building")]

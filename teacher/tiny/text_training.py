@@ -1,9 +1,9 @@
-"""Phase one: a text tower whose space means something, before any picture is seen.
+"""Phase one: the tokenizer and the text tower, trained without images.
 
 Four terms, all ours: captions against the content they describe (contrastive), captions against the
 prompts of the classes they name (KL to their shares), captions against the prompt of their
-condition (cross-entropy), and prompts against the wanted cosines of `lexicon.target_gram`.
-Half the captions describe made-up contents, half are the scenes' own.
+condition (cross-entropy), and prompts against the target cosines of `lexicon.target_gram`.
+Half the captions describe random contents, half describe scenes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from teacher.tiny.lexicon import (
 from teacher.tiny.progress import (
     Phase,
     contrastive_loss,
-    make_optimiser,
+    make_optimizer,
     share_loss,
     take_step,
 )
@@ -46,7 +46,7 @@ NUM_CLASSES = len(CLASSES)
 
 
 class Describer:
-    """Draws (caption, content) pairs: made-up contents, scene contents, and the scenes' own words."""
+    """Draws (caption, content) pairs: random contents, scene contents, and the scenes' own captions."""
 
     def __init__(self, scenes: Scenes, seed: int) -> None:
         self.scenes = scenes
@@ -54,18 +54,18 @@ class Describer:
 
     def draw(self, num: int) -> tuple[list[str], list[Content]]:
         """`num` pairs, half of them from scenes."""
-        made_up = [random_content(self.rng) for _ in range(num // 2)]
-        rows = self.rng.integers(len(self.scenes), size=num - len(made_up))
+        invented = [random_content(self.rng) for _ in range(num // 2)]
+        rows = self.rng.integers(len(self.scenes), size=num - len(invented))
         real = truth_of(self.scenes, rows, [Box()] * len(rows)).contents
-        captions = [describe(content, self.rng) for content in made_up]
+        captions = [describe(content, self.rng) for content in invented]
         for row, content in zip(rows, real, strict=True):
             own = self.rng.random() < 0.5
             captions.append(self.scenes.captions[row] if own else describe(content, self.rng))
-        return captions, [*made_up, *real]
+        return captions, [*invented, *real]
 
 
 def tokenizer_corpus(describer: Describer, num: int = 4000) -> Iterator[str]:
-    """Every prompt that training can meet, and a sample of its captions."""
+    """Every prompt that training can draw, and a sample of its captions."""
     for concept in all_concepts():
         for name in concept.names:
             yield from (template.format(name) for template in sorted(set(TEMPLATES)))
@@ -83,7 +83,7 @@ def train_text(scenes: Scenes, phase: Phase, seed: int) -> tuple[CLIPTextModelWi
             nn.Linear(2 * NUM_CLASSES + len(CONDITIONS), 256), nn.GELU(), nn.Linear(256, WIDTH)
         )
     scale = nn.Parameter(torch.tensor(LOGIT_SCALE_INIT))
-    optimiser = make_optimiser([*text.parameters(), *content_encoder.parameters(), scale])
+    optimizer = make_optimizer([*text.parameters(), *content_encoder.parameters(), scale])
     gram = torch.from_numpy(target_gram())
     while phase.fraction < 1.0:
         captions, contents = describer.draw(BATCH)
@@ -99,7 +99,7 @@ def train_text(scenes: Scenes, phase: Phase, seed: int) -> tuple[CLIPTextModelWi
             "gram": GRAM_WEIGHT * (prompt_ND @ prompt_ND.T - gram).square().mean(),
         }
         take_step(
-            optimiser, torch.stack(list(terms.values())).sum(), phase.learning_rate(PEAK_RATE)
+            optimizer, torch.stack(list(terms.values())).sum(), phase.learning_rate(PEAK_RATE)
         )
         phase.advance({name: float(term.detach()) for name, term in terms.items()})
     text.train(False)
@@ -117,7 +117,7 @@ def random_prompts(rng: np.random.Generator) -> list[str]:
 
 
 def condition_loss(embedding_BD: Tensor, prompt_ND: Tensor, contents: list[Content]) -> Tensor:
-    """Cross-entropy over the five conditions of the samples that have one."""
+    """Cross-entropy over the five conditions, for the samples that have one."""
     names = list(CONDITIONS)
     weather_CD = prompt_ND[NUM_CLASSES : NUM_CLASSES + len(names)]
     known = [row for row, content in enumerate(contents) if content.condition is not None]

@@ -1,8 +1,8 @@
-"""A small byte-level BPE in CLIP's form, so that `CLIPTokenizer` reads it like upstream's.
+"""A small byte-level BPE in CLIP's layout, readable by `CLIPTokenizer`.
 
 The vocabulary is 256 byte symbols, the same 256 with the end-of-word mark, the learned merges and
-the two specials, which come last (the text tower pools at the largest id). Any string can be
-encoded, because every byte is in it. Writes the four tokenizer files of a CLIP checkpoint.
+the two special tokens, which come last (the text tower pools at the largest id). It contains every
+byte, so any string can be encoded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Phase two: the image and the depth tower, against the frozen text tower.
 
-Every step takes crops of scenes, each in one sensor of the tower. Terms, all ours:
-caption InfoNCE; presence of every class (binary, on class prompts); KL to the root areas of the
-classes; per-patch class shares along the dense path; and, for the image tower, the condition.
-Whole-scene InfoNCE alone learns the weather and nothing else, hence the others.
+Every batch holds crops of scenes, each seen by one of the tower's sensors. Terms, all ours: caption
+InfoNCE; presence of every class (binary, on class prompts); KL to the root areas of the classes;
+per-patch class shares along the dense path; and the condition. InfoNCE on whole scenes alone learns
+only the weather.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from teacher.tiny.layout import GRID, IMAGE_PX, TOWERS, encode_texts, vision_net
 from teacher.tiny.progress import (
     Phase,
     contrastive_loss,
-    make_optimiser,
+    make_optimizer,
     share_loss,
     take_step,
 )
@@ -46,7 +46,7 @@ WHOLE_SHARE = 0.4
 PATCH_TAU = 0.05
 KEPT_SHARE = 0.5
 DROPOUT_UNTIL = 0.65
-"""Half the patches are dropped for this share of the budget: nearly twice the steps (as upstream)."""
+"""Share of the budget with patch dropout (as upstream): it nearly doubles the number of steps."""
 PRESENCE_SCALE_INIT = 2.3
 PRESENCE_BIAS_INIT = -2.0
 SENSOR_SHARES: dict[TowerName, dict[str, float]] = {
@@ -58,13 +58,13 @@ WEIGHTS: dict[TowerName, dict[str, float]] = {
     "image": {**_COMMON, "condition": 0.3},
     "depth": {**_COMMON, "condition": 0.05},
 }
-"""Depth hardly shows the weather (LiDAR drop-out does), so its condition term is small."""
+"""Depth hardly shows the weather (LiDAR drop-out does), so its condition weight is small."""
 
 
-class Pupil(nn.Module):
-    """A vision tower in training, with what is thrown away after: patch dropout, presence offsets.
+class TowerInTraining(nn.Module):
+    """A vision tower with the parts that only training needs: patch dropout, presence scale and bias.
 
-    `kept` are the patches that the tower sees; `release` gives the plain tower back.
+    `kept` are the indices of the patches that the tower sees.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Pupil(nn.Module):
         self._hook = embeddings.register_forward_hook(lambda _module, _args, out: self._drop(out))
 
     def drop_patches(self, some: bool, rng: np.random.Generator) -> None:
-        """See a random half of the patches from now on, or all of them."""
+        """Keep a random half of the patches from now on, or all of them."""
         num_kept = int(GRID**2 * KEPT_SHARE) if some else GRID**2
         self.kept = torch.from_numpy(np.sort(rng.permutation(GRID**2)[:num_kept]))
 
@@ -85,6 +85,7 @@ class Pupil(nn.Module):
         return torch.cat([tokens_BND[:, :1], tokens_BND[:, 1 + self.kept]], dim=1)
 
     def release(self) -> VisionNetwork:
+        """The plain tower, in evaluation mode."""
         self._hook.remove()
         return self.tower.eval()
 
@@ -121,23 +122,23 @@ def train_tower(
     rng = np.random.default_rng([seed, 2, list(TOWERS).index(name)])
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
-        pupil = Pupil().train()
+        training = TowerInTraining().train()
     scenes = open_cache(cache)
     prompts = concept_embeddings(partial(encode_texts, text, tokenizer))
-    optimiser = make_optimiser(pupil.parameters())
+    optimizer = make_optimizer(training.parameters())
     while phase.fraction < 1.0:
-        pupil.drop_patches(phase.fraction < DROPOUT_UNTIL, rng)
+        training.drop_patches(phase.fraction < DROPOUT_UNTIL, rng)
         rows = rng.choice(len(scenes), min(batch, len(scenes)), replace=False)
         boxes = [random_box(rng, WHOLE_SHARE) for _ in rows]
         truth = truth_of(scenes, rows, boxes)
         with torch.no_grad():
             caption_BD = encode_texts(text, tokenizer, captions_of(scenes, rows, boxes, truth, rng))
         pixels = mixed_pixels(scenes, SENSOR_SHARES[name], rows, boxes, rng)
-        terms = loss_terms(pupil, pixels, truth, caption_BD, prompts)
+        terms = loss_terms(training, pixels, truth, caption_BD, prompts)
         loss = torch.stack([WEIGHTS[name][key] * term for key, term in terms.items()]).sum()
-        take_step(optimiser, loss, phase.learning_rate(PEAK_RATE))
+        take_step(optimizer, loss, phase.learning_rate(PEAK_RATE))
         phase.advance({key: float(term.detach()) for key, term in terms.items()})
-    return pupil.release(), phase.step
+    return training.release(), phase.step
 
 
 def captions_of(
@@ -147,7 +148,7 @@ def captions_of(
     truth: Truth,
     rng: np.random.Generator,
 ) -> list[str]:
-    """A composed caption for every crop; half of the whole scenes keep their own."""
+    """A composed caption per crop; half of the whole scenes keep their own caption."""
     captions = [describe(content, rng) for content in truth.contents]
     for index, box in enumerate(boxes):
         if box.whole and rng.random() < 0.5:
@@ -166,28 +167,31 @@ def mixed_pixels(
     drawn = rng.choice(list(shares), len(rows), p=list(shares.values()))
     pixels = torch.zeros(len(rows), 3, IMAGE_PX, IMAGE_PX)
     for sensor in shares:
-        where = np.flatnonzero(drawn == sensor)
-        if len(where):
+        picked = np.flatnonzero(drawn == sensor)
+        if len(picked):
             source, grey = ("rgb", rng) if sensor == "grey" else (sensor, None)
-            crops = [boxes[i] for i in where]
-            pixels[where] = pixel_values(scenes, source, rows[where], crops, grey)
+            crops = [boxes[i] for i in picked]
+            pixels[picked] = pixel_values(scenes, source, rows[picked], crops, grey)
     return pixels
 
 
 def loss_terms(
-    pupil: Pupil, pixels: Tensor, truth: Truth, caption_BD: Tensor, prompts: Tensor
+    training: TowerInTraining, pixels: Tensor, truth: Truth, caption_BD: Tensor, prompts: Tensor
 ) -> dict[str, Tensor]:
-    """Every term of one tower on one batch, unweighted; prompts as `concept_embeddings` gives."""
-    output: TowerOutput = pupil.tower(pixels, patch=True)
+    """The unweighted loss terms of one batch; `prompts` are from `concept_embeddings`."""
+    output: TowerOutput = training.tower(pixels, patch=True)
     assert output.patch is not None
     class_KD, embedding_BD = prompts[:NUM_CLASSES], output.embedding
-    logits_BK = pupil.presence_scale.exp() * embedding_BD @ class_KD.T + pupil.presence_bias
+    logits_BK = training.presence_scale.exp() * embedding_BD @ class_KD.T + training.presence_bias
     present_BK = (truth.areas >= MIN_AREA).float()
     root_BK = truth.areas.sqrt()
     share_BK = root_BK / root_BK.sum(dim=1, keepdim=True).clamp_min(1e-6)
-    patch_ND, patch_NK = output.patch.flatten(0, 1), truth.patch_shares[:, pupil.kept].flatten(0, 1)
+    patch_ND, patch_NK = (
+        output.patch.flatten(0, 1),
+        truth.patch_shares[:, training.kept].flatten(0, 1),
+    )
     return {
-        "caption": contrastive_loss(embedding_BD, caption_BD, pupil.tower.logit_scale),
+        "caption": contrastive_loss(embedding_BD, caption_BD, training.tower.logit_scale),
         "presence": nn.functional.binary_cross_entropy_with_logits(logits_BK, present_BK),
         "areas": share_loss(embedding_BD, class_KD, share_BK, TAU),
         "patches": share_loss(patch_ND, class_KD, patch_NK, PATCH_TAU),

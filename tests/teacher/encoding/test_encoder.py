@@ -1,4 +1,4 @@
-"""Towers are loaded once; batches that do not fit are halved and said to be."""
+"""Towers are loaded once; batches that do not fit are halved, with a warning."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
         rows = encoder.encode(small, pictures, ("embedding", "patch"))
     assert memory.sizes == [9, 4, 2, 2, 2, 2, 1]
     assert encoder.largest_batch == 2
-    assert "image tower on cpu: 4 pictures do not fit (CUDA out of memory" in caplog.text
+    assert "image tower on cpu: 4 images do not fit (CUDA out of memory" in caplog.text
     whole = Encoder("cpu").encode(tower, pictures, ("embedding", "patch"))
     for name, values in whole.items():
         np.testing.assert_allclose(rows[name], values, atol=1e-6)
@@ -85,7 +85,7 @@ def test_later_batches_begin_with_the_size_that_fitted(tower: Tower, pictures: l
 
 def test_one_picture_that_does_not_fit_ends_the_pass(tower: Tower, pictures: list[Any]) -> None:
     small, _ = with_memory(tower, 0, MemoryError())
-    with pytest.raises(OutOfMemory, match=r"at least one picture.*MemoryError.*teacher\.dtype"):
+    with pytest.raises(OutOfMemory, match=r"memory for one image.*MemoryError.*teacher\.dtype"):
         Encoder("cpu").encode(small, pictures, ("embedding",))
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import CheckpointError
 from teacher.checkpoints.locate import find_text_tower, find_tower
+from teacher.encoding.class_prompts import templates
 from teacher.encoding.identity import prompt_identity, tower_identity, weights_digest
 from teacher.preprocessing.config import preprocessing_for
 
@@ -35,6 +37,23 @@ def test_a_damaged_cache_costs_only_a_reading(tmp_path: Path) -> None:
     assert weights_digest(path, tmp_path) == hashlib.sha256(b"one").hexdigest()
     with pytest.raises(CheckpointError, match="expected a weights file"):
         weights_digest(tmp_path / "nothing", tmp_path)
+
+
+def test_the_identities_of_the_packaged_teacher_are_stable(tmp_path: Path) -> None:
+    """Cached targets and prompts of earlier versions are found by these; a change needs a reason."""
+    identity = prompt_identity(
+        find_text_tower("languagebind-tiny"),
+        ["car"],
+        templates("photo"),
+        compute_dtype="float32",
+        cache=tmp_path,
+    )
+    assert fingerprint(identity).startswith("582d47d3c308b00f")
+    for tower, digest in (("image", "e4a1f1b5faaad212"), ("depth", "86ff715bd575b9ad")):
+        files = find_tower("languagebind-tiny", tower)
+        options = preprocessing_for(files.config)
+        identity = tower_identity(files, options, compute_dtype="float32", cache=tmp_path)
+        assert fingerprint(identity).startswith(digest)
 
 
 def test_the_tower_identity_covers_weights_and_preprocessing(goldens: Path, tmp_path: Path) -> None:

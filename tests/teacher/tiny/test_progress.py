@@ -12,7 +12,7 @@ import torch
 from teacher.tiny.progress import (
     Phase,
     contrastive_loss,
-    make_optimiser,
+    make_optimizer,
     share_loss,
     take_step,
 )
@@ -76,8 +76,8 @@ def test_share_loss_equals_the_naive_loop_and_skips_empty_rows():
 
 def test_a_step_lowers_the_loss_and_refuses_nan():
     weight = torch.nn.Parameter(torch.ones(2, 2))
-    optimiser = make_optimiser([weight])
-    take_step(optimiser, weight.square().sum(), 0.1)
+    optimizer = make_optimizer([weight])
+    take_step(optimizer, weight.square().sum(), 0.1)
     assert float(weight.detach().square().sum()) < 4.0
     with pytest.raises(FloatingPointError, match="finite loss"):
-        take_step(optimiser, weight.sum() * math.nan, 0.1)
+        take_step(optimizer, weight.sum() * math.nan, 0.1)
