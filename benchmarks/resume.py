@@ -29,10 +29,10 @@ import numpy as np
 import torch
 
 from pipeline.config.config import Config, dump_config
-from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.runs.checkpoint import load_checkpoint
-from student.runs.run import BEST, Run, identify, is_finished, steps_done
+from student.runs.inputs import identify, open_inputs
+from student.runs.run import BEST, Run, is_finished, steps_done
 from student.training.metrics_log import Row, read_rows
 from student.training.train import train
 from student.training.trainer import Trainer
@@ -173,9 +173,7 @@ def costs(folder: Path) -> None:
     for name, extra in OPTIONS.items():
         config = config_of(folder, basic | extra)
         workspace = Workspace.of(config)
-        manifest = Manifest.load(workspace.dataset(config))
-        run = identify(config, workspace, manifest)
-        trainers[name] = Trainer(config, workspace, manifest, run)
+        trainers[name] = Trainer(open_inputs(config, workspace))
         pieces[name] = next(trainers[name].batches(0))
     seconds: dict[str, list[float]] = {name: [] for name in OPTIONS}
     for _ in range(ROUNDS):

@@ -210,7 +210,7 @@ class Objective(nn.Module):
             batch.view,
             targets.get("embedding"),
             targets.get("patch"),
-            batch.taught,
+            batch.has_target,
             targets.get("scene"),
         )
         power = self.weights.weak_power if self.weights.active else 0.0

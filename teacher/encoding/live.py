@@ -76,6 +76,6 @@ class LiveTeacher:
                     scatter(batch, encode_batch(self.config, self.encoder, batch), rows)
         return rows
 
-    def holes(self, shard: ShardInfo) -> Mapping[str, frozenset[str]]:
-        """No sample is without an answer."""
+    def missing_targets(self, shard: ShardInfo) -> Mapping[str, frozenset[str]]:
+        """No sample is without its targets."""
         return {name: frozenset() for plan in self.plans for name in plan.stores}

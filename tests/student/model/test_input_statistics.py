@@ -7,7 +7,7 @@ import pytest
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.model.input_statistics import input_specs
-from student.runs.run import identify
+from student.runs.inputs import identify
 
 
 @pytest.fixture
