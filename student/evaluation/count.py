@@ -68,7 +68,7 @@ def score(
     refs = list_samples(manifest, split, tuple(config.modalities))
     with threads(config.train.threads):
         model, step = load_student(config, manifest, run)
-        shown = pick_pictures(refs, config.evaluate.num_pictures)
+        shown = pick_shown(refs, config.evaluate.num_pictures)
         scores = count_subsets(
             inputs,
             model,
@@ -80,10 +80,6 @@ def score(
         )
     if not scores.confusion.any():
         raise DatasetError(f"{manifest.folder}: split {split!r} has no labelled pixel to score")
-    pictures = [
-        {"key": ref.key, "condition": ref.condition, "corner_case": ref.corner_case}
-        for ref in shown
-    ]
     return {
         "run_id": run.id,
         "split": split,
@@ -93,7 +89,10 @@ def score(
         "checkpoint_sha256": sha256_file(run.checkpoint),
         "num_samples": len(refs),
         "classes": list(manifest.classes),
-        "pictures": pictures,
+        "pictures": [
+            {"key": ref.key, "condition": ref.condition, "corner_case": ref.corner_case}
+            for ref in shown
+        ],
         **summarise(scores),
     }
 
@@ -117,7 +116,7 @@ def load_student(
     return model.eval(), checkpoint.step
 
 
-def pick_pictures(refs: Sequence[SampleRef], count: int) -> list[SampleRef]:
+def pick_shown(refs: Sequence[SampleRef], count: int) -> list[SampleRef]:
     """Samples spread over the conditions in turn, and evenly within each."""
     conditions = sorted({ref.condition for ref in refs})
     groups = [[ref for ref in refs if ref.condition == condition] for condition in conditions]
@@ -218,7 +217,7 @@ def count_subsets(
             clean = run_backbone(model, model.normalise(batch.inputs), batch.present, windows)
             predictions = predict_subsets(model, clean, batch.present, subsets, (height, width))
             counts.add(batch, predictions)
-            _write_pictures(run.pictures, batch, shown_keys, subsets, predictions)
+            _write_predictions(run.pictures, batch, shown_keys, subsets, predictions)
             if corrupted is not None:
                 corrupted.add(batch, clean)
             advance(len(batch.refs))
@@ -250,7 +249,7 @@ def _loaded(batches: EvaluationBatches, workers: int, device: torch.device) -> I
         yield batch.to(device)
 
 
-def _write_pictures(
+def _write_predictions(
     folder: AnyPath,
     batch: Batch,
     shown_keys: set[str],

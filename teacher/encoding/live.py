@@ -1,7 +1,7 @@
 """The live teacher: encodes a shard's pictures when a student asks, instead of reading a cache.
 
     source = LiveTeacher.open(config, workspace)
-    train(config, workspace, source=source)        # handed in by `flows`; students import no teacher
+    train(config, workspace, live=source)          # handed in by `flows`; students import no teacher
 
 It satisfies `pipeline.targets.reader.TeacherSource`. Towers, preprocessing, batches and stored type
 are those of `precompute`, so on the same machine its answers are the cache's, bit for bit; across
