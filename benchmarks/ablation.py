@@ -204,7 +204,7 @@ def encode(base: Fields, shuffled: Path) -> None:
 def train_and_score(config: Config) -> dict[str, Any]:
     """The scores of one student."""
     from student.evaluation.evaluate import current_scores, evaluate
-    from student.runs.run import identify
+    from student.runs.inputs import identify
     from student.training.train import train
 
     workspace = Workspace.of(config)

@@ -40,7 +40,7 @@ from pipeline.targets.reader import CachedTeacher
 from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
 from student.data.target_join import TargetJoin, open_join
-from student.runs.run import identify
+from student.runs.inputs import open_inputs
 from student.training.train import train
 
 DIM, PATCHES, BATCH = 768, 256, 8
@@ -245,11 +245,12 @@ def measure_step(folder: Path, steps: int) -> None:
     workspace = Workspace.of(config)
     manifest = fill(config, workspace)
     train(config, workspace)
-    metrics = pq.read_table(identify(config, workspace).metrics).to_pydict()
+    inputs = open_inputs(config, workspace, manifest)
+    metrics = pq.read_table(inputs.run.metrics).to_pydict()
     step_ms = 1000 * median(metrics["step_s"][1:])
     data_ms = 1000 * median(metrics["data_s"][1:])
     refs = list_samples(manifest, "train", tuple(config.modalities))
-    join, *_ = open_join(config, workspace, refs)
+    join, *_ = open_join(inputs, refs)
     assert join is not None
     print(f"step {step_ms:.0f} ms, and {data_ms:.0f} ms to read, decode and join its batch (wall)")
     for outputs in (("embedding",), ("embedding", "patch")):

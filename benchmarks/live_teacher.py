@@ -26,7 +26,7 @@ from pipeline.config.config import Config
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
-from student.runs.run import identify
+from student.runs.inputs import open_inputs
 from student.training.trainer import Trainer
 from teacher.encoding.live import LiveTeacher
 from teacher.encoding.precompute import precompute
@@ -91,8 +91,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     for name, lscd in VARIANTS.items():
         config = config_of(folder, lscd, arguments)
         workspace = Workspace.of(config)
-        manifest = Manifest.load(workspace.dataset(config))
-        trainers[name] = Trainer(config, workspace, manifest, identify(config, workspace, manifest))
+        trainers[name] = Trainer(open_inputs(config, workspace))
     pieces = next(trainers["pooled and dense"].batches(0))
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(arguments.rounds + 2):

@@ -25,7 +25,7 @@ from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.losses.lscd import TERMS
 from student.runs.checkpoint import load_checkpoint, load_module
-from student.runs.run import identify
+from student.runs.inputs import identify, open_inputs
 from student.training.trainer import Trainer
 
 ROWS = ("paper", "paper+dense", "two passes+lscd", "two passes+lscd+dense")
@@ -42,7 +42,7 @@ def trainer_of(config: Config) -> Trainer:
         raise SystemExit(f"{run.id}: not trained; run the ablation with this row and seed")
     looked_at = config.train.model_copy(update={"subset_weight": 1.0, "auxiliary_weight": 1.0})
     seen = config.model_copy(update={"train": looked_at})
-    trainer = Trainer(seen, workspace, manifest, identify(seen, workspace, manifest))
+    trainer = Trainer(open_inputs(seen, workspace, manifest))
     for part, module in trainer.objective.named_children():
         load_module(run, part, module, checkpoint)
     return trainer

@@ -30,11 +30,11 @@ import torch
 
 from pipeline.config.config import Config
 from pipeline.config.load import dump_config
-from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.runs.checkpoint import load_checkpoint
+from student.runs.inputs import identify, open_inputs
 from student.runs.layout import BEST
-from student.runs.run import Run, identify, is_finished, steps_done
+from student.runs.run import Run, is_finished, steps_done
 from student.training.metrics_log import Row, read_rows
 from student.training.train import train
 from student.training.trainer import Trainer
@@ -175,9 +175,7 @@ def costs(folder: Path) -> None:
     for name, extra in OPTIONS.items():
         config = config_of(folder, basic | extra)
         workspace = Workspace.of(config)
-        manifest = Manifest.load(workspace.dataset(config))
-        run = identify(config, workspace, manifest)
-        trainers[name] = Trainer(config, workspace, manifest, run)
+        trainers[name] = Trainer(open_inputs(config, workspace))
         pieces[name] = next(trainers[name].batches(0))
     seconds: dict[str, list[float]] = {name: [] for name in OPTIONS}
     for _ in range(ROUNDS):

@@ -31,7 +31,7 @@ from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json
 from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
-from student.runs.run import identify
+from student.runs.inputs import identify
 
 if TYPE_CHECKING:
     from teacher.encoding.units import Unit

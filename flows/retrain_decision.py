@@ -22,8 +22,9 @@ from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import AnyPath
 from pipeline.workspace import Workspace
 from student.evaluation.evaluate import current_scores
+from student.runs.inputs import identify
 from student.runs.layout import read_record
-from student.runs.run import Run, identify, is_finished
+from student.runs.run import Run, is_finished
 
 NOT_COMPARED = ("manifest", "code")
 """Fields of a run's identity that by themselves do not make a student outdated."""

@@ -91,7 +91,7 @@ PIPELINE = sorted(path.stem for path in (ROOT / "pipeline").glob("*.py") if path
         [f"pipeline.{name}" for name in PIPELINE],
         ["teacher"],
         ["teacher.encoding.identity"],
-        ["student.runs.run"],
+        ["student.runs.inputs"],
         ["flows.cli.main"],
         ["any2seg"],
     ],

@@ -21,7 +21,7 @@ from pipeline.config.config import Config
 from pipeline.core.units_text import as_percent
 from pipeline.storage.files import read_json
 from pipeline.workspace import Workspace
-from student.runs.run import identify
+from student.runs.inputs import identify
 
 GROUPS = {"condition": "Conditions", "corner_case": "Corner cases"}
 

@@ -3,13 +3,13 @@
     audit(config, workspace, share=0.001, seed=0) -> AuditReport
 
 Rows are drawn shard-wise (a random order of the shards, some rows of each), so that few objects are read;
-of the shards' tars only the drawn pictures' bytes. They go through decoding, preprocessing, tower and views
-by the same code as the pass itself. A digest proves that bytes are those that were written; this proves that
-they are what they claim to be, whatever happened between the tower and the store.
+of the shards' tars only the drawn images' headers and bytes. They go through decoding, preprocessing, tower
+and views by the same code as the pass itself. A digest proves that bytes are those that were written; this
+proves that they are what they claim to be, whatever happened between the tower and the store.
 
 Writes `audits/<dataset>/<fp12>.json`, named after what was audited and how. Holes are not audited; where
-nothing is cached it is a `MissingTarget`. `CorruptTarget`, `CheckpointError` and the decoder's errors pass
-through.
+nothing is cached it is a `MissingTarget`. `CorruptShard`, `CorruptTarget`, `CheckpointError` and the
+decoder's errors pass through.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.core.progress import progress_bar
 from pipeline.errors import MissingTarget
 from pipeline.formats.image_codec import decode_picture
-from pipeline.formats.shard_tar import stored_member
 from pipeline.schemas import AUDIT_SCHEMA
 from pipeline.shards.manifest import MANIFEST, Manifest, ShardInfo, read_table
 from pipeline.shards.manifest_tables import Place, split_by_shard
-from pipeline.storage.files import read_range, write_json
+from pipeline.shards.sample_reader import read_stored
+from pipeline.storage.files import write_json
 from pipeline.targets.provenance import REMEDY
 from pipeline.targets.store import TargetStore
 from pipeline.targets.views import VIEW_BOX, ViewSettings
@@ -219,11 +219,11 @@ class _Audit:
         return encode_views(self._encoder, tower, batch, views, outputs)
 
     def _bytes(self, drawn: Drawn, name: str) -> bytes:
-        """The stored picture's bytes; nothing else of the tar is read."""
+        """The stored image's bytes; nothing else of the tar is read. Raises `CorruptShard`."""
         table = self._members[drawn.shard.split, drawn.shard.index]
-        members = {m["name"]: m for m in table["members"][drawn.row].as_py()}
-        member = members[stored_member(name, members)]
-        return read_range(drawn.shard.path, member["offset"], member["num_bytes"])
+        members = table["members"][drawn.row].as_py()
+        spans = {m["name"]: (m["offset"], m["num_bytes"]) for m in members}
+        return read_stored(drawn.shard, drawn.key, name, spans)
 
 
 def _cached(store: TargetStore, output: str, drawn: Sequence[Drawn]) -> Iterator[NDArray[Any]]:

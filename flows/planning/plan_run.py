@@ -31,7 +31,8 @@ from pipeline.shards.prepare_plan import PreparePlan, load_if_there, measured_by
 from pipeline.storage.disk_space import free_bytes, required_bytes
 from pipeline.targets.prompts import resolve_prompts
 from pipeline.workspace import Workspace
-from student.runs.run import identify, steps_done
+from student.runs.inputs import identify
+from student.runs.run import steps_done
 from teacher.encoding.class_prompts import templates
 from teacher.encoding.units import TowerPlan, Unit, plan_towers, plan_units
 

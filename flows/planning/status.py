@@ -21,7 +21,8 @@ from pipeline.targets.descriptions import (
     resolve_descriptions,
 )
 from pipeline.workspace import Workspace
-from student.runs.run import Run, identify, is_finished, steps_done
+from student.runs.inputs import identify
+from student.runs.run import Run, is_finished, steps_done
 
 
 def status_rows(config: Config, workspace: Workspace) -> list[CoverageRow]:

@@ -15,8 +15,8 @@ from flows.report.images import EmbeddedImage, class_image, modality_image
 from flows.report.sources import SampleInputs, read_samples, scored_rows
 from pipeline.config.config import Config
 from pipeline.datasets.base import RGB
-from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
+from student.runs.inputs import open_inputs
 
 NUM_SAMPLES = 3
 SIDE_PX = 160
@@ -24,9 +24,9 @@ SIDE_PX = 160
 
 
 def prediction_sheet(config: Config, workspace: Workspace) -> bytes | None:
-    """The PNG's bytes, or None if the evaluation kept no predictions."""
-    manifest = Manifest.load(workspace.dataset(config))
-    main = scored_rows(config, workspace, manifest)[0][0]
+    """The PNG's bytes, or None if the evaluation kept no picture."""
+    inputs = open_inputs(config, workspace)
+    main, manifest = scored_rows(inputs)[0][0], inputs.manifest
     palette: list[RGB] = [tuple(colour) for colour in manifest.description["palette"]]
     samples = zip(read_samples(main, manifest), range(NUM_SAMPLES), strict=False)
     cells = [_cells(sample, config, palette) for sample, _ in samples]

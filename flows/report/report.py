@@ -20,13 +20,13 @@ from flows.report.sources import (
     is_scored,
     read_sources,
     scored_rows,
+    target_stores,
 )
 from pipeline import VERSION
 from pipeline.config.config import Config
 from pipeline.core.fingerprint import fingerprint
 from pipeline.core.stage_report import StageReport
 from pipeline.schemas import REPORT_SCHEMA
-from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import (
     AnyPath,
     read_json,
@@ -36,7 +36,7 @@ from pipeline.storage.files import (
     write_json,
 )
 from pipeline.workspace import Workspace
-from student.runs.run import identify
+from student.runs.inputs import RunInputs, open_inputs
 
 FOLDER, PAGE, RECORD = "report", "index.html", "report.json"
 ROOM = Path(__file__).parent
@@ -48,14 +48,14 @@ def report(config: Config, workspace: Workspace) -> StageReport:
     `details["page"]` is its path. Skipped if the existing page was made from the same inputs.
     """
     started = time.perf_counter()
-    manifest = Manifest.load(workspace.dataset(config))
-    rows, unfinished = scored_rows(config, workspace, manifest)
-    folder = rows[0].run.folder / FOLDER
-    files = input_files(rows, config, workspace, manifest)
-    record = _record(rows, config, workspace.root, files)
+    inputs = open_inputs(config, workspace)
+    rows, unfinished = scored_rows(inputs)
+    stores = target_stores(inputs)
+    folder = inputs.run.folder / FOLDER
+    record = _record(rows, inputs, input_files(rows, inputs, stores))
     current = _is_current(folder, record)
     if not current:
-        sources = read_sources(rows, unfinished, config, workspace, manifest)
+        sources = read_sources(rows, unfinished, inputs, stores)
         write_bytes(folder / PAGE, render(sources).encode())
         write_json(folder / RECORD, record)
     return StageReport(
@@ -72,27 +72,24 @@ def report_is_current(config: Config, workspace: Workspace) -> bool:
 
     Raises `DatasetError` or `MissingTarget` if `prepare` or `precompute` has not run.
     """
-    manifest = Manifest.load(workspace.dataset(config))
-    if not is_scored(identify(config, workspace, manifest)):
+    inputs = open_inputs(config, workspace)
+    if not is_scored(inputs.run):
         return False
-    rows, _ = scored_rows(config, workspace, manifest)
-    files = input_files(rows, config, workspace, manifest)
-    record = _record(rows, config, workspace.root, files)
-    return _is_current(rows[0].run.folder / FOLDER, record)
+    rows, _ = scored_rows(inputs)
+    record = _record(rows, inputs, input_files(rows, inputs, target_stores(inputs)))
+    return _is_current(inputs.run.folder / FOLDER, record)
 
 
-def _record(
-    rows: Sequence[RunRow], config: Config, root: AnyPath, files: Sequence[AnyPath]
-) -> dict[str, Any]:
-    """Everything the page depends on: config, rows, files by content, and the code that renders it."""
+def _record(rows: Sequence[RunRow], inputs: RunInputs, files: Sequence[AnyPath]) -> dict[str, Any]:
+    """What the page is made from: config, rows, files by content, and the code that draws it."""
     code = [*ROOM.glob("*.j2"), *ROOM.glob("*.py")]
-    inputs = {
-        "config": config.model_dump(mode="json"),
+    made_from = {
+        "config": inputs.config.model_dump(mode="json"),
         "rows": [row.run.id for row in rows],
-        "files": {relative(file, root): sha256_file(file) for file in files},
+        "files": {relative(file, inputs.workspace.root): sha256_file(file) for file in files},
         "code": {file.name: sha256_file(file) for file in code},
     }
-    return {"schema": REPORT_SCHEMA, "code_version": VERSION, "inputs": fingerprint(inputs)}
+    return {"schema": REPORT_SCHEMA, "code_version": VERSION, "inputs": fingerprint(made_from)}
 
 
 def _is_current(folder: AnyPath, record: Mapping[str, Any]) -> bool:

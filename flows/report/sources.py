@@ -1,7 +1,7 @@
 """Inputs of the report: scores, curves, samples, costs and refusals, read from the workspace.
 
-Reads run folders, the manifest, single members of shards (by byte offset) and cost journals of the target
-stores. `Any2SegError` names the stage to run when the main run is not scored yet.
+Reads run folders, the manifest, single samples of shards, cost journals of the target stores.
+`Any2SegError` names the stage to run when the main run is not scored yet.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from pipeline.config.load import rows as configured_rows
 from pipeline.core.fingerprint import fingerprint
 from pipeline.datasets.base import RGB
 from pipeline.errors import Any2SegError, MissingTarget
-from pipeline.formats.image_codec import decode_label, decode_picture
-from pipeline.formats.shard_tar import stored_member
-from pipeline.modalities import LABEL, ModalitySpec
+from pipeline.modalities import ModalitySpec
 from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.shards.manifest import (
     DATASET,
@@ -34,14 +32,14 @@ from pipeline.shards.manifest import (
     ShardInfo,
     read_rows,
     read_table,
-    shard_path,
 )
+from pipeline.shards.sample_reader import SampleReader, list_samples
 from pipeline.shards.statistics import SplitStatistics
 from pipeline.storage.files import AnyPath, read_json
 from pipeline.targets.lookup import resolve
 from pipeline.targets.store import TargetStore
-from pipeline.workspace import Workspace
-from student.runs.run import Run, identify
+from student.runs.inputs import RunInputs, open_inputs
+from student.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,32 +105,28 @@ class Sources:
     config_text: str
 
 
-def scored_rows(
-    config: Config, workspace: Workspace, manifest: Manifest
-) -> tuple[list[RunRow], list[str]]:
+def scored_rows(main: RunInputs) -> tuple[list[RunRow], list[str]]:
     """The main run and the comparison rows that are scored, and the names of the rows that are not.
 
     Raises `Any2SegError` if the main run is not scored.
     """
-    rows: list[RunRow] = []
+    if not is_scored(main.run):
+        raise Any2SegError(
+            f"{main.run.folder}: expected a scored run, found no {main.run.evaluation.name} of "
+            f"schema {EVALUATION_SCHEMA}. "
+            "Run `any2seg train CONFIG`, then `any2seg evaluate CONFIG`."
+        )
+    (main_name, config), *others = configured_rows(main.config).items()
+    rows = [_read_row(main_name, config, main.run, ())]
     unfinished: list[str] = []
-    for name, row_config in configured_rows(config).items():
+    for name, row_config in others:
         try:
-            run = identify(row_config, workspace, manifest)
+            run = open_inputs(row_config, main.workspace, main.manifest).run
         except MissingTarget:
-            if not rows:
-                raise
             unfinished.append(name)
             continue
         if is_scored(run):
-            overrides = config.compare.get(name, ()) if rows else ()
-            rows.append(_read_row(name, row_config, run, overrides))
-        elif not rows:
-            raise Any2SegError(
-                f"{run.folder}: expected a scored run, found no {run.evaluation.name} of schema "
-                f"{EVALUATION_SCHEMA}. "
-                "Run `any2seg train CONFIG`, then `any2seg evaluate CONFIG`."
-            )
+            rows.append(_read_row(name, row_config, run, config.compare[name]))
         else:
             unfinished.append(name)
     return rows, unfinished
@@ -144,14 +138,14 @@ def is_scored(run: Run) -> bool:
 
 
 def input_files(
-    rows: Sequence[RunRow], config: Config, workspace: Workspace, manifest: Manifest
+    rows: Sequence[RunRow], inputs: RunInputs, stores: Mapping[str, TargetStore]
 ) -> list[AnyPath]:
-    """Every file that the page is made from, except shards, whose digests are in the manifest."""
-    files = [manifest.folder / name for name in (DATASET, MANIFEST, QUARANTINE)]
+    """Every file that the page is made from, but for the shards, which the manifest vouches for."""
+    files = [inputs.manifest.folder / name for name in (DATASET, MANIFEST, QUARANTINE)]
     for row in rows:
         files += [row.run.evaluation, row.run.metrics]
     files += rows[0].run.pictures.rglob("*.png")
-    for store in _stores(config, workspace).values():
+    for store in stores.values():
         files += (store.path / "cost").rglob("*.json")
     return [file for file in files if file.is_file()]
 
@@ -159,23 +153,23 @@ def input_files(
 def read_sources(
     rows: Sequence[RunRow],
     unfinished: Sequence[str],
-    config: Config,
-    workspace: Workspace,
-    manifest: Manifest,
+    inputs: RunInputs,
+    stores: Mapping[str, TargetStore],
 ) -> Sources:
-    """Everything that the page is made from. `CorruptShard` if a shown sample cannot be decoded."""
+    """Everything that the page is made from. `CorruptShard` if a shown sample cannot be read."""
+    manifest = inputs.manifest
     return Sources(
         rows=rows,
         unfinished=unfinished,
         palette=[tuple(colour) for colour in manifest.description["palette"]],
         samples=list(read_samples(rows[0], manifest)),
-        passes=list(read_passes(config, workspace, manifest)),
+        passes=list(read_passes(inputs.config, manifest, stores)),
         refused=read_refused(manifest.folder),
         num_samples=manifest.num_samples,
         statistics={split: manifest.statistics(split) for split in manifest.splits},
         specs=manifest.specs,
         fingerprints=list(fingerprints(rows[0])),
-        config_text=dump_config(config),
+        config_text=dump_config(inputs.config),
     )
 
 
@@ -207,9 +201,11 @@ def fingerprints(main: RunRow) -> Iterator[dict[str, str]]:
     yield {"name": "code version", "value": identity["code"]}
 
 
-def read_passes(config: Config, workspace: Workspace, manifest: Manifest) -> Iterator[PassCost]:
+def read_passes(
+    config: Config, manifest: Manifest, stores: Mapping[str, TargetStore]
+) -> Iterator[PassCost]:
     """Time and bytes of the teacher pass over each modality, for the shards that are committed."""
-    for modality, store in _stores(config, workspace).items():
+    for modality, store in stores.items():
         missing = {shard.name for shard in store.missing(manifest.all_shards)}
         shards = [shard for shard in manifest.all_shards if shard.name not in missing]
         if shards:
@@ -222,12 +218,14 @@ def read_passes(config: Config, workspace: Workspace, manifest: Manifest) -> Ite
             )
 
 
-def _stores(config: Config, workspace: Workspace) -> dict[str, TargetStore]:
-    """The target store of each modality that has one."""
+def target_stores(inputs: RunInputs) -> Mapping[str, TargetStore]:
+    """The target store of each modality that has one, whether or not the losses read it."""
+    if inputs.teacher is not None:
+        return inputs.teacher.stores
     stores = {}
-    for modality in config.modalities:
+    for modality in inputs.config.modalities:
         with contextlib.suppress(MissingTarget):
-            stores[modality] = resolve(config, workspace, modality)
+            stores[modality] = resolve(inputs.config, inputs.workspace, modality)
     return stores
 
 
@@ -243,44 +241,27 @@ def read_refused(dataset: AnyPath) -> list[dict[str, Any]]:
 
 
 def read_samples(main: RunRow, manifest: Manifest) -> Iterator[SampleInputs]:
-    """Inputs and predictions of the samples whose predictions the evaluation kept.
+    """Inputs and predictions of the samples whose images the evaluation kept.
 
-    Raises `CorruptShard` naming the member if an image cannot be decoded.
+    Raises `CorruptShard` naming the shard if it is damaged or a sample is not where it should be.
     """
-    rows = {row["key"]: row for row in manifest.rows(main.evaluation["split"])}
-    for kept in main.evaluation["pictures"]:
-        row = rows[kept["key"]]
-        folder = main.run.pictures / kept["key"]
+    shown = main.evaluation["pictures"]
+    if not shown:
+        return
+    specs = main.config.specs()
+    refs = {ref.key: ref for ref in list_samples(manifest, main.evaluation["split"], tuple(specs))}
+    reader = SampleReader(specs)
+    for picture in shown:
+        ref = refs[picture["key"]]
+        sample = reader.read(ref)
         yield SampleInputs(
-            key=kept["key"],
-            condition=row["condition"],
-            corner_case=row["corner_case"],
-            predictions=read_predictions(folder, tuple(main.config.modalities)),
-            **read_inputs(row, manifest.folder, main.config),
+            key=ref.key,
+            condition=ref.condition,
+            corner_case=ref.corner_case,
+            arrays=sample.arrays,
+            label=sample.label,
+            predictions=read_predictions(main.run.pictures / ref.key, tuple(specs)),
         )
-
-
-def read_inputs(row: Mapping[str, Any], dataset: AnyPath, config: Config) -> dict[str, Any]:
-    """`arrays` and `label` of one manifest row, read from its shard by byte offset."""
-    spans = {m["name"]: (m["offset"], m["num_bytes"]) for m in row["members"]}
-    path = shard_path(dataset, row["split"], row["shard"])
-    arrays: dict[str, NDArray[Any]] = {}
-    with path.open("rb") as tar:
-
-        def member(name: str) -> bytes:
-            offset, num_bytes = spans[name]
-            tar.seek(offset)
-            return tar.read(num_bytes)
-
-        for modality, spec in config.specs().items():
-            name = stored_member(modality, spans)
-            if name in spans:
-                arrays[modality] = decode_picture(
-                    member(name), spec, f"{path}: {row['key']}.{name}"
-                )
-        name = stored_member(LABEL, spans)
-        label = decode_label(member(name), f"{path}: {row['key']}.{name}")
-    return {"arrays": arrays, "label": label}
 
 
 def read_predictions(

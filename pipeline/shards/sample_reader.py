@@ -1,10 +1,11 @@
-"""Samples of a split, found in the manifest and read from their shard by key.
+"""Samples of a split, listed from the manifest and read from their shard by key.
 
-The manifest says where a member's bytes lie, so one sample costs one short read per member:
-nothing else of the shard is touched, parsed or kept, whatever the number of loader processes. The
-tar header before the bytes has to name the very key and member that were asked for, and a shard's
-sha256 is checked when a process first opens it; anything else is a `CorruptShard`. Only the
-modalities asked for are read and decoded. Writes nothing.
+The one place where a single sample's bytes are read from a shard. The manifest says where a
+member's bytes lie, so a sample costs one short read per member: nothing else of the shard is
+parsed or kept, whatever the number of loader processes. The tar header before the bytes has to
+name exactly the key and member that were asked for; anything else is a `CorruptShard`.
+`SampleReader` also checks a shard's sha256 when a process first opens it; `read_stored`, for a few
+members of many large shards, does not. Only the modalities asked for are read and decoded.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pipeline.formats.image_codec import decode_label, decode_picture
 from pipeline.formats.shard_tar import local_shard, stored_member
 from pipeline.modalities import LABEL, ModalitySpec
 from pipeline.shards.manifest import Manifest, ShardInfo, holds, strings
-from pipeline.storage.files import AnyPath
+from pipeline.storage.files import AnyPath, read_range
 
 TAR_BLOCK_BYTES = 512
 TAR_NAME_BYTES = 100
@@ -47,8 +48,8 @@ class SampleRef:
     """For each modality asked for, whether the sample has it."""
     spans: Mapping[str, tuple[int, int]]
     """Member name without the key, to (offset, number of bytes) in the tar."""
-    untaught: tuple[int, ...] = ()
-    """Places in `present` that have no teacher outputs and are trained without."""
+    missing_targets: tuple[int, ...] = ()
+    """Indices into `present` of modalities that are trained on without their teacher targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +109,6 @@ def list_samples(manifest: Manifest, split: str, modalities: Sequence[str]) -> l
     return usable
 
 
-def start_method(workers: int) -> str | None:
-    """How loader processes start; None: there are none.
-
-    Not by a fork: neither connections to an object store nor the threads of a flow or a progress bar
-    survive one (a forked child of a process that ran a flow dies in the exit hooks that it inherits).
-    """
-    return "spawn" if workers else None
-
-
 def _spans(members: pa.ChunkedArray) -> Iterator[Spans]:
     """The `members` column, row by row."""
     flat = pc.list_flatten(members).combine_chunks()
@@ -131,7 +123,7 @@ def _spans(members: pa.ChunkedArray) -> Iterator[Spans]:
     for start, end in pairwise([0, *ends.tolist()]):
         row = codes[start:end]
         if (code := row.tobytes()) not in shared:
-            shared[code] = tuple(known[place] for place in row)
+            shared[code] = tuple(known[index] for index in row)
         yield Spans(shared[code], packed[start:end].tobytes())
 
 
@@ -150,10 +142,10 @@ class SampleReader:
             for (name, spec), present in zip(self.specs.items(), ref.present, strict=True):
                 if present:
                     member = stored_member(name, ref.spans)
-                    data = read_member(file, ref, member)
+                    data = _read_member(file, ref, member)
                     arrays[name] = decode_picture(data, spec, f"{path}: {ref.key}.{member}")
             member = stored_member(LABEL, ref.spans)
-            data = read_member(file, ref, member)
+            data = _read_member(file, ref, member)
         label = decode_label(data, f"{path}: {ref.key}.{member}")
         return Decoded(arrays, label)
 
@@ -168,17 +160,34 @@ class SampleReader:
                 del self._copies[shard.path]
 
 
-def read_member(file: BinaryIO, ref: SampleRef, member: str) -> bytes:
-    """Bytes of a member, if the tar has them under that name where the manifest says."""
-    wanted = f"{ref.key}.{member}"
+def read_stored(
+    shard: ShardInfo, key: str, modality: str, spans: Mapping[str, tuple[int, int]]
+) -> bytes:
+    """The stored bytes of one modality of a sample, by one ranged read, not decoded.
+
+    Checks the member's tar header but not the shard's sha256, which would take reading all of it.
+    Raises `CorruptShard`.
+    """
+    member = stored_member(modality, spans)
+    offset, num_bytes = spans.get(member, (0, 0))
+    start = max(0, offset - TAR_BLOCK_BYTES)
+    block = read_range(shard.path, start, TAR_BLOCK_BYTES + num_bytes)
+    return _member_bytes(block, shard.path, f"{key}.{member}", offset, num_bytes)
+
+
+def _read_member(file: BinaryIO, ref: SampleRef, member: str) -> bytes:
     offset, num_bytes = ref.spans.get(member, (0, 0))
     file.seek(max(0, offset - TAR_BLOCK_BYTES))
     block = file.read(TAR_BLOCK_BYTES + num_bytes)
-    found = block[:TAR_NAME_BYTES].rstrip(b"\0").decode(errors="replace")
-    if found != wanted or len(block) != TAR_BLOCK_BYTES + num_bytes:
+    return _member_bytes(block, ref.shard.path, f"{ref.key}.{member}", offset, num_bytes)
+
+
+def _member_bytes(block: bytes, path: AnyPath, name: str, offset: int, num_bytes: int) -> bytes:
+    """What follows the tar header in `block`, if it is the header of the member `name`."""
+    header_name = block[:TAR_NAME_BYTES].rstrip(b"\0").decode(errors="replace")
+    if header_name != name or len(block) != TAR_BLOCK_BYTES + num_bytes:
         raise CorruptShard(
-            f"{ref.shard.path}: expected member {wanted} at byte {offset}, "
-            f"found {found or 'nothing'!r}. "
+            f"{path}: expected member {name} at byte {offset}, found {header_name or 'nothing'!r}. "
             f"Delete the dataset's manifest.parquet and run `any2seg prepare CONFIG`."
         )
     return block[TAR_BLOCK_BYTES:]

@@ -1,9 +1,9 @@
-"""What training does to a decoded sample before it becomes part of a batch.
+"""Augmentation of a decoded sample before it becomes part of a batch.
 
 Geometry (zoom, crop, mirror) moves all modalities and the label at once; where the teacher has stored
-views, a view is the only geometry. Brightness, contrast, saturation and blur change colour pictures
+views, a view is the only geometry. Brightness, contrast, saturation and blur change colour images
 alone: in a depth map or an event count they would be other measurements. Each draw is a function of
-(seed, position). Writes nothing, raises nothing.
+(seed, position).
 
 Legend: H W space.
 """
@@ -27,15 +27,15 @@ from pipeline.modalities import ModalitySpec
 from pipeline.shards.sample_reader import Decoded
 
 COLOUR = "rgb"
-"""Kind of the modalities that are pictures of light as an eye sees it."""
+"""Kind of the modalities that are colour images."""
 BLUR_PX = (0.1, 1.5)
-"""Standard deviations that a blur is drawn from."""
+"""Range that the standard deviation of a blur is drawn from."""
 _KERNEL_PX = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """What may be done, all of it off by default; see `TrainConfig`."""
+    """Which augmentations are on, none by default; see `TrainConfig`."""
 
     crop_px: int | None = None
     flip: float = 0.0
@@ -44,25 +44,25 @@ class Augment:
     blur: float = 0.0
 
     @classmethod
-    def of(cls, train: TrainConfig) -> Augment:
+    def of(cls, config: TrainConfig) -> Augment:
         """As a config asks for."""
-        return cls(train.crop_px, train.flip, train.scale, train.jitter, train.blur)
+        return cls(config.crop_px, config.flip, config.scale, config.jitter, config.blur)
 
     @property
     def zooms(self) -> bool:
-        """Whether pictures are resized."""
+        """Whether images are resized."""
         return self.scale != (1.0, 1.0)
 
     @property
     def recolours(self) -> bool:
-        """Whether colour pictures are changed."""
+        """Whether colour images are changed."""
         return self.jitter > 0 or self.blur > 0
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """Which window of a sample is shown: corner in pixels of the zoomed picture, mirrored or not, and
-    how far it was zoomed, down and across."""
+class Crop:
+    """Which part of a sample is shown: its corner in pixels of the zoomed image, mirrored or not, and
+    the zoom factors, vertical and horizontal."""
 
     top: int = 0
     left: int = 0
@@ -83,8 +83,8 @@ def zoomed(
 
 
 def fit(sample: Decoded, size: tuple[int, int], specs: Mapping[str, ModalitySpec]) -> Decoded:
-    """The sample resized: pictures bilinearly; labels, metric depth and sparse pictures to the
-    nearest pixel, so that no class, hole or distance is made up."""
+    """The sample resized: images bilinearly; labels, metric depth and sparse images to the
+    nearest pixel, so that no class, gap or distance is invented."""
     if sample.label.shape == size:
         return sample
     arrays = {
@@ -97,7 +97,7 @@ def fit(sample: Decoded, size: tuple[int, int], specs: Mapping[str, ModalitySpec
 def recoloured(
     sample: Decoded, augment: Augment, specs: Mapping[str, ModalitySpec], seed: int, position: int
 ) -> Decoded:
-    """The sample with its colour pictures brighter or darker, flatter or harsher, and blurred."""
+    """The sample with its colour images changed in brightness, contrast and saturation, and blurred."""
     if not augment.recolours:
         return sample
     rng = np.random.default_rng([seed, RandomStream.AUGMENTATION, position, 1])
@@ -111,13 +111,13 @@ def recoloured(
 
 
 def _recolour(array_HW3: NDArray[Any], factors: list[float], sigma: float) -> NDArray[Any]:
-    picture = torch.from_numpy(np.ascontiguousarray(array_HW3)).permute(2, 0, 1)
+    image = torch.from_numpy(np.ascontiguousarray(array_HW3)).permute(2, 0, 1)
     brightness, contrast, saturation = factors
     if factors != [1.0, 1.0, 1.0]:
-        picture = functional.adjust_brightness(picture, brightness)
-        picture = functional.adjust_contrast(picture, contrast)
-        picture = functional.adjust_saturation(picture, saturation)
+        image = functional.adjust_brightness(image, brightness)
+        image = functional.adjust_contrast(image, contrast)
+        image = functional.adjust_saturation(image, saturation)
     if sigma:
-        picture = functional.gaussian_blur(picture, [_KERNEL_PX, _KERNEL_PX], [sigma, sigma])
-    found: NDArray[Any] = picture.permute(1, 2, 0).numpy()
-    return found
+        image = functional.gaussian_blur(image, [_KERNEL_PX, _KERNEL_PX], [sigma, sigma])
+    changed: NDArray[Any] = image.permute(1, 2, 0).numpy()
+    return changed

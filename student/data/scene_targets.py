@@ -1,7 +1,7 @@
 """Embeddings of the scene descriptions, joined by key: one vector a sample.
 
 Read from the description store that `any2seg describe` filled for the training split. A process
-keeps the rows of the shards in use. Writes nothing; `MissingTarget` names a sample without one.
+keeps the rows of the shards in use. `MissingTarget` names a sample without one.
 
 Legend: B samples, D teacher width.
 """
@@ -27,7 +27,7 @@ KEPT_SHARDS = 8
 
 
 class SceneDescriptions:
-    """What the texts of samples were embedded as."""
+    """Embedded scene descriptions by sample key."""
 
     def __init__(self, store: TargetStore) -> None:
         self.store = store

@@ -1,12 +1,12 @@
-"""Teacher outputs of a batch, joined by key, and which samples are trained without some.
+"""Teacher targets of a batch, joined by sample key, and which samples are trained on without some.
 
-`apply_policy` decides once, before the first batch, from what the stores hold: a run's sequence of
-batches never depends on what a store becomes while it trains. Afterwards every answer that was
-counted on must be there. A process keeps the pooled rows of the shards in use in memory and reads
-dense rows when they are asked for.
+`apply_policy` decides once, before the first batch, from what the stores hold: the sequence of
+batches of a run never depends on what is added to a store while it trains. Afterwards every target
+that was counted on must exist. A process keeps the pooled rows of the shards in use in memory and
+reads dense rows one by one.
 
-Legend: B samples, M modalities, K views. Writes nothing; what can fail: `MissingTarget` for a hole,
-`CorruptTarget`, and what the teacher source raises.
+Legend: B samples, M modalities, K views. Raises `MissingTarget`, `CorruptTarget`, and what the
+teacher source raises.
 """
 
 from __future__ import annotations
@@ -20,21 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config.config import Config
 from pipeline.errors import CorruptTarget, MissingTarget
 from pipeline.shards.sample_reader import SampleRef
 from pipeline.targets.provenance import EMBEDDING, REMEDY
-from pipeline.targets.reader import (
-    CachedTeacher,
-    JoinCounts,
-    KeyedTargets,
-    Policy,
-    TeacherSource,
-)
+from pipeline.targets.reader import JoinCounts, KeyedTargets, Policy, TeacherSource
 from pipeline.targets.views import VIEW_BOX
-from pipeline.workspace import Workspace
 from student.data.scene_targets import SceneDescriptions
-from student.runs.run import reads_targets, scene_store
+from student.runs.inputs import RunInputs
+from student.runs.run import reads_targets
 
 WINDOW_SHARDS = 4
 """Shards whose samples are shuffled together; their pooled targets are in memory at once."""
@@ -43,65 +36,64 @@ WINDOW_SHARDS = 4
 def apply_policy(
     source: TeacherSource, refs: Sequence[SampleRef], modalities: Sequence[str], policy: Policy
 ) -> tuple[list[SampleRef], JoinCounts]:
-    """The samples to train on, in the same order, and how many lack answers.
+    """The samples to train on, in the same order, and how many lack targets.
 
-    Under `mask` they carry the modalities they lack in `SampleRef.untaught`. Raises `MissingTarget`
-    if `skip` leaves nothing.
+    Under `mask` they carry the modalities without a target in `SampleRef.missing_targets`. Raises
+    `MissingTarget` if `skip` leaves no sample.
     """
     counts = JoinCounts()
     if policy == "error":
+        # Nothing is read ahead: the first missing target is an error of the join itself.
         counts.joined = len(refs)
         return list(refs), counts
     shards = {ref.shard.name: ref.shard for ref in refs}
-    holes = {name: source.holes(shard) for name, shard in shards.items()}
+    missing_keys = {name: source.missing_targets(shard) for name, shard in shards.items()}
     kept = []
     for ref in refs:
-        there = holes[ref.shard.name]
-        lacking = tuple(
-            m for m, name in enumerate(modalities) if ref.present[m] and ref.key in there[name]
+        keys_of = missing_keys[ref.shard.name]
+        missing = tuple(
+            m for m, name in enumerate(modalities) if ref.present[m] and ref.key in keys_of[name]
         )
-        for m in lacking:
-            counts.holes[modalities[m]] = counts.holes.get(modalities[m], 0) + 1
-        if lacking and policy == "skip":
+        for m in missing:
+            counts.missing[modalities[m]] = counts.missing.get(modalities[m], 0) + 1
+        if missing and policy == "skip":
             counts.skipped += 1
             continue
         counts.joined += 1
-        counts.masked += bool(lacking)
-        kept.append(replace(ref, untaught=lacking))
+        counts.masked += bool(missing)
+        kept.append(replace(ref, missing_targets=missing))
     if not kept:
         raise MissingTarget(f"none of {len(refs)} training samples has its targets. {REMEDY}")
     return kept, counts
 
 
 def open_join(
-    config: Config,
-    workspace: Workspace,
-    samples: Sequence[SampleRef],
-    live: TeacherSource | None = None,
+    inputs: RunInputs, samples: Sequence[SampleRef], live: TeacherSource | None = None
 ) -> tuple[TargetJoin | None, list[SampleRef], JoinCounts]:
-    """The join that the losses with weight need, the samples to train on, and how many lack what.
+    """The join that the losses with weight need, the samples to train on, and what is missing.
 
-    `live`: answers that are made on demand, in place of the cached ones. Raises `MissingTarget` for
-    a hole in the training split under the policy `error`.
+    `live`: a teacher that encodes on demand, in place of the cached targets. Raises `MissingTarget`
+    if the training split lacks a target under the policy `error`, and `FingerprintMismatch` if the
+    towers' embeddings differ in width.
     """
-    outputs, policy = reads_targets(config), config.train.missing_targets
-    if not outputs:
+    config, cached = inputs.config, inputs.teacher
+    if cached is None:
         return None, list(samples), JoinCounts(joined=len(samples))
-    modalities, described = tuple(config.modalities), scene_store(config, workspace)
-    scene = None if described is None else SceneDescriptions(described)
+    modalities, outputs = tuple(config.modalities), reads_targets(config)
+    scene = SceneDescriptions(inputs.descriptions) if inputs.descriptions else None
     if live is not None:
         join = TargetJoin(live, modalities, outputs, scene)
         return join, list(samples), JoinCounts(joined=len(samples))
-    stored = (*outputs, VIEW_BOX) if config.teacher.views else outputs
-    source = CachedTeacher.open(config, workspace, stored)
+    cached.require_one_width()
+    policy = config.train.missing_targets
     if policy == "error":
-        source.require_complete(list({ref.shard.name: ref.shard for ref in samples}.values()))
-    refs, counts = apply_policy(source, samples, modalities, policy)
-    return TargetJoin(source, modalities, outputs, scene), refs, counts
+        cached.require_complete(list({ref.shard.name: ref.shard for ref in samples}.values()))
+    refs, counts = apply_policy(cached, samples, modalities, policy)
+    return TargetJoin(cached, modalities, outputs, scene), refs, counts
 
 
 class TargetJoin:
-    """Teacher outputs by key; keeps the targets of the shards in use."""
+    """Teacher targets by sample key; keeps the targets of the shards in use."""
 
     def __init__(
         self,
@@ -117,53 +109,53 @@ class TargetJoin:
         self._shards: dict[str, KeyedTargets] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """What crosses to a loader process: open files stay here, it opens its own."""
+        """Without open files: a loader process opens its own."""
         return {**self.__dict__, "_shards": {}}
 
     def rows(
         self, refs: Sequence[SampleRef], views: Sequence[int] | None = None
     ) -> dict[str, Tensor]:
         """Output to (B, M, ...) float32 of the samples, 0 where there is none to join; `scene` to
-        (B, D) where descriptions are joined, of whole pictures.
+        (B, D) where descriptions are joined, of whole images.
 
-        `views`: which view of each sample. `MissingTarget` names a hole.
+        `views`: which view of each sample. `MissingTarget` names the first missing target.
         """
         rows = {output: self._stack(output, refs, views) for output in self.outputs}
         return rows if self.scene is None else rows | {"scene": self.scene.rows(refs)}
 
     def boxes(self, ref: SampleRef) -> NDArray[np.float32] | None:
-        """(K, 5) boxes of the sample's views, as stored; None if it has no answer at all.
+        """(K, 5) boxes of the sample's views, as stored; None if it has no target at all.
 
         Raises `CorruptTarget` if its modalities were not shown the same views.
         """
-        found = {
+        boxes_of = {
             self.modalities[m]: self._row(VIEW_BOX, ref, m, None)
             for m in range(len(self.modalities))
-            if _is_taught(ref, m)
+            if _has_target(ref, m)
         }
-        boxes: NDArray[np.float32] | None = next(iter(found.values()), None)
-        for modality, other in found.items():
+        boxes: NDArray[np.float32] | None = next(iter(boxes_of.values()), None)
+        for modality, other in boxes_of.items():
             if not np.array_equal(other, boxes):  # type: ignore[arg-type]
                 raise CorruptTarget(
                     f"{ref.shard.name}: sample {ref.key}: {modality} was shown other views than "
-                    f"{next(iter(found))}. Delete the {modality} store and run "
+                    f"{next(iter(boxes_of))}. Delete the {modality} store and run "
                     "`any2seg precompute CONFIG`."
                 )
         return boxes
 
     def _stack(self, output: str, refs: Sequence[SampleRef], views: Sequence[int] | None) -> Tensor:
-        found = {
+        row_of = {
             (b, m): self._row(output, ref, m, views[b] if views is not None else None)
             for b, ref in enumerate(refs)
             for m in range(len(self.modalities))
-            if _is_taught(ref, m)
+            if _has_target(ref, m)
         }
-        # Nothing in the batch has an answer: any shape of the right width, all of it masked.
+        # Nothing in the batch has a target: any shape of the right width, all of it masked.
         empty = (self.source.dim,) if output == EMBEDDING else (1, self.source.dim)
-        first = next(iter(found.values()), np.zeros(empty, np.float32))
+        first = next(iter(row_of.values()), np.zeros(empty, np.float32))
         stacked = np.zeros((len(refs), len(self.modalities), *first.shape), first.dtype)
-        for place, row in found.items():
-            stacked[place] = row
+        for index, row in row_of.items():
+            stacked[index] = row
         # torch widens float16 some thirty times faster than numpy.
         return torch.from_numpy(stacked).float()
 
@@ -184,10 +176,10 @@ class TargetJoin:
         return self._shards[shard.name]
 
 
-def taught(refs: Sequence[SampleRef]) -> Tensor:
-    """(B, M) bool: which modalities of the samples have teacher outputs to learn from."""
-    return torch.tensor([[_is_taught(ref, m) for m in range(len(ref.present))] for ref in refs])
+def has_target(refs: Sequence[SampleRef]) -> Tensor:
+    """(B, M) bool: which modalities of the samples have teacher targets to learn from."""
+    return torch.tensor([[_has_target(ref, m) for m in range(len(ref.present))] for ref in refs])
 
 
-def _is_taught(ref: SampleRef, m: int) -> bool:
-    return ref.present[m] and m not in ref.untaught
+def _has_target(ref: SampleRef, m: int) -> bool:
+    return ref.present[m] and m not in ref.missing_targets

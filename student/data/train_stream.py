@@ -1,19 +1,19 @@
 """The training stream: shuffled batches of decoded samples, joined by key with the teacher's
-outputs.
+targets.
 
 The order is a pure function of (seed, position): every epoch shuffles the shards, takes them in
 windows of `WINDOW_SHARDS` and shuffles the samples of a window. Step n takes the positions from n
-times the batch of a step on, cut into `parts` equal batches; a training process takes its own of
-them, and a loader process makes every W-th of those, whole. So the sequence of samples is the same
-for any number of processes, starting at step n costs nothing, and no process starves, however few
-shards there are. A process reads the targets of a window's shards once, and joins by key.
-Augmentation (`student.data.augment`) moves all modalities and the label alike, seeded per position: zoom,
-a square crop and a horizontal flip, or, where the teacher has stored views (`pipeline.targets.views`), one of
-the sample's views, resized, with the teacher's outputs of that very view.
+times the step's batch size on, cut into `parts` equal micro-batches; a training process takes its
+own of them, and each of its W loader processes makes every W-th of those, whole. So the sequence of
+samples is the same for any number of processes, starting at step n costs nothing, and no process
+starves, however few shards there are. A process reads the targets of a window's shards once, and
+joins by key. Augmentation (`student.data.augment`) moves all modalities and the label alike, seeded
+per position: zoom, a square crop and a horizontal flip, or, where the teacher has stored views
+(`pipeline.targets.views`), one of the sample's views, resized, with the teacher's targets of exactly
+that view.
 
-Legend: B samples, M modalities, C channels, H W space, K views. Writes nothing;
-what can fail: `CorruptShard` (see `pipeline.shards.sample_reader`), `MissingTarget` and what the
-teacher source raises.
+Legend: B samples, M modalities, C channels, H W space, K views. Raises `CorruptShard` (see
+`pipeline.shards.sample_reader`), `MissingTarget` and what the teacher source raises.
 """
 
 from __future__ import annotations
@@ -32,22 +32,21 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from pipeline.core.random_stream import RandomStream
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.modalities import ModalitySpec, to_unit_range
-from pipeline.shards.sample_reader import Decoded, SampleReader, SampleRef, start_method
+from pipeline.shards.sample_reader import Decoded, SampleReader, SampleRef
 from pipeline.targets.views import ViewSettings, cut, draw_boxes
-from student.data.augment import Augment, Placement, fit, recoloured, zoomed
-from student.data.target_join import WINDOW_SHARDS, TargetJoin, taught
+from student.data.augment import Augment, Crop, fit, recoloured, zoomed
+from student.data.target_join import WINDOW_SHARDS, TargetJoin, has_target
 
 _WHOLE = (0.0, 0.0, 1.0, 1.0, 0.0)
-"""A stored view, as `Batch.view` has it: all of what the teacher saw, as the teacher saw it."""
+"""`Batch.view` of a stored view: exactly what the teacher saw."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B samples of one size; pictures are padded at the bottom and right with 0, labels with
-    255."""
+    """B samples of one size; images are padded at the bottom and right with 0, labels with 255."""
 
     index: int
-    """Its samples have the positions from index * B on in the endless sequence."""
+    """Its samples are at positions index * B onwards of the endless sequence."""
     refs: tuple[SampleRef, ...]
     inputs: Mapping[str, Tensor]
     """Modality to (B, 1 or 3, H, W) float32 in [0, 1]; 0 where it is absent."""
@@ -59,8 +58,8 @@ class Batch:
     """(B, 5) float32: see `student.lscd.TeacherBatch`."""
     targets: Mapping[str, Tensor]
     """Teacher output to (B, M, ...) float32; 0 where there is none."""
-    taught: Tensor
-    """(B, M) bool: present, and with teacher outputs."""
+    has_target: Tensor
+    """(B, M) bool: present, and with teacher targets."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -71,7 +70,7 @@ class Batch:
             label=self.label.to(device),
             view=self.view.to(device),
             targets={name: value.to(device) for name, value in self.targets.items()},
-            taught=self.taught.to(device),
+            has_target=self.has_target.to(device),
         )
 
 
@@ -90,9 +89,9 @@ class TrainStream(IterableDataset[Batch]):
     views: ViewSettings | None = None
     """Set: samples show one of their stored views; of `augment`, only crop and colours are used."""
     parts: int = 1
-    """Batches that all processes together make of a step."""
+    """Micro-batches that all processes together make of a step."""
     mine: Sequence[int] = (0,)
-    """Which of a step's parts come from this stream."""
+    """Which of a step's micro-batches come from this stream."""
     _epoch: int = field(default=-1, init=False)
     _order: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), init=False)
 
@@ -108,7 +107,7 @@ class TrainStream(IterableDataset[Batch]):
             yield self.batch(index)
 
     def batch(self, index: int) -> Batch:
-        """Batch `index` of the sequence, whoever asks and whatever came before."""
+        """Batch `index` of the sequence, in any process and whatever came before."""
         positions = range(index * self.batch_size, (index + 1) * self.batch_size)
         refs = [self._ref(position) for position in positions]
         decoded = [
@@ -122,17 +121,17 @@ class TrainStream(IterableDataset[Batch]):
             zoomed(sample, self.augment, self.specs, self.seed, position)
             for position, sample in zip(positions, decoded, strict=True)
         ]
-        places = [
-            self._place(position, ref, sample, size)
+        crops = [
+            self._crop(position, ref, sample, size)
             for position, ref, sample in zip(positions, refs, shown, strict=True)
         ]
         targets = self.join.rows(refs) if self.join else {}
-        return assemble(index, refs, shown, places, size, self.specs, targets)
+        return assemble(index, refs, shown, crops, size, self.specs, targets)
 
     def _view_batch(
         self, index: int, refs: list[SampleRef], decoded: list[Decoded], views: ViewSettings
     ) -> Batch:
-        """The batch with every sample cut to the view that is drawn for its position."""
+        """The batch with every sample cropped to the view that is drawn for its position."""
         first = index * self.batch_size
         drawn = [drawn_view(self.seed, first + b, views) for b in range(len(refs))]
         boxes = [self._boxes(ref, views)[view] for ref, view in zip(refs, drawn, strict=True)]
@@ -140,26 +139,24 @@ class TrainStream(IterableDataset[Batch]):
         size = common_size(shown, self.augment.crop_px)
         fitted = [fit(sample, size, self.specs) for sample in shown]
         targets = self.join.rows(refs, drawn) if self.join else {}
-        places = [Placement()] * len(refs)
-        batch = assemble(index, refs, fitted, places, size, self.specs, targets)
+        crops = [Crop()] * len(refs)
+        batch = assemble(index, refs, fitted, crops, size, self.specs, targets)
         return replace(batch, view=torch.tensor([_WHOLE] * len(refs)))
 
     def _boxes(self, ref: SampleRef, views: ViewSettings) -> NDArray[np.float32]:
-        """The sample's boxes: those that its teacher was shown, else drawn here."""
+        """The boxes of the sample's views: as stored with its targets, else drawn here."""
         stored = self.join.boxes(ref) if self.join else None
         return draw_boxes(ref.key, ref.height, ref.width, views) if stored is None else stored
 
     def _ref(self, position: int) -> SampleRef:
         """The sample at a position of the endless sequence."""
-        epoch, place = divmod(position, len(self.refs))
+        epoch, rank = divmod(position, len(self.refs))
         if epoch != self._epoch:
             self._order = epoch_order([ref.shard.index for ref in self.refs], self.seed, epoch)
             self._epoch = epoch
-        return self.refs[int(self._order[place])]
+        return self.refs[int(self._order[rank])]
 
-    def _place(
-        self, position: int, ref: SampleRef, sample: Decoded, size: tuple[int, int]
-    ) -> Placement:
+    def _crop(self, position: int, ref: SampleRef, sample: Decoded, size: tuple[int, int]) -> Crop:
         rng = np.random.default_rng([self.seed, RandomStream.CROPS, position])
         mirrored = bool(rng.random() < self.augment.flip)
         spare_y, spare_x = (
@@ -167,7 +164,7 @@ class TrainStream(IterableDataset[Batch]):
         )
         zoom = sample.label.shape[0] / ref.height, sample.label.shape[1] / ref.width
         top, left = int(rng.integers(spare_y + 1)), int(rng.integers(spare_x + 1))
-        return Placement(top, left, mirrored, zoom)
+        return Crop(top, left, mirrored, zoom)
 
 
 def epoch_order(shard_of_N: Sequence[int], seed: int, epoch: int) -> NDArray[np.int64]:
@@ -188,13 +185,13 @@ def drawn_view(seed: int, position: int, views: ViewSettings) -> int:
 
 
 def cut_sample(sample: Decoded, box: NDArray[np.float32]) -> Decoded:
-    """The sample's stored pixels within a view: what its teacher was shown."""
+    """The sample's stored pixels within a view: what its teacher saw."""
     arrays = {name: cut(array, box) for name, array in sample.arrays.items()}
     return Decoded(arrays, cut(sample.label, box))
 
 
 def common_size(decoded: Sequence[Decoded], crop_px: int | None = None) -> tuple[int, int]:
-    """Height and width of a batch: the crop's, else the largest picture's."""
+    """Height and width of a batch: the crop's, else the largest image's."""
     if crop_px:
         return crop_px, crop_px
     shapes = [sample.label.shape for sample in decoded]
@@ -205,22 +202,22 @@ def assemble(
     index: int,
     refs: Sequence[SampleRef],
     decoded: Sequence[Decoded],
-    places: Sequence[Placement],
+    crops: Sequence[Crop],
     size: tuple[int, int],
     specs: Mapping[str, ModalitySpec],
     targets: Mapping[str, Tensor] | None = None,
 ) -> Batch:
-    """Cut, pad, mirror and stack samples to a batch of one size, with their joined targets."""
+    """Crop, pad, mirror and stack samples to a batch of one size, with their joined targets."""
     label = np.full((len(refs), *size), IGNORE_ID, dtype=np.int64)
-    for b, (sample, place) in enumerate(zip(decoded, places, strict=True)):
-        _put(label[b], sample.label, place)
+    for b, (sample, crop) in enumerate(zip(decoded, crops, strict=True)):
+        _put(label[b], sample.label, crop)
     inputs = {}
     for name, spec in specs.items():
         shape = (len(refs), *size) if spec.channels == 1 else (len(refs), *size, 3)
         stored = np.zeros(shape, dtype=spec.dtype)
-        for b, (sample, place) in enumerate(zip(decoded, places, strict=True)):
+        for b, (sample, crop) in enumerate(zip(decoded, crops, strict=True)):
             if name in sample.arrays:
-                _put(stored[b], sample.arrays[name], place)
+                _put(stored[b], sample.arrays[name], crop)
         unit = torch.from_numpy(to_unit_range(stored, spec))
         inputs[name] = unit[:, None] if spec.channels == 1 else unit.permute(0, 3, 1, 2)
     return Batch(
@@ -229,31 +226,38 @@ def assemble(
         inputs=inputs,
         present=torch.tensor([ref.present for ref in refs]),
         label=torch.from_numpy(label),
-        view=torch.tensor(
-            [_view(ref, place, size) for ref, place in zip(refs, places, strict=True)]
-        ),
+        view=torch.tensor([_view(ref, crop, size) for ref, crop in zip(refs, crops, strict=True)]),
         targets=targets or {},
-        taught=taught(refs),
+        has_target=has_target(refs),
     )
 
 
-def _put(canvas: NDArray[Any], picture: NDArray[Any], place: Placement) -> None:
-    """Copy the placed window of `picture` into `canvas`, then mirror the canvas."""
-    window = picture[place.top :, place.left :][: canvas.shape[0], : canvas.shape[1]]
-    canvas[: window.shape[0], : window.shape[1]] = window
-    if place.mirrored:
+def _put(canvas: NDArray[Any], image: NDArray[Any], crop: Crop) -> None:
+    """Copy the cropped part of `image` into `canvas`, then mirror the canvas."""
+    part = image[crop.top :, crop.left :][: canvas.shape[0], : canvas.shape[1]]
+    canvas[: part.shape[0], : part.shape[1]] = part
+    if crop.mirrored:
         canvas[:] = canvas[:, ::-1].copy()
 
 
-def _view(ref: SampleRef, place: Placement, size: tuple[int, int]) -> tuple[float, ...]:
-    """The placed window in shares of the side of the picture's centred square, which the teacher
+def _view(ref: SampleRef, crop: Crop, size: tuple[int, int]) -> tuple[float, ...]:
+    """The crop in units of the side of the image's centred square, which is what the teacher
     saw."""
     side = min(ref.height, ref.width)
-    down, across = place.zoom
-    top = (place.top / down - (ref.height - side) / 2) / side
-    left = (place.left / across - (ref.width - side) / 2) / side
-    height, width = size[0] / down / side, size[1] / across / side
-    return top, left, height, width, float(place.mirrored)
+    zoom_y, zoom_x = crop.zoom
+    top = (crop.top / zoom_y - (ref.height - side) / 2) / side
+    left = (crop.left / zoom_x - (ref.width - side) / 2) / side
+    height, width = size[0] / zoom_y / side, size[1] / zoom_x / side
+    return top, left, height, width, float(crop.mirrored)
+
+
+def start_method(workers: int) -> str | None:
+    """How loader processes start; None: there are none.
+
+    Not by a fork: neither connections to an object store nor the threads of a flow or a progress bar
+    survive one (a forked child of a process that ran a flow dies in the exit hooks that it inherits).
+    """
+    return "spawn" if workers else None
 
 
 def loader(stream: TrainStream, workers: int) -> DataLoader[Batch]:

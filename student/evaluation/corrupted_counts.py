@@ -1,14 +1,14 @@
-"""Counts from damaged readings: the robustness benchmark of Liao et al. (arXiv 2503.18445).
+"""Counts from corrupted inputs: the robustness benchmark of Liao et al. (arXiv 2503.18445).
 
     EMM  the modalities outside a subset are 0 after normalisation, and count as present
     RMM  of those a share of the elements is 0
     NM   all modalities carry noise
 
-The backbone sees each set of damaged readings once (one for each share and level), and a picture of
-zeros once a stem and batch; a subset takes the features of its own modalities from the undamaged
-readings, those of the others from the damaged ones. So what RMM does to a modality is the same in
-every subset. What a sample lacks by itself is 0 in EMM and RMM, and skipped in NM. Sizes of damage:
-`student.evaluation.corruptions`. Writes nothing, raises nothing.
+The backbone sees each set of corrupted inputs once (one for each share and level), and an image of
+zeros once per stem and batch; a subset takes the features of its own modalities from the clean
+inputs, those of the others from the corrupted ones. So RMM does the same to a modality in every
+subset. A modality that a sample lacks by itself is 0 in EMM and RMM, and skipped in NM. Strengths:
+`student.evaluation.corruptions`.
 
 Legend: B samples, M modalities, S subsets, T tables (EMM, then RMM by share), L noise levels,
 K classes, C channels, H W space.
@@ -34,8 +34,9 @@ from student.evaluation.corruptions import (
     lose_elements,
 )
 from student.evaluation.iou import confusion
-from student.evaluation.predictions import Parts, members, predict_ids, run_backbone
+from student.evaluation.predictions import WindowFeatures, members, predict_ids, run_backbone
 from student.evaluation.score_tables import Subset
+from student.evaluation.sliding_window import WindowSlice
 from student.model.fusion import StageFeatures
 from student.model.student import Student
 
@@ -44,11 +45,11 @@ QUIET_KIND = "event"
 
 Maps = Sequence[Tensor]
 """(M, B, C_i, H_i, W_i) a stage."""
-Damage = Callable[[Tensor, str, np.random.Generator], Tensor]
-"""From a reading (C, H, W) and its modality's name to the damaged reading."""
+Corruption = Callable[[Tensor, str, np.random.Generator], Tensor]
+"""From an input (C, H, W) and its modality's name to the corrupted input."""
 
 
-class DamageCounts:
+class CorruptionCounter:
     """Confusion matrices (int64, rows by label) of everything that `add` was given."""
 
     def __init__(
@@ -64,56 +65,60 @@ class DamageCounts:
         self.missing_TSKK = none.repeat(1 + len(LOST_SHARES), len(subsets), 1, 1)
         self.noisy_LKK = none.repeat(len(NOISE_LEVELS), 1, 1)
 
-    def add(self, batch: Batch, clean: Parts) -> None:
-        """Count a batch; `clean`: features of its undamaged readings, window by window."""
-        places = [place for place, _ in clean]
-        there_MB111 = batch.present.T[:, :, None, None, None]
-        readings = self.model.normalise(batch.inputs).masked_fill(~there_MB111, 0)
+    def add(self, batch: Batch, clean: WindowFeatures) -> None:
+        """Count a batch; `clean`: features of its clean inputs, window by window."""
+        windows = [window for window, _ in clean]
+        present_MB111 = batch.present.T[:, :, None, None, None]
+        inputs = self.model.normalise(batch.inputs).masked_fill(~present_MB111, 0)
         zeros = self._zeros(clean, len(batch.refs))
         kept = [
-            [torch.where(there_MB111, *pair) for pair in zip(part.maps, zeros, strict=True)]
-            for _, part in clean
+            [torch.where(present_MB111, *pair) for pair in zip(features.maps, zeros, strict=True)]
+            for _, features in clean
         ]
-        self._count_missing(0, batch, places, kept, [zeros] * len(kept))
+        self._count_missing(0, batch, windows, kept, [zeros] * len(kept))
         for table, share in enumerate(LOST_SHARES, 1):
-            lossy = self._damaged(readings, batch, f"RMM {share:g}", _losing(share))
-            found = run_backbone(self.model, lossy, torch.ones_like(batch.present), places)
-            self._count_missing(table, batch, places, kept, [part.maps for _, part in found])
+            lossy = self._corrupted(inputs, batch, f"RMM {share:g}", _losing(share))
+            everything = torch.ones_like(batch.present)
+            corrupted = run_backbone(self.model, lossy, everything, windows)
+            others = [features.maps for _, features in corrupted]
+            self._count_missing(table, batch, windows, kept, others)
         for row, level in enumerate(NOISE_LEVELS):
-            noisy = self._damaged(readings, batch, f"NM {level.name}", self._noise(level))
-            found = run_backbone(self.model, noisy, batch.present, places)
-            self.noisy_LKK[row] += self._count(found, batch.present, batch.label)
+            noisy = self._corrupted(inputs, batch, f"NM {level.name}", self._noise(level))
+            corrupted = run_backbone(self.model, noisy, batch.present, windows)
+            self.noisy_LKK[row] += self._count(corrupted, batch.present, batch.label)
 
-    def _zeros(self, clean: Parts, num_samples: int) -> Maps:
-        """The maps of a picture of zeros as large as a window, for every modality and sample."""
+    def _zeros(self, clean: WindowFeatures, num_samples: int) -> Maps:
+        """The maps of an image of zeros as large as a window, for every modality and sample."""
         rows, columns = clean[0][0]
         model, num_modalities = self.model, len(self.model.modalities)
         stems = num_modalities if model.backbone.has_own_stems else 1
         shape = (stems, 1, 3, rows.stop - rows.start, columns.stop - columns.start)
         device = model.device
         present = torch.ones(1, stems, dtype=torch.bool, device=device)
-        found = model.features_of(torch.zeros(shape, device=device), present)
-        return [maps.expand(num_modalities, num_samples, -1, -1, -1) for maps in found.maps]
+        features = model.features_of(torch.zeros(shape, device=device), present)
+        return [maps.expand(num_modalities, num_samples, -1, -1, -1) for maps in features.maps]
 
-    def _damaged(self, readings_MBCHW: Tensor, batch: Batch, what: str, damage: Damage) -> Tensor:
-        """Every reading with damage of its own, drawn from (seed, what, sample key, modality)."""
-        damaged = torch.empty_like(readings_MBCHW)
+    def _corrupted(
+        self, inputs_MBCHW: Tensor, batch: Batch, kind: str, corruption: Corruption
+    ) -> Tensor:
+        """Every input corrupted independently, drawn from (seed, kind, sample key, modality)."""
+        corrupted = torch.empty_like(inputs_MBCHW)
         for m, name in enumerate(self.model.modalities):
             for b, ref in enumerate(batch.refs):
-                rng = generator(self.seed, what, ref.key, name)
-                damaged[m, b] = damage(readings_MBCHW[m, b], name, rng)
-        return damaged
+                rng = generator(self.seed, kind, ref.key, name)
+                corrupted[m, b] = corruption(inputs_MBCHW[m, b], name, rng)
+        return corrupted
 
-    def _noise(self, level: NoiseLevel) -> Damage:
-        return lambda reading, name, rng: add_noise(
-            reading, level, self.specs[name].kind != QUIET_KIND, rng
+    def _noise(self, level: NoiseLevel) -> Corruption:
+        return lambda clean, name, rng: add_noise(
+            clean, level, self.specs[name].kind != QUIET_KIND, rng
         )
 
     def _count_missing(
         self,
         table: int,
         batch: Batch,
-        places: Sequence[tuple[slice, slice]],
+        windows: Sequence[WindowSlice],
         kept: Sequence[Maps],
         others: Sequence[Maps],
     ) -> None:
@@ -122,24 +127,24 @@ class DamageCounts:
         everything = torch.ones_like(batch.present)
         for s, subset in enumerate(self.subsets):
             chosen_M = members(self.model, subset, batch.present)
-            parts = [(p, _picked(pair, chosen_M)) for p, pair in zip(places, pairs, strict=True)]
+            parts = [(w, _picked(pair, chosen_M)) for w, pair in zip(windows, pairs, strict=True)]
             scored_B = (batch.present & chosen_M).any(dim=1)
             label = batch.label.masked_fill(~scored_B[:, None, None], IGNORE_ID)
             self.missing_TSKK[table, s] += self._count(parts, everything, label)
 
     def _paired(self, kept: Maps, others: Maps) -> StageFeatures:
-        """Both, one after the other along M: dot products are then shared by all subsets."""
+        """Both, concatenated along M: dot products are then shared by all subsets."""
         maps = tuple(torch.cat(both) for both in zip(kept, others, strict=True))
         return StageFeatures(maps, self.model.fusion.grams(maps))
 
-    def _count(self, parts: Parts, present_BM: Tensor, label_BHW: Tensor) -> Tensor:
-        ids = predict_ids(self.model, parts, present_BM, label_BHW.shape[1:])
-        alike_B = label_BHW.new_zeros(len(label_BHW))
-        return confusion(ids, label_BHW, alike_B, 1, self.num_classes)[0]
+    def _count(self, windows: WindowFeatures, present_BM: Tensor, label_BHW: Tensor) -> Tensor:
+        ids = predict_ids(self.model, windows, present_BM, label_BHW.shape[1:])
+        one_group_B = label_BHW.new_zeros(len(label_BHW))
+        return confusion(ids, label_BHW, one_group_B, 1, self.num_classes)[0]
 
 
-def _losing(share: float) -> Damage:
-    return lambda reading, _, rng: lose_elements(reading, share, rng)
+def _losing(share: float) -> Corruption:
+    return lambda clean, _, rng: lose_elements(clean, share, rng)
 
 
 def _picked(pair: StageFeatures, chosen_M: Tensor) -> StageFeatures:

@@ -1,4 +1,4 @@
-"""Corrupted sensor readings, as the robustness benchmark of Liao et al. makes them (arXiv 2503.18445,
+"""Corrupted sensor inputs, as the robustness benchmark of Liao et al. makes them (arXiv 2503.18445,
 `val_mm_EMM.py`, `val_mm_RMM.py`, `val_mm_NM.py`), with their gaps closed.
 
 All of them act on the normalised input of the network, one sample at a time. Kept from the benchmark:
@@ -6,7 +6,7 @@ elements (pixel and channel apart) are lost, not pixels; salt and pepper is the 
 and smallest value at element indices drawn with replacement; events get no Gaussian noise. Ours:
 random numbers come from (seed, kind of corruption, level, sample key, modality), so a score depends
 neither on the batch nor on the order; largest and smallest are those of the sample, where the
-benchmark takes those of the batch. Pure functions; nothing can fail.
+benchmark takes those of the batch.
 
 Legend: C channels, H W space.
 """
@@ -53,17 +53,17 @@ def _words(digest: bytes) -> Iterator[int]:
     return (int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
 
 
-def lose_elements(reading_CHW: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+def lose_elements(input_CHW: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     """Each element set to 0 with probability `share` (RMM)."""
-    lost = rng.random(tuple(reading_CHW.shape), dtype=np.float32) < share
-    return reading_CHW.masked_fill(torch.from_numpy(lost).to(reading_CHW.device), 0.0)
+    lost = rng.random(tuple(input_CHW.shape), dtype=np.float32) < share
+    return input_CHW.masked_fill(torch.from_numpy(lost).to(input_CHW.device), 0.0)
 
 
 def add_noise(
-    reading_CHW: Tensor, level: NoiseLevel, gaussian: bool, rng: np.random.Generator
+    input_CHW: Tensor, level: NoiseLevel, gaussian: bool, rng: np.random.Generator
 ) -> Tensor:
     """Salt, then pepper, then (for all but events) Gaussian noise (NM)."""
-    flat = reading_CHW.flatten().clone()
+    flat = input_CHW.flatten().clone()
     highest, lowest = float(flat.max()), float(flat.min())
     num_each = int(level.density * flat.numel() / 2)
     for value in (highest, lowest):
@@ -72,4 +72,4 @@ def add_noise(
     if gaussian:
         noise = rng.standard_normal(flat.numel(), dtype=np.float32) * np.float32(level.sigma)
         flat += torch.from_numpy(noise).to(flat.device)
-    return flat.view(reading_CHW.shape)
+    return flat.view(input_CHW.shape)

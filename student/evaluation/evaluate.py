@@ -3,12 +3,12 @@ modalities.
 
 Writes `runs/<run-id>/evaluation.json` and, for some samples, `pictures/<key>/{label,
 <subset>}.png` with class ids (`<subset>`: modalities joined by `+`). Skipped, without importing
-torch, if that file is there for the same checkpoint and settings. Absent modalities are skipped,
-not filled with zeros (`evaluate.robustness` adds that and more, see docs/evaluation.md); a sample
-that has none of a subset's modalities does not count for that subset. In several processes
-(`train.processes`, or started by `torchrun`) each predicts its part; the first one writes the same
-scores as one process would. What can fail: `CheckpointError` (nothing trained yet), `DatasetError`
-(no such split, no labelled pixel), `CorruptShard`, `FingerprintMismatch`.
+torch, if that file was made from the same checkpoint with the same config. Absent modalities are
+skipped, not filled with zeros (`evaluate.robustness` adds that and more, see docs/evaluation.md); a
+sample that has none of a subset's modalities does not count for that subset. With several processes
+(`train.processes`, or started by `torchrun`) each predicts its part; the main process writes the
+same scores as a single process would. Raises `CheckpointError` (nothing trained yet),
+`DatasetError` (no such split, no labelled pixel), `CorruptShard`, `FingerprintMismatch`.
 """
 
 from __future__ import annotations
@@ -22,51 +22,53 @@ from pipeline.core.device import choose_device
 from pipeline.core.stage_report import StageReport
 from pipeline.errors import CheckpointError
 from pipeline.schemas import EVALUATION_SCHEMA
-from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json, write_json
 from pipeline.workspace import Workspace
+from student.runs.inputs import RunInputs, open_inputs
 from student.runs.launch import is_launched, launch
-from student.runs.run import Run, identify
+from student.runs.run import Run
 
 
 def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> StageReport:
     """Score the run's last checkpoint. Units of the report are subsets of the modalities."""
     started = time.perf_counter()
-    manifest = Manifest.load(workspace.dataset(config))
-    run = identify(config, workspace, manifest)
+    inputs = open_inputs(config, workspace)
+    run = inputs.run
     if not run.checkpoint.exists():
         raise CheckpointError(
             f"{run.checkpoint}: expected a trained student, found none. Run `any2seg train CONFIG`."
         )
-    found = current_scores(run, config)
+    scores = current_scores(run, config)
     num_subsets = 2 ** len(config.modalities) - 1
-    if found is None and config.train.processes > 1 and not is_launched():
+    if scores is None and config.train.processes > 1 and not is_launched():
         return launch(evaluate, config, progress=progress)
-    if found is None:
-        found = _score(config, manifest, run, progress)
+    if scores is None:
+        scores = _score(inputs, progress)
         done, skipped = num_subsets, 0
     else:
         done, skipped = 0, num_subsets
-    details = {"run_id": run.id} | {key: found[key] for key in ("all", "mean", "worst", "step")}
+    details = {"run_id": run.id} | {key: scores[key] for key in ("all", "mean", "worst", "step")}
     seconds = time.perf_counter() - started
     return StageReport("evaluate", done=done, skipped=skipped, seconds=seconds, details=details)
 
 
-def _score(config: Config, manifest: Manifest, run: Run, progress: bool) -> dict[str, Any]:
+def _score(inputs: RunInputs, progress: bool) -> dict[str, Any]:
+    # Here, so that a stage with nothing to do does not import torch.
     from student.evaluation.count import score
-    from student.runs.distributed import world
+    from student.runs.distributed import join_world
 
-    with world(choose_device(config.train.device)) as processes:
-        found = {"schema": EVALUATION_SCHEMA, "settings": settings(config)}
-        found |= score(config, manifest, run, progress=progress, world=processes)
-        if processes.leads:
-            write_json(run.evaluation, found)
-        processes.wait()
-    return found
+    config = inputs.config
+    with join_world(choose_device(config.train.device)) as world:
+        scores = {"schema": EVALUATION_SCHEMA, "settings": scoring_config(config)}
+        scores |= score(inputs, progress=progress, world=world)
+        if world.is_main_process:
+            write_json(inputs.run.evaluation, scores)
+        world.barrier()
+    return scores
 
 
-def settings(config: Config) -> dict[str, Any]:
-    """What the scores depend on, beside the checkpoint."""
+def scoring_config(config: Config) -> dict[str, Any]:
+    """The fields of `[evaluate]` that the scores depend on, as `evaluation.json` keeps them."""
     names = {"split", "num_pictures", "window_px"}
     names |= {"window_overlap"} if config.evaluate.window_px else set()
     names |= {"robustness", "seed"} if config.evaluate.robustness else set()
@@ -74,14 +76,15 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def current_scores(run: Run, config: Config) -> dict[str, Any] | None:
-    """The scores of this very checkpoint with these settings, if they are there.
+    """The scores of the present checkpoint with this config; None if they were never computed.
 
-    Those with robustness serve a config without it.
+    Scores with robustness also serve a config without it.
     """
     try:
-        found: dict[str, Any] = read_json(run.evaluation)
+        scores: dict[str, Any] = read_json(run.evaluation)
         digest = read_json(run.checkpoint_state)["sha256"]
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    same = (found["schema"], found["checkpoint_sha256"]) == (EVALUATION_SCHEMA, digest)
-    return found if same and settings(config).items() <= found["settings"].items() else None
+    same = (scores["schema"], scores["checkpoint_sha256"]) == (EVALUATION_SCHEMA, digest)
+    wanted = scoring_config(config).items()
+    return scores if same and wanted <= scores["settings"].items() else None

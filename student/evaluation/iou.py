@@ -1,8 +1,8 @@
 """Confusion matrices and intersection over union.
 
 Counts are int64: float32 counts (as in published evaluation code) stop growing at 2^24 pixels. Two
-readings of a class that no label pixel has: strict (it is skipped, our number) and compatible (it
-counts as 0, which is what much published code does). Writes nothing, raises nothing.
+conventions for a class that no label pixel has: strict (it is skipped, our number) and compatible
+(it counts as 0, which is what much published code does).
 
 Legend: G groups of samples (conditions), K classes.
 """

@@ -1,8 +1,7 @@
 """Class ids that a student predicts from any subset of the modalities, whole or window by window.
 
-The expensive half, the backbone, runs once over a set of readings (`run_backbone`); any number of
-subsets is then fused, decoded and brought to the size of the labels (`predict_ids`). Writes nothing,
-raises nothing.
+The expensive half, the backbone, runs once over a batch of inputs (`run_backbone`); any number of
+subsets is then fused, decoded and upsampled to the size of the labels (`predict_ids`).
 
 Legend: B samples, M modalities, S subsets, K classes, H W space.
 """
@@ -16,49 +15,52 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from student.evaluation.score_tables import Subset
-from student.evaluation.sliding_window import Place, merged
+from student.evaluation.sliding_window import WindowSlice, merged
 from student.model.fusion import StageFeatures
 from student.model.student import Student
 
-Parts = Sequence[tuple[Place, StageFeatures]]
-"""The windows of a picture and their features."""
+WindowFeatures = Sequence[tuple[WindowSlice, StageFeatures]]
+"""The windows of an image and their features."""
 
 
 def run_backbone(
-    model: Student, readings_MB3HW: Tensor, present_BM: Tensor, places: Sequence[Place]
-) -> Parts:
-    """Features of normalised readings in every window."""
-    return [(place, model.features_of(readings_MB3HW[..., *place], present_BM)) for place in places]
+    model: Student, inputs_MB3HW: Tensor, present_BM: Tensor, windows: Sequence[WindowSlice]
+) -> WindowFeatures:
+    """Features of normalised inputs in every window."""
+    return [(w, model.features_of(inputs_MB3HW[..., *w], present_BM)) for w in windows]
 
 
-def predict_ids(model: Student, parts: Parts, present_BM: Tensor, size: Sequence[int]) -> Tensor:
+def predict_ids(
+    model: Student, windows: WindowFeatures, present_BM: Tensor, size: Sequence[int]
+) -> Tensor:
     """Ids (B, H, W) from the present modalities, at full size; overlapping windows are averaged."""
     height, width = size
     logits = (
-        (place, _at_size(model.logits(features, present_BM), place)) for place, features in parts
+        (window, _at_window_size(model.logits(features, present_BM), window))
+        for window, features in windows
     )
     # max is several times faster than argmax on a CPU and gives the same ids.
     return merged(logits, height, width).max(dim=1).indices
 
 
-def _at_size(logits: Tensor, place: Place) -> Tensor:
-    size = [span.stop - span.start for span in place]
+def _at_window_size(logits: Tensor, window: WindowSlice) -> Tensor:
+    size = [axis.stop - axis.start for axis in window]
     return interpolate(logits, size=size, mode="bilinear")
 
 
 def predict_subsets(
     model: Student,
-    parts: Parts,
+    windows: WindowFeatures,
     present_BM: Tensor,
     subsets: Sequence[Subset],
     size: Sequence[int],
 ) -> list[tuple[Tensor, Tensor]]:
     """For each subset the ids (B, H, W) and which samples have a modality of it (B,)."""
-    found = []
+    predictions = []
     for subset in subsets:
-        there_BM = present_BM & members(model, subset, present_BM)
-        found.append((predict_ids(model, parts, there_BM, size), there_BM.any(dim=1)))
-    return found
+        shown_BM = present_BM & members(model, subset, present_BM)
+        predictions.append((predict_ids(model, windows, shown_BM, size), shown_BM.any(dim=1)))
+    return predictions
 
 
 def members(model: Student, subset: Subset, like: Tensor) -> Tensor:

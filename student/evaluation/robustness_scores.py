@@ -1,12 +1,12 @@
-"""Figures of the robustness benchmark from the mIoU of every subset (Liao et al., arXiv 2503.18445).
+"""Scores of the robustness benchmark from the mIoU of every subset (Liao et al., arXiv 2503.18445).
 
 With m_S the mIoU of subset S, N modalities, k_S of them missing:
 
     average      (1 / (2^N - 1)) sum_S m_S
     expected(p)  sum_S m_S p^k_S (1 - p)^(N - k_S) / sum_S p^k_S (1 - p)^(N - k_S)
 
-The expected score is what each modality's failing with probability p, independently, leaves, given that
-not all fail. Pure functions; `ValueError` for subsets that are not all the non-empty ones.
+The expected score is the expectation over modalities that fail independently with probability p,
+given that not all fail. Raises `ValueError` unless all non-empty subsets are there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def average(miou_of: Mapping[Subset, float]) -> float:
 
 
 def expected(miou_of: Mapping[Subset, float], p: float) -> float:
-    """Mean over the non-empty subsets, weighted by how likely each is left."""
+    """Mean over the non-empty subsets, weighted by the probability that exactly they remain."""
     num_modalities = _require_all(miou_of)
     weights = {
         subset: p ** (num_modalities - len(subset)) * (1 - p) ** len(subset) for subset in miou_of
@@ -35,8 +35,8 @@ def expected(miou_of: Mapping[Subset, float], p: float) -> float:
 
 def summary(miou_of: Mapping[Subset, float]) -> dict[str, float]:
     """`average` and `expected_<p>` of a table of subsets."""
-    found = {f"expected_{p:g}": expected(miou_of, p) for p in FAILURE_PROBABILITIES}
-    return {"average": average(miou_of), **found}
+    by_probability = {f"expected_{p:g}": expected(miou_of, p) for p in FAILURE_PROBABILITIES}
+    return {"average": average(miou_of), **by_probability}
 
 
 def _require_all(miou_of: Mapping[Subset, float]) -> int:

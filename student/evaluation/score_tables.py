@@ -1,11 +1,10 @@
-"""From confusion matrices to the figures of `evaluation.json` (see storage_layout.md and
-docs/evaluation.md). Writes nothing, raises nothing.
+"""From confusion matrices to the scores of `evaluation.json` (see storage_layout.md and
+docs/evaluation.md).
 
 Every mIoU comes twice: strict (`miou`: classes without label pixels are skipped) and compatible with
-published code (`miou_absent_zero`: they count as 0). A figure that no labelled pixel stands behind is
-None.
+published code (`miou_absent_zero`: they count as 0). A score without any labelled pixel is None.
 
-Legend: S subsets, G groups of samples, K classes, T tables and L levels of damage.
+Legend: S subsets, G groups of samples, K classes, T tables and L levels of corruption.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
-    """Counts from damaged readings (`student.evaluation.corrupted_counts`)."""
+class CorruptedCounts:
+    """Counts from corrupted inputs (`student.evaluation.corrupted_counts`)."""
 
     missing: Counts
     """(T, S, K, K): EMM zero-filled, then RMM by share lost."""
@@ -53,7 +52,7 @@ class Scores:
     """(S, G, K, K) pixels, rows by label."""
     num_samples: Counts
     """(S, G) samples that have a modality of the subset."""
-    damage: Damage | None = None
+    corrupted: CorruptedCounts | None = None
 
 
 def all_subsets(modalities: Sequence[str]) -> tuple[Subset, ...]:
@@ -63,7 +62,8 @@ def all_subsets(modalities: Sequence[str]) -> tuple[Subset, ...]:
 
 
 def summarise(scores: Scores) -> dict[str, Any]:
-    """Figures of every subset, all together, per condition and per corner case; of damage if any."""
+    """Scores of every subset: overall, per condition and per corner case; and under corruption if
+    counted."""
     kinds = {"condition": _members(scores, 0), "corner_case": _members(scores, 1)}
     rows = [_subset_row(scores, s, kinds) for s in range(len(scores.subsets))]
     support = scores.confusion[-1].sum(axis=(0, 2))
@@ -73,38 +73,38 @@ def summarise(scores: Scores) -> dict[str, Any]:
         "conditions": _group_rows(scores, kinds["condition"]),
         "corner_cases": _group_rows(scores, kinds["corner_case"]),
         "subsets": rows,
-        **standing(rows, "miou"),
+        **all_mean_worst(rows, "miou"),
         "singles_mean": float(np.mean(singles)),
-        "absent_zero": standing(rows, "miou_absent_zero"),
+        "absent_zero": all_mean_worst(rows, "miou_absent_zero"),
         "majority_class_miou": majority_miou(support),
-        "robustness": _robustness(scores, rows) if scores.damage else None,
+        "robustness": _robustness(scores, rows) if scores.corrupted else None,
     }
 
 
-def standing(rows: Sequence[Mapping[str, Any]], figure: str) -> dict[str, Any]:
-    """What is always told together of a table of subsets: all modalities, mean and worst."""
-    known = [row for row in rows if row[figure] is not None]
-    worst = min(known, key=lambda row: row[figure])
+def all_mean_worst(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """What is always reported together of a table of subsets: all modalities, mean and worst."""
+    known = [row for row in rows if row[metric] is not None]
+    worst = min(known, key=lambda row: row[metric])
     return {
-        "all": rows[-1][figure],
-        "mean": float(np.mean([row[figure] for row in known])),
-        "worst": {"modalities": worst["modalities"], "miou": worst[figure]},
+        "all": rows[-1][metric],
+        "mean": float(np.mean([row[metric] for row in known])),
+        "worst": {"modalities": worst["modalities"], "miou": worst[metric]},
     }
 
 
-def _members(scores: Scores, place: int) -> dict[str, list[int]]:
-    """Each condition (place 0) or corner case (1) that has a name, and its groups."""
-    names = sorted({group[place] for group in scores.groups} - {""})
-    return {n: [g for g, group in enumerate(scores.groups) if group[place] == n] for n in names}
+def _members(scores: Scores, kind: int) -> dict[str, list[int]]:
+    """Each condition (kind 0) or corner case (1) that has a name, and its groups."""
+    names = sorted({group[kind] for group in scores.groups} - {""})
+    return {n: [g for g, group in enumerate(scores.groups) if group[kind] == n] for n in names}
 
 
 def _group_rows(scores: Scores, groups: Mapping[str, list[int]]) -> dict[str, Any]:
     return {
         name: {
-            "num_samples": int(scores.num_samples[-1, places].sum()),
-            "support": scores.confusion[-1, places].sum(axis=(0, 2)).tolist(),
+            "num_samples": int(scores.num_samples[-1, own].sum()),
+            "support": scores.confusion[-1, own].sum(axis=(0, 2)).tolist(),
         }
-        for name, places in groups.items()
+        for name, own in groups.items()
     }
 
 
@@ -114,7 +114,7 @@ def _subset_row(
     counts = scores.confusion[s].sum(axis=0)
     per_kind = {
         f"per_{kind}": {
-            name: _mious(scores.confusion[s, places].sum(axis=0)) for name, places in groups.items()
+            name: _mious(scores.confusion[s, own].sum(axis=0)) for name, own in groups.items()
         }
         for kind, groups in kinds.items()
     }
@@ -139,11 +139,11 @@ def _or_none(value: float) -> float | None:
 
 
 def _robustness(scores: Scores, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """EMM in both protocols, RMM, and NM with its level's own figures."""
-    assert scores.damage is not None
+    """EMM in both protocols, RMM, and NM by level."""
+    assert scores.corrupted is not None
     names = ("modalities", "miou", "miou_absent_zero")
     tables = [[{name: row[name] for name in names} for row in rows]]
-    for counts_SKK in scores.damage.missing:
+    for counts_SKK in scores.corrupted.missing:
         pairs = zip(scores.subsets, counts_SKK, strict=True)
         tables.append([{"modalities": list(subset), **_mious(own)} for subset, own in pairs])
     labels = [("EMM skipped", 1.0, SKIPPED), ("EMM zero-filled", 1.0, ZERO_FILLED)]
@@ -154,10 +154,10 @@ def _robustness(scores: Scores, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
             "protocol": NOISY.format(100 * level.density, level.sigma),
         }
         | _mious(counts_KK)
-        for level, counts_KK in zip(NOISE_LEVELS, scores.damage.noisy, strict=True)
+        for level, counts_KK in zip(NOISE_LEVELS, scores.corrupted.noisy, strict=True)
     ]
     missing = [_missing_table(*label, table) for label, table in zip(labels, tables, strict=True)]
-    return {"seed": scores.damage.seed, "missing": missing, "noise": noise}
+    return {"seed": scores.corrupted.seed, "missing": missing, "noise": noise}
 
 
 def _missing_table(
@@ -168,14 +168,14 @@ def _missing_table(
         "lost": lost,
         "protocol": protocol,
         **_averages(rows, "miou"),
-        "worst": standing(rows, "miou")["worst"],
+        "worst": all_mean_worst(rows, "miou")["worst"],
         "absent_zero": _averages(rows, "miou_absent_zero"),
         "subsets": rows,
     }
 
 
-def _averages(rows: Sequence[Mapping[str, Any]], figure: str) -> dict[str, float | None]:
-    """See `student.evaluation.robustness_scores`; None where a subset has no figure."""
-    table = {tuple(row["modalities"]): row[figure] for row in rows}
+def _averages(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float | None]:
+    """See `student.evaluation.robustness_scores`; None where a subset has no score."""
+    table = {tuple(row["modalities"]): row[metric] for row in rows}
     known = {subset: 0.0 if value is None else value for subset, value in table.items()}
     return {name: v if None not in table.values() else None for name, v in summary(known).items()}

@@ -211,7 +211,7 @@ class Objective(nn.Module):
             view=batch.view,
             embedding=batch.targets.get("embedding"),
             patch=batch.targets.get("patch"),
-            has_target=batch.taught,
+            has_target=batch.has_target,
             scene=batch.targets.get("scene"),
         )
         power = self.lscd_config.weak_power if self.lscd_config.active else 0.0

@@ -1,9 +1,9 @@
-"""Several processes that train one student: who am I, and how do we agree.
+"""Rank, world size and collectives of the processes that train one student.
 
 `torchrun` (one or many nodes) sets RANK, WORLD_SIZE and LOCAL_RANK; without them there is one
-process. Every process takes an equal part of every batch, so none can run dry. Opens sockets of
-torch.distributed between the processes of the run only (gloo, or nccl on CUDA); writes nothing. What
-can fail: `ConfigError` for a batch that does not divide.
+process. Every process takes an equal part of every batch, so that none runs out of data before the
+others. The only connections are torch.distributed's, between the processes of the run (gloo, or
+nccl on CUDA). Raises `ConfigError` for a batch size that does not divide.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class World:
     local_rank: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the one process that writes."""
         return self.rank == 0
 
-    def part(self, batch_size: int, pieces: int = 1) -> int:
-        """Samples of one process in one of `pieces` pieces of a batch. Raises `ConfigError`."""
-        parts = self.size * pieces
+    def local_batch_size(self, batch_size: int, accumulate: int = 1) -> int:
+        """Samples in one of a process's `accumulate` micro-batches. Raises `ConfigError`."""
+        parts = self.size * accumulate
         if batch_size % parts:
             raise ConfigError(
                 f"train.batch_size = {batch_size}: expected a multiple of {parts} "
-                f"({self.size} processes x train.accumulate = {pieces})"
+                f"({self.size} processes x train.accumulate = {accumulate})"
             )
         return batch_size // parts
 
@@ -48,7 +48,7 @@ class World:
         return torch.device("cuda", self.local_rank) if chosen.type == "cuda" else chosen
 
     def mean(self, value: Tensor) -> Tensor:
-        """The average of a tensor over the processes."""
+        """The mean of a tensor over the processes."""
         if self.size > 1:
             value = self.total(value) / self.size
         return value
@@ -60,39 +60,39 @@ class World:
             distributed.all_reduce(count)
         return count
 
-    def share(self, module: nn.Module) -> nn.Module:
-        """The same module, whose gradients all processes average while they are made."""
+    def wrap_ddp(self, module: nn.Module) -> nn.Module:
+        """The module, wrapped so that its gradients are averaged over the processes."""
         if self.size == 1:
             return module
         # Buffers: see `average_`. A batch without some modality leaves that one's weights unused.
         return DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their means over the processes, in one exchange."""
+        """Replace tensors by their means over the processes, in one all-reduce."""
         if self.size > 1:
             flat = self.mean(torch.cat([tensor.flatten() for tensor in tensors]))
-            parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-            for tensor, part in zip(tensors, parts, strict=True):
-                tensor.copy_(part.view_as(tensor))
+            means = torch.split(flat, [tensor.numel() for tensor in tensors])
+            for tensor, mean in zip(tensors, means, strict=True):
+                tensor.copy_(mean.view_as(tensor))
 
-    def wait(self) -> None:
-        """Until every process is here."""
+    def barrier(self) -> None:
+        """Wait until every process has come this far."""
         if self.size > 1:
             distributed.barrier()
 
 
 @contextmanager
-def world(device_type: str) -> Iterator[World]:
-    """Join the processes that `torchrun` started, for the block; alone if it started none."""
+def join_world(device_type: str) -> Iterator[World]:
+    """Join the process group that `torchrun` started, for the block; without one, be alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
-    found = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     if device_type == "cuda":
-        torch.cuda.set_device(found.local_rank)
+        torch.cuda.set_device(world.local_rank)
     distributed.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
-        yield found
+        yield world
     finally:
         distributed.destroy_process_group()

@@ -1,7 +1,7 @@
-"""What a training step is remembered by: a row of figures, and the file that keeps the rows.
+"""Per-step training metrics: one row a step, and the file that keeps them.
 
-Writes `runs/<run-id>/metrics.parquet`, replaced as a whole; a figure that a step does not have is null.
-Reading raises what `pipeline.shards.manifest.read_table` does.
+Writes `runs/<run-id>/metrics.parquet`, replaced as a whole; a metric that a step does not have is
+null. Reading raises what `pipeline.shards.manifest.read_table` does.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ VALIDATION = ("val_all", "val_mean", "val_worst")
 COLUMNS = ("loss", *TERMS, "grad_norm", *VALIDATION, "lr", "step_s", "data_s")
 METRICS_SCHEMA = pa.schema([("step", pa.int64()), *((name, pa.float64()) for name in COLUMNS)])
 
-_LATELY = 50
-"""Steps that a progress bar speaks of."""
+_RECENT_STEPS = 50
+"""Steps that a progress bar averages over."""
 
 Row = dict[str, float]
 """`step` (counted from 1) and some of `COLUMNS`."""
 
 
 def read_rows(run: Run) -> list[Row]:
-    """The rows of the last checkpoint, perhaps of some steps more."""
+    """The rows up to the last checkpoint, and possibly of some steps after it."""
     return [
         {name: value for name, value in row.items() if value is not None}
         for row in read_table(run.metrics).to_pylist()
@@ -47,7 +47,7 @@ def write_rows(run: Run, rows: list[Row]) -> None:
 
 
 def rates(rows: list[Row], first: int) -> Row:
-    """Steps a second and the share of the time that was waiting for data, after step `first`."""
+    """Steps per second and the fraction of the time spent waiting for data, after step `first`."""
     own = [row for row in rows if row["step"] > first]
     data_s = sum(row["data_s"] for row in own)
     total_s = data_s + sum(row["step_s"] for row in own)
@@ -59,6 +59,6 @@ def rates(rows: list[Row], first: int) -> Row:
 
 
 def note(rows: list[Row], first: int) -> str:
-    """The last loss and the share of waiting for data, lately, for a progress bar."""
-    lately = rates(rows[-_LATELY:], first)
-    return f"loss {lately['last_loss']:.3f}, data {lately['data_wait_share']:.0%}"
+    """The last loss and the recent fraction of waiting for data, for a progress bar."""
+    recent = rates(rows[-_RECENT_STEPS:], first)
+    return f"loss {recent['last_loss']:.3f}, data {recent['data_wait_share']:.0%}"

@@ -1,8 +1,8 @@
-"""How gradients become weights: AdamW, the schedule, loss scaling, clipping.
+"""Optimizer step: AdamW, learning-rate schedule, loss scaling, gradient clipping.
 
 Matrices and kernels are decayed, biases and norms are not. Under float16 the loss is scaled so that
-small gradients do not vanish, and a step whose gradients overflow is left out (Micikevicius et al.,
-2018); the scale is part of what a checkpoint keeps. Writes nothing, raises nothing.
+small gradients do not underflow, and a step whose gradients overflow is skipped (Micikevicius et
+al., 2018); the scale is part of a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from student.runs.checkpoint import Checkpoint, load_optimizer, optimizer_tensor
 from student.training.lr_schedule import learning_rate
 
 
-class Updates:
-    """The optimiser of named parameters and all that stands between it and a loss."""
+class OptimizerStep:
+    """The optimizer of named parameters, with everything between it and a loss."""
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], train: TrainConfig, device: torch.device
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        train_config: TrainConfig,
+        device: torch.device,
     ) -> None:
-        self.train = train
+        self.train_config = train_config
         self.parameters = dict(parameters)
-        self.optimizer = _optimizer(list(self.parameters.values()), train)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "float16")
+        self.optimizer = _optimizer(list(self.parameters.values()), train_config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=train_config.precision == "float16")
 
     def start(self, step: int) -> float:
-        """Forget the last gradients; returns the learning rate of `step`, counted from 0."""
-        train = self.train
-        lr = learning_rate(train.lr, step, train.steps, train.warmup_steps, train.decay)
+        """Clear the gradients; set and return the learning rate of `step`, counted from 0."""
+        config = self.train_config
+        lr = learning_rate(config.lr, step, config.steps, config.warmup_steps, config.decay)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
@@ -42,15 +45,16 @@ class Updates:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def apply(self) -> dict[str, Tensor]:
-        """Change the weights; with `train.clip_norm`, the norm that the gradient had before."""
-        figures = {}
-        if self.train.clip_norm:
+        """Update the weights. With `train.clip_norm`, returns the gradient's norm before clipping."""
+        metrics = {}
+        if self.train_config.clip_norm:
+            # The norm is compared with the limit in the gradient's own units.
             self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.train.clip_norm)
-            figures["grad_norm"] = norm.detach()
+            norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.train_config.clip_norm)
+            metrics["grad_norm"] = norm.detach()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return figures
+        return metrics
 
     def tensors(self) -> dict[str, Tensor]:
         """`optimizer.*`, and under float16 `scaler.*`."""
@@ -59,16 +63,17 @@ class Updates:
         return optimizer_tensors(self.optimizer, self.parameters) | scaler
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Go back to what `tensors` gave."""
+        """Restore what `tensors` returned."""
         load_optimizer(self.optimizer, self.parameters, checkpoint)
         if self.scaler.is_enabled():
             state = {name: value.item() for name, value in checkpoint.part("scaler").items()}
             self.scaler.load_state_dict(state)
 
 
-def _optimizer(parameters: list[nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:
+def _optimizer(parameters: list[nn.Parameter], train_config: TrainConfig) -> torch.optim.AdamW:
+    decay = train_config.weight_decay
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=train.lr, fused=True)
+    return torch.optim.AdamW(groups, lr=train_config.lr, fused=True)

@@ -1,8 +1,8 @@
-"""Where the curves of a training go beside `metrics.parquet`: TensorBoard, Weights & Biases, MLflow.
+"""Experiment trackers that get the metrics too: TensorBoard, Weights & Biases, MLflow.
 
-`open_tracker(name, run)` gives a `Tracker`; `auto` is TensorBoard where it is installed. TensorBoard
-writes `runs/<run-id>/tensorboard/`; the others write where their own settings say. A tracker that is
-asked for by name and not installed is a `ConfigError`.
+`open_tracker(name, run, first)` returns a `Tracker`; `auto` is TensorBoard where it is installed.
+TensorBoard writes `runs/<run-id>/tensorboard/`; the others write where their own settings say. A
+tracker that is asked for by name but not installed is a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ PROJECT = "any2seg"
 
 
 class Tracker(Protocol):
-    """Takes the figures of a step."""
+    """Takes the metrics of a step."""
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Figures after `step` steps."""
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics after `step` steps."""
 
     def close(self) -> None:
-        """Send or write what is pending."""
+        """Flush what is pending."""
 
 
 class NoTracker:
-    """Takes everything, keeps nothing."""
+    """Discards everything."""
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -47,9 +47,9 @@ class TensorBoard:
 
         self._writer: Any = SummaryWriter(str(run.folder / "tensorboard"), purge_step=first + 1)
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """One scalar a figure."""
-        for name, value in figures.items():
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One scalar a metric."""
+        for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A W&B run of the same id, so that a resumed training goes on in it."""
+    """A W&B run of the same id, so that a resumed training continues it."""
 
     def __init__(self, run: Run) -> None:
         import wandb
@@ -67,9 +67,9 @@ class WeightsAndBiases:
             project=PROJECT, id=run.id, name=run.id, resume="allow", config=run.identity
         )
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """One W&B step."""
-        self._run.log(dict(figures), step=step)
+        self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
         """Finish the W&B run."""
@@ -91,9 +91,9 @@ class Mlflow:
         if not known:
             mlflow.log_dict(run.identity, "identity.json")
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """One MLflow step."""
-        self._mlflow.log_metrics(dict(figures), step=step)
+        self._mlflow.log_metrics(dict(metrics), step=step)
 
     def close(self) -> None:
         """End the MLflow run."""
@@ -101,7 +101,7 @@ class Mlflow:
 
 
 def open_tracker(name: TrackerName, run: Run, first: int) -> Tracker:
-    """The tracker of a run that goes on after `first` steps. Raises `ConfigError`."""
+    """The tracker of a run that starts or resumes after `first` steps. Raises `ConfigError`."""
     local = isinstance(run.folder, Path)
     if name == "auto":
         name = "tensorboard" if local and _installed("tensorboard") else "none"

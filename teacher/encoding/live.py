@@ -1,7 +1,7 @@
 """The live teacher: encodes a shard's images on request, instead of reading cached targets.
 
-    teacher = LiveTeacher.open(config, workspace)
-    train(config, workspace, live=teacher)        # passed in by `flows`; students import no teacher
+    source = LiveTeacher.open(config, workspace)
+    train(config, workspace, live=source)          # handed in by `flows`; students import no teacher
 
 It satisfies `pipeline.targets.reader.TeacherSource`. Towers, preprocessing, batches and stored dtype
 are those of `precompute`, so on the same machine its targets equal the cached ones bit for bit.
@@ -78,6 +78,6 @@ class LiveTeacher:
                     scatter(batch, encode_batch(self.config, self.encoder, batch), rows)
         return rows
 
-    def holes(self, shard: ShardInfo) -> Mapping[str, frozenset[str]]:
-        """Modality to keys without a target: none, ever."""
+    def missing_targets(self, shard: ShardInfo) -> Mapping[str, frozenset[str]]:
+        """No sample is without its targets."""
         return {name: frozenset() for plan in self.plans for name in plan.stores}

@@ -13,7 +13,7 @@ from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.targets.reader import CachedTeacher
 from pipeline.workspace import Workspace
-from student.runs.run import identify
+from student.runs.inputs import identify
 from student.training.train import train
 from teacher.encoding.live import LiveTeacher
 from teacher.encoding.precompute import precompute
@@ -65,7 +65,7 @@ def test_the_live_teacher_gives_what_the_cache_holds(tmp_path: Path, views: int)
     assert source.dim == stored.dim
     for shard in Manifest.load(Workspace.of(live).dataset(live)).shards("train"):
         one, other = source.targets(shard), stored.targets(shard)
-        assert source.holes(shard) == stored.holes(shard)
+        assert source.missing_targets(shard) == stored.missing_targets(shard)
         for name in live.modalities:
             for output in outputs:
                 found = np.stack([one[name][output][row] for row in range(shard.num_rows)])

@@ -11,7 +11,7 @@ from pipeline.config.config import Config
 from pipeline.errors import MissingTarget
 from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
-from student.runs.run import identify
+from student.runs.inputs import identify
 from student.training.train import train
 from teacher.encoding.describe import describe
 from teacher.encoding.precompute import precompute

@@ -14,6 +14,7 @@ from pipeline.targets.views import ViewSettings
 from pipeline.workspace import Workspace
 from student.data.target_join import open_join
 from student.data.train_stream import TrainStream, cut_sample, drawn_view
+from student.runs.inputs import open_inputs
 from teacher import load_tower
 from teacher.encoding.precompute import precompute
 
@@ -52,9 +53,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def test_a_live_tower_repeats_the_cached_row_of_the_students_view(config: Config) -> None:
     workspace, specs, views = Workspace.of(config), config.specs(), ViewSettings.of(config)
     assert views is not None
-    manifest = Manifest.load(workspace.dataset(config))
-    samples = list_samples(manifest, "train", tuple(specs))
-    join, refs, _ = open_join(config, workspace, samples)
+    inputs = open_inputs(config, workspace)
+    samples = list_samples(inputs.manifest, "train", tuple(specs))
+    join, refs, _ = open_join(inputs, samples)
     assert join is not None
     stream = TrainStream(refs, specs, 4, config.seed, 0, 4, join=join, views=views)
     towers = {name: load_tower(config.teacher.name, spec.tower) for name, spec in specs.items()}

@@ -24,7 +24,7 @@ from pipeline.targets.prompts import PromptStore, point_to_prompts
 from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
-from student.runs.run import open_run
+from student.runs.inputs import open_inputs, start_run
 
 DIM = 8
 CHANCE = 0.0421
@@ -110,7 +110,9 @@ def prepare_all(config: Config) -> Manifest:
 
 def write_run(config: Config, manifest: Manifest, *, base: float = 0.3) -> Path:
     """A finished, scored run of the config; returns its folder."""
-    run = open_run(config, Workspace.of(config), manifest)
+    inputs = open_inputs(config, Workspace.of(config), manifest)
+    start_run(inputs)
+    run = inputs.run
     scores = evaluation(config, manifest, base) | {"run_id": run.id}
     rows = manifest.rows("test")[: config.evaluate.num_pictures]
     for row in rows:

@@ -11,8 +11,8 @@ from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.shards.prepare import prepare
 from pipeline.storage.files import write_json
 from pipeline.workspace import Workspace
-from student.evaluation.evaluate import settings
-from student.runs.run import identify, open_run
+from student.evaluation.evaluate import scoring_config
+from student.runs.inputs import identify, open_inputs, start_run
 
 from .conftest import write_samples
 
@@ -30,12 +30,14 @@ def prepared(field: Path, *overrides: str):
 def pretend_trained(field: Path, *overrides: str, scored: bool = True) -> None:
     """What a finished run leaves, without the weights."""
     config, workspace = prepared(field, *overrides)
-    run = open_run(config, workspace)
+    inputs = open_inputs(config, workspace)
+    start_run(inputs)
+    run = inputs.run
     (run.folder / "checkpoints").mkdir()
     (run.folder / "checkpoints/last.safetensors").write_bytes(b"")
     write_json(run.checkpoint_state, {"step": config.train.steps, "sha256": "0"})
     if scored:
-        found = {"schema": EVALUATION_SCHEMA, "settings": settings(config)}
+        found = {"schema": EVALUATION_SCHEMA, "settings": scoring_config(config)}
         write_json(run.evaluation, found | {"checkpoint_sha256": "0"})
 
 
@@ -80,7 +82,7 @@ def test_a_new_version_of_the_code_alone_is_no_reason(
     field: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend_trained(field)
-    monkeypatch.setattr("student.runs.run.VERSION", "99.0")
+    monkeypatch.setattr("student.runs.inputs.VERSION", "99.0")
     decision = decide(*prepared(field))
     assert not decision.run
     assert "grew 0.0 %" in str(decision)

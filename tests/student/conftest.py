@@ -169,7 +169,7 @@ def two_sensor_batch() -> Batch:
         label=torch.randint(0, 4, (3, 64, 32), generator=generator),
         view=torch.zeros(3, 5),
         targets={},
-        taught=torch.zeros(3, 2, dtype=torch.bool),
+        has_target=torch.zeros(3, 2, dtype=torch.bool),
     )
 
 
@@ -206,7 +206,7 @@ def write_field(root: Path, size: tuple[int, int] = (40, 56)) -> None:
 def trained_field(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Path]:
     """A student of two sensors and four classes, trained for two steps; its run folder; the tree."""
     from student.evaluation.evaluate import evaluate
-    from student.runs.run import identify
+    from student.runs.inputs import identify
     from student.training.train import train
 
     folder = tmp_path_factory.mktemp("segmenter")

@@ -14,7 +14,7 @@ from pipeline.config.config import Config
 from pipeline.shards.prepare import prepare
 from pipeline.workspace import Workspace
 from student.inference.segmenter import Segmenter
-from student.runs.run import identify
+from student.runs.inputs import identify
 from student.training.train import train
 
 

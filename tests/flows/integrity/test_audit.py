@@ -7,7 +7,7 @@ import pytest
 
 from flows.integrity.audit import LEAST_ROWS, audit, default_tolerance, draw, drift
 from pipeline.config.config import Config
-from pipeline.errors import MissingTarget
+from pipeline.errors import CorruptShard, MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json, sha256_file, write_bytes, write_json
 from pipeline.targets.lookup import resolve
@@ -75,6 +75,15 @@ def test_a_falsified_sample_is_named(config: Config) -> None:
     assert (row.modality, row.output) == ("rgb", "embedding")
     assert [alarm.key for alarm in row.alarms] == ["train_004"]
     assert run(config, share=1.0, tolerance=0.5).passed
+
+
+def test_a_shard_whose_samples_moved_is_refused_by_name(config: Config) -> None:
+    config = done(config)
+    shard = Manifest.load(Workspace.of(config).dataset(config)).all_shards[0]
+    shard.path.chmod(0o644)
+    shard.path.write_bytes(bytes(512) + shard.path.read_bytes())
+    with pytest.raises(CorruptShard, match=rf"{shard.path.name}: expected member train_.*prepare"):
+        run(config, share=1.0)
 
 
 def test_a_share_is_drawn_by_the_seed(config: Config) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from flows.report.cost import break_even, cost_values, per_sample
 from flows.report.page import style_of
-from flows.report.sources import PassCost, read_sources, scored_rows
+from flows.report.sources import PassCost, read_sources, scored_rows, target_stores
 from pipeline.config.config import Config
 from pipeline.workspace import Workspace
+from student.runs.inputs import open_inputs
 from tests.flows.made_up_run import folder_config, prepare_all, write_pictures, write_run
 
 
@@ -46,8 +47,9 @@ def test_time_counts_steps_and_waiting(config: Config) -> None:
     workspace = Workspace.of(config)
     manifest = prepare_all(config)
     write_run(config, manifest)
-    rows, unfinished = scored_rows(config, workspace, manifest)
-    sources = read_sources(rows, unfinished, config, workspace, manifest)
+    inputs = open_inputs(config, workspace, manifest)
+    rows, unfinished = scored_rows(inputs)
+    sources = read_sources(rows, unfinished, inputs, target_stores(inputs))
     values = cost_values(sources, [style_of(0, "main")])
     # forty steps of 0.3 s and 0.1 s of waiting before each
     assert values["trainings"] == [

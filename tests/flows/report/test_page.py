@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from flows.report.page import page_values, sample_values, share, style_of, verdict
-from flows.report.sources import RunRow, SampleInputs, read_sources, scored_rows
+from flows.report.sources import (
+    RunRow,
+    SampleInputs,
+    read_sources,
+    scored_rows,
+    target_stores,
+)
 from pipeline.config.config import Config
 from pipeline.config.load import load_config, row_config
 from pipeline.workspace import Workspace
+from student.runs.inputs import open_inputs
 from tests.flows.made_up_run import CHANCE, prepare_all, write_run
 from tests.flows.report.test_sources import CONFIG
 
@@ -20,10 +27,10 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict:
     manifest = prepare_all(config)
     write_run(config, manifest, base=0.3)
     write_run(row_config(config, "later"), manifest, base=0.25)
-    rows, unfinished = scored_rows(config, Workspace.of(config), manifest)
-    return page_values(read_sources(rows, unfinished, config, Workspace.of(config), manifest)) | {
-        "main": rows[0]
-    }
+    inputs = open_inputs(config, Workspace.of(config), manifest)
+    rows, unfinished = scored_rows(inputs)
+    sources = read_sources(rows, unfinished, inputs, target_stores(inputs))
+    return page_values(sources) | {"main": rows[0]}
 
 
 def with_scores(row: RunRow, config: Config, **scores: object) -> RunRow:

@@ -17,6 +17,7 @@ from pipeline.shards.manifest import Manifest, shard_path
 from pipeline.storage.files import read_json, write_json
 from pipeline.workspace import Workspace
 from tests.flows.made_up_run import CHANCE, folder_config, prepare_all, write_pictures, write_run
+from tests.student.runs.test_inputs import opens_counted
 
 KINDS = {"rgb": "rgb", "depth": "depth", "nir": "gray"}
 COMPARE = 'compare = { plain = ["student.fusion=mean"], later = ["seed=5"] }'
@@ -244,7 +245,8 @@ def test_an_absent_modality_and_class_are_shown_as_such(tmp_path: Path) -> None:
     assert "never 0 absent" in words
 
 
-def test_a_corrupted_image_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shift", [40, -1], ids=["image", "tar header"])
+def test_a_damaged_shard_is_refused_by_name(tmp_path: Path, shift: int) -> None:
     config = made_up(tmp_path)
     dataset = Workspace.of(config).dataset(config)
     row = Manifest.load(dataset).rows("test")[0]
@@ -252,9 +254,9 @@ def test_a_corrupted_image_is_refused_by_name(tmp_path: Path) -> None:
     tar = shard_path(dataset, "test", row["shard"])
     tar.chmod(0o644)
     data = bytearray(tar.read_bytes())
-    data[span["offset"] + 40] ^= 0xFF
+    data[span["offset"] + shift] ^= 0xFF
     tar.write_bytes(data)
-    with pytest.raises(CorruptShard, match=f"{row['key']}.depth.npy.zst"):
+    with pytest.raises(CorruptShard, match=rf"{tar.name}: expected sha256 .*any2seg prepare"):
         report(config, Workspace.of(config))
     assert not list(tmp_path.rglob(PAGE))
 
@@ -277,3 +279,19 @@ def test_drawing_needs_no_torch(config: Config, text: str, tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     assert page.read_text() == text
+
+
+def test_the_inputs_are_opened_exactly_once(tmp_path: Path) -> None:
+    config = made_up(tmp_path)
+    for number in ("done", "skipped"):
+        with opens_counted() as counts:
+            done = report(config, Workspace.of(config))
+        assert getattr(done, number) == 1
+        stores = len(config.modalities)
+        assert counts == {
+            "open_inputs": 1,
+            "Manifest.load": 1,
+            "look_up": stores + 1,
+            "TargetStore.open": stores,
+            "PromptStore.open": 1,
+        }

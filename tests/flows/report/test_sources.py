@@ -1,4 +1,4 @@
-"""What the report reads: the very arrays that the adapter gives, through the manifest's byte offsets."""
+"""What the report reads: exactly the arrays that the adapter gives, from verified shards."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from flows.report.sources import (
     read_metrics,
     read_samples,
     scored_rows,
+    target_stores,
 )
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
@@ -18,7 +19,7 @@ from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json, write_json
 from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
-from student.runs.run import identify
+from student.runs.inputs import RunInputs, identify, open_inputs
 from tests.flows.made_up_run import prepare_all, write_run
 
 CONFIG = """
@@ -44,14 +45,21 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def manifest(config: Config) -> Manifest:
-    return Manifest.load(Workspace.of(config).dataset(config))
+def inputs(config: Config) -> RunInputs:
+    return open_inputs(config, Workspace.of(config))
 
 
-def test_samples_are_what_the_adapter_renders(config: Config, manifest: Manifest) -> None:
+@pytest.fixture(scope="module")
+def manifest(inputs: RunInputs) -> Manifest:
+    return inputs.manifest
+
+
+def test_samples_are_what_the_adapter_renders(
+    config: Config, inputs: RunInputs, manifest: Manifest
+) -> None:
     adapter = open_dataset(config.dataset, config.specs())
     sources = {sample.key: sample for sample in adapter.samples("test")}
-    rows, _ = scored_rows(config, Workspace.of(config), manifest)
+    rows, _ = scored_rows(inputs)
     samples = list(read_samples(rows[0], manifest))
     assert [sample.key for sample in samples] == list(sources)[:4]
     for sample in samples:
@@ -63,8 +71,10 @@ def test_samples_are_what_the_adapter_renders(config: Config, manifest: Manifest
             np.testing.assert_array_equal(sample.arrays[name], array)
 
 
-def test_predictions_of_singles_and_of_all_are_read(config: Config, manifest: Manifest) -> None:
-    rows, _ = scored_rows(config, Workspace.of(config), manifest)
+def test_predictions_of_singles_and_of_all_are_read(
+    config: Config, inputs: RunInputs, manifest: Manifest
+) -> None:
+    rows, _ = scored_rows(inputs)
     sample = next(read_samples(rows[0], manifest))
     names = list(config.modalities)
     assert set(sample.predictions) == {frozenset([n]) for n in names} | {frozenset(names)}
@@ -73,8 +83,8 @@ def test_predictions_of_singles_and_of_all_are_read(config: Config, manifest: Ma
         assert (predicted == sample.label)[counted].mean() > 0.9
 
 
-def test_rows_that_are_not_scored_are_named(config: Config, manifest: Manifest) -> None:
-    rows, unfinished = scored_rows(config, Workspace.of(config), manifest)
+def test_rows_that_are_not_scored_are_named(inputs: RunInputs) -> None:
+    rows, unfinished = scored_rows(inputs)
     assert [row.name for row in rows] == ["main"]
     assert unfinished == ["later"]
 
@@ -85,20 +95,23 @@ def test_metrics_without_a_value_are_not_a_number(config: Config) -> None:
     np.testing.assert_allclose(metrics["ce"], 2 / np.arange(1, 41))
 
 
-def test_scores_of_an_older_form_are_none(config: Config, manifest: Manifest) -> None:
+def test_scores_of_an_older_form_are_none(config: Config, inputs: RunInputs) -> None:
     evaluation = identify(config, Workspace.of(config)).evaluation
     scores = read_json(evaluation)
     write_json(evaluation, scores | {"schema": 1})
     with pytest.raises(Any2SegError, match=r"of schema 2.*any2seg evaluate CONFIG"):
-        scored_rows(config, Workspace.of(config), manifest)
+        scored_rows(inputs)
     write_json(evaluation, scores)
 
 
-def test_inputs_cover_scores_curves_pictures_and_costs(config: Config, manifest: Manifest) -> None:
+def test_inputs_cover_scores_curves_pictures_and_costs(
+    config: Config, inputs: RunInputs, manifest: Manifest
+) -> None:
     workspace = Workspace.of(config)
-    rows, _ = scored_rows(config, workspace, manifest)
+    rows, _ = scored_rows(inputs)
     files = [
-        file.relative_to(workspace.root) for file in input_files(rows, config, workspace, manifest)
+        file.relative_to(workspace.root)
+        for file in input_files(rows, inputs, target_stores(inputs))
     ]
     names = [file.name for file in files]
     assert {"dataset.json", "manifest.parquet", "evaluation.json", "metrics.parquet"} <= set(names)
@@ -106,9 +119,11 @@ def test_inputs_cover_scores_curves_pictures_and_costs(config: Config, manifest:
     assert sum("cost" in file.parts for file in files) == 4 * len(manifest.all_shards)
 
 
-def test_fingerprints_are_those_of_the_stores(config: Config, manifest: Manifest) -> None:
+def test_fingerprints_are_those_of_the_stores(
+    config: Config, inputs: RunInputs, manifest: Manifest
+) -> None:
     workspace = Workspace.of(config)
-    rows, _ = scored_rows(config, workspace, manifest)
+    rows, _ = scored_rows(inputs)
     printed = {line["name"]: line["value"] for line in fingerprints(rows[0])}
     assert printed["manifest"] == manifest.digest()
     for name in config.modalities:

@@ -6,11 +6,11 @@ import pytest
 
 from flows.report.page import style_of
 from flows.report.report import render
-from flows.report.sources import RunRow, read_sources, scored_rows
+from flows.report.sources import RunRow, read_sources, scored_rows, target_stores
 from flows.report.tables import group_tables, robust_values
 from pipeline.config.load import load_config
-from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
+from student.runs.inputs import open_inputs
 from tests.flows.made_up_run import prepare_all, write_run
 from tests.flows.report.test_sources import CONFIG
 
@@ -22,7 +22,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[RunRow]:
     config = load_config(path)
     manifest = prepare_all(config)
     write_run(config, manifest)
-    return scored_rows(config, Workspace.of(config), manifest)[0]
+    return scored_rows(open_inputs(config, Workspace.of(config), manifest))[0]
 
 
 def test_conditions_and_corner_cases_end_with_mean_and_worst(rows: list[RunRow]) -> None:
@@ -70,9 +70,8 @@ def test_without_such_scores_there_is_no_table(rows: list[RunRow]) -> None:
 
 def test_the_page_shows_corruptions_or_says_how_to_measure_it(rows: list[RunRow]) -> None:
     main = rows[0]
-    workspace = Workspace.of(main.config)
-    manifest = Manifest.load(workspace.dataset(main.config))
-    sources = read_sources(rows, [], main.config, workspace, manifest)
+    inputs = open_inputs(main.config, Workspace.of(main.config))
+    sources = read_sources(rows, [], inputs, target_stores(inputs))
     page = render(sources)
     for words in (
         "EMM zero-filled",

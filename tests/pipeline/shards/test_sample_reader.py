@@ -11,11 +11,11 @@ from pipeline.errors import CorruptShard, DatasetError
 from pipeline.formats.image_codec import decode_label, decode_picture
 from pipeline.formats.shard_tar import read_shard
 from pipeline.shards.manifest import Manifest
-from pipeline.shards.sample_reader import SampleReader, list_samples
+from pipeline.shards.sample_reader import SampleReader, list_samples, read_stored
 from pipeline.workspace import Workspace
-from tests.student.conftest import fresh, scenes
+from tests.student.conftest import fresh, make_config, scenes
 
-__all__ = ["fresh", "scenes"]
+__all__ = ["fresh", "make_config", "scenes"]
 
 
 @pytest.fixture
@@ -64,6 +64,27 @@ def test_a_flipped_byte_is_refused(fresh, opened):
     ref.shard.path.write_bytes(data)
     with pytest.raises(CorruptShard, match=r"expected sha256 .*any2seg prepare"):
         SampleReader({"rgb": config.specs()["rgb"]}).read(ref)
+
+
+def test_stored_bytes_are_the_members_own(scenes, opened):
+    config, manifest = opened(scenes)
+    refs = {ref.key: ref for ref in list_samples(manifest, "train", tuple(config.modalities))}
+    shard = manifest.shards("train")[0]
+    for key, members in read_shard(shard.path, shard.sha256):
+        assert read_stored(shard, key, "rgb", refs[key].spans) == members["rgb.npy.zst"]
+
+
+def test_stored_bytes_under_another_name_are_refused(scenes, opened):
+    config, manifest = opened(scenes)
+    one, two = list_samples(manifest, "train", tuple(config.modalities))[:2]
+    with pytest.raises(CorruptShard, match=rf"{one.key}\.rgb\.npy\.zst.*found '{two.key}"):
+        read_stored(one.shard, one.key, "rgb", two.spans)
+    offset, num_bytes = one.spans["rgb.npy.zst"]
+    moved = {"rgb.npy.zst": (offset + 1, num_bytes)}
+    with pytest.raises(CorruptShard, match=rf"{one.shard.path.name}: expected member {one.key}"):
+        read_stored(one.shard, one.key, "rgb", moved)
+    with pytest.raises(CorruptShard, match="expected member"):
+        read_stored(one.shard, one.key, "rgb", {})
 
 
 def test_no_sample_of_these_modalities(scenes, opened):

@@ -1,9 +1,11 @@
-"""The join of a batch: by key, holes by policy, bounded memory."""
+"""The join of a batch: by key with no wrong pair, missing targets by policy, bounded memory."""
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,13 +13,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import CorruptTarget, MissingTarget
+from pipeline.errors import CorruptShard, CorruptTarget, MissingTarget
 from pipeline.shards.manifest import Manifest
-from pipeline.shards.sample_reader import list_samples
+from pipeline.shards.sample_reader import SampleRef, list_samples
 from pipeline.targets.reader import CachedTeacher
 from pipeline.workspace import Workspace
-from student.data.target_join import WINDOW_SHARDS, TargetJoin, apply_policy, open_join, taught
+from student.data.target_join import WINDOW_SHARDS, TargetJoin, apply_policy, has_target, open_join
 from student.data.train_stream import TrainStream
+from student.runs.inputs import open_inputs
+from tests.pipeline.targets.test_reader import DIM, row_of, shard_of, targets_of, teach
 
 MODALITIES = ("rgb", "depth", "event", "lidar")
 
@@ -46,9 +50,154 @@ class Numbered:
         rows[[key in self.keys for key in shard.keys]] = np.nan
         return {name: {"embedding": rows} for name in ("rgb", "depth")}
 
-    def holes(self, shard):
-        gone = frozenset(key for key in shard.keys if key in self.keys)
-        return {"rgb": gone, "depth": frozenset()}
+    def missing_targets(self, shard):
+        missing = frozenset(key for key in shard.keys if key in self.keys)
+        return {"rgb": missing, "depth": frozenset()}
+
+
+class ByKey:
+    """A source whose rows only the sample of that key and modality has; `missing` are NaN."""
+
+    dim = DIM
+
+    def __init__(self, missing, without=()):
+        self.missing, self.without = missing, without
+
+    def targets(self, shard):
+        targets = targets_of(shard, self.missing)
+        return targets | {modality: {} for modality in self.without}
+
+    def missing_targets(self, shard):
+        def keys(modality):
+            whole = modality in self.without
+            pairs = zip(shard.keys, shard.present[modality], strict=True)
+            return [k for k, there in pairs if there and (whole or k in self.missing[modality])]
+
+        return {modality: frozenset(keys(modality)) for modality in ("rgb", "depth")}
+
+
+def ref_of(shard, key: str) -> SampleRef:
+    """The sample of rgb and depth with this key in the shard."""
+    row = shard.keys.index(key)
+    present = tuple(shard.present[modality][row] for modality in ("rgb", "depth"))
+    return SampleRef(key, shard, 4, 4, "", "", present, {})
+
+
+KEYS = [f"train_{n:03d}" for n in range(12)]
+SOME_KEYS = st.sets(st.sampled_from(KEYS))
+
+
+@given(
+    keys=st.permutations(KEYS),
+    cuts=st.sets(st.integers(1, 11), max_size=3),
+    wanted=st.lists(st.sampled_from(KEYS), min_size=1, max_size=30),
+    absent=SOME_KEYS,
+    depth_missing=SOME_KEYS,
+    rgb_missing=SOME_KEYS,
+    policy=st.sampled_from(["error", "skip", "mask"]),
+)
+def test_shuffled_dropped_and_repeated_keys_give_no_wrong_pair(
+    keys, cuts, wanted, absent, depth_missing, rgb_missing, policy
+):
+    """Keys in any order in any shards, samples in any order and number, under every policy."""
+    parts = [keys[start:stop] for start, stop in pairwise([0, *sorted(cuts), 12])]
+    shards = [shard_of(part, [k not in absent for k in part], n) for n, part in enumerate(parts)]
+    shard_with = {key: shard for shard in shards for key in shard.keys}
+    refs = [ref_of(shard_with[key], key) for key in wanted]
+    missing = {"rgb": rgb_missing, "depth": depth_missing}
+    source = ByKey(missing)
+    lacks = {key: [m for m in missing if key in missing[m] - absent] for key in KEYS}
+    bad = [key for key in wanted if lacks[key]]
+    kept = [key for key in wanted if policy != "skip" or not lacks[key]]
+    join = TargetJoin(source, ("rgb", "depth"), ("embedding",))
+    if not kept:
+        with pytest.raises(MissingTarget, match=f"none of {len(wanted)} training samples"):
+            apply_policy(source, refs, ("rgb", "depth"), policy)
+        return
+    chosen, counts = apply_policy(source, refs, ("rgb", "depth"), policy)
+    assert [ref.key for ref in chosen] == kept
+    if policy == "error" and bad:
+        with pytest.raises(MissingTarget, match=rf"embedding of sample {bad[0]}"):
+            join.rows(chosen)
+        return
+    there = has_target(chosen)
+    rows = join.rows(chosen)["embedding"]
+    for b, key in enumerate(kept):
+        for m, modality in enumerate(("rgb", "depth")):
+            expected = key not in absent and modality not in lacks[key]
+            assert there[b, m] == expected
+            wanted_row = row_of(key, modality) if expected else np.zeros(DIM)
+            np.testing.assert_array_equal(rows[b, m], wanted_row)
+    if policy != "error":
+        expected_counts = {m: sum(m in lacks[key] for key in wanted) for m in missing}
+        assert counts.missing == {m: number for m, number in expected_counts.items() if number}
+    assert counts.joined == len(kept)
+    assert counts.skipped == (len(bad) if policy == "skip" else 0)
+    assert counts.masked == (len(bad) if policy == "mask" else 0)
+
+
+def test_a_modality_without_targets_for_the_shard_is_missing_for_every_sample():
+    shard = shard_of(["a", "b"], [True, False])
+    source = ByKey({"rgb": set(), "depth": set()}, without=("depth",))
+    refs = [ref_of(shard, "b"), ref_of(shard, "a")]
+    skipped, _ = apply_policy(source, refs, ("rgb", "depth"), "skip")
+    assert [ref.key for ref in skipped] == ["b"]
+    masked, _ = apply_policy(source, refs, ("rgb", "depth"), "mask")
+    assert has_target(masked).tolist() == [[False, False], [True, False]]
+    rows = TargetJoin(source, ("rgb", "depth"), ("embedding",)).rows(masked)["embedding"]
+    np.testing.assert_array_equal(rows[1, 0], row_of("a", "rgb"))
+    assert not rows[0].any()
+    assert not rows[1, 1].any()
+    with pytest.raises(MissingTarget, match="no depth embedding of sample a"):
+        TargetJoin(source, ("rgb", "depth"), ("embedding",)).rows(refs)
+
+
+def test_a_key_that_the_manifest_lists_twice_is_refused():
+    shard = shard_of(["a", "b", "a"])
+    join = TargetJoin(ByKey({"rgb": set(), "depth": set()}), ("rgb", "depth"), ("embedding",))
+    with pytest.raises(CorruptShard, match="3 samples with 2 keys"):
+        join.rows([ref_of(shard, "b")])
+
+
+def test_every_sample_of_every_shard_gets_its_own_stored_rows(fresh, make_config):
+    """Through real stores, as a loader process has them."""
+    config = make_config(fresh)
+    workspace = Workspace.of(config)
+    manifest = Manifest.load(workspace.dataset(config))
+    names = ("rgb", "depth")
+    stores = {name: teach((config, workspace, manifest), name) for name in names}
+    source = pickle.loads(pickle.dumps(CachedTeacher(stores)))  # noqa: S301
+    join = pickle.loads(pickle.dumps(TargetJoin(source, names, ("embedding",))))  # noqa: S301
+    num_pairs = 0
+    for split in manifest.splits:
+        refs = list_samples(manifest, split, names)[::-1]
+        there = has_target(refs)
+        for ref, rows, pairs in zip(refs, join.rows(refs)["embedding"], there, strict=True):
+            for m, name in enumerate(names):
+                np.testing.assert_array_equal(rows[m], row_of(ref.key, name) * int(pairs[m]))
+        num_pairs += int(there.sum())
+    assert num_pairs == 2 * manifest.num_samples == 40
+
+
+def test_targets_of_other_shard_bytes_are_never_joined(fresh, make_config):
+    """Neither after a shard was written again, nor those of another shard of the same size."""
+    config = make_config(fresh)
+    workspace = Workspace.of(config)
+    manifest = Manifest.load(workspace.dataset(config))
+    source = CachedTeacher({"rgb": teach((config, workspace, manifest), "rgb")})
+    one, other = manifest.shards("train")[:2]
+    ref = next(r for r in list_samples(manifest, "train", ("rgb",)) if r.shard == one)
+    swapped = replace(other, index=one.index, path=one.path)
+    key = {one.sha256: ref.key, other.sha256: other.keys[0]}
+    for shard in (replace(one, sha256="0" * 64), swapped):
+        changed = replace(ref, shard=shard, key=key.get(shard.sha256, ref.key))
+        with pytest.raises(MissingTarget, match=f"rgb embedding of sample {changed.key}"):
+            TargetJoin(source, ("rgb",), ("embedding",)).rows([changed])
+        masked, counts = apply_policy(source, [changed], ("rgb",), "mask")
+        assert not has_target(masked).any()
+        assert counts.missing == {"rgb": 1}
+    rows = TargetJoin(source, ("rgb",), ("embedding",)).rows([ref])["embedding"]
+    np.testing.assert_array_equal(rows[0, 0], row_of(ref.key, "rgb"))
 
 
 def test_a_join_follows_keys_when_their_order_changes(refs):
@@ -59,7 +208,7 @@ def test_a_join_follows_keys_when_their_order_changes(refs):
     assert rows["embedding"][:, 0, 0].tolist() == list(reversed(range(len(keys))))
 
 
-def test_a_hole_is_an_error_that_names_the_sample(refs):
+def test_a_missing_target_is_an_error_that_names_the_sample(refs):
     ref = replace(refs[0], present=(True,))
     join = TargetJoin(Numbered(ref.shard.keys), ("rgb",), ("embedding",))
     with pytest.raises(MissingTarget, match=rf"rgb embedding of sample {ref.key}.*precompute"):
@@ -70,7 +219,7 @@ def test_a_hole_is_an_error_that_names_the_sample(refs):
 
 def test_targets_are_read_once_a_window_and_let_go(config, refs):
     reads = Counter()
-    join, *_ = open_join(config, Workspace.of(config), refs)
+    join, *_ = open_join(open_inputs(config, Workspace.of(config)), refs)
 
     class Counting:
         dim = join.source.dim
@@ -87,33 +236,33 @@ def test_targets_are_read_once_a_window_and_let_go(config, refs):
 
 
 @given(
-    gone=st.sets(st.integers(0, 11)),
+    missing=st.sets(st.integers(0, 11)),
     absent=st.sets(st.integers(0, 11)),
     policy=st.sampled_from(["skip", "mask"]),
 )
-def test_each_policy_keeps_the_right_samples_and_counts_them(refs, gone, absent, policy):
-    keys = {refs[n].key for n in gone}
+def test_each_policy_keeps_the_right_samples_and_counts_them(refs, missing, absent, policy):
+    keys = {refs[n].key for n in missing}
     some = [replace(ref, present=(n not in absent, True)) for n, ref in enumerate(refs)]
-    holes = [n for n in range(len(refs)) if n in gone - absent]
+    unfit = [n for n in range(len(refs)) if n in missing - absent]
     source = Numbered(keys)
-    if policy == "skip" and len(holes) == len(refs):
+    if policy == "skip" and len(unfit) == len(refs):
         with pytest.raises(MissingTarget, match="none of 12 training samples"):
             apply_policy(source, some, ("rgb", "depth"), policy)
         return
     kept, counts = apply_policy(source, some, ("rgb", "depth"), policy)
-    assert counts.holes == ({"rgb": len(holes)} if holes else {})
+    assert counts.missing == ({"rgb": len(unfit)} if unfit else {})
     if policy == "skip":
-        assert kept == [ref for n, ref in enumerate(some) if n not in holes]
-        assert (counts.joined, counts.skipped, counts.masked) == (len(kept), len(holes), 0)
+        assert kept == [ref for n, ref in enumerate(some) if n not in unfit]
+        assert (counts.joined, counts.skipped, counts.masked) == (len(kept), len(unfit), 0)
     else:
         assert [ref.key for ref in kept] == [ref.key for ref in some]
-        assert [n for n, ref in enumerate(kept) if ref.untaught] == holes
-        assert (counts.joined, counts.skipped, counts.masked) == (len(refs), 0, len(holes))
+        assert [n for n, ref in enumerate(kept) if ref.missing_targets] == unfit
+        assert (counts.joined, counts.skipped, counts.masked) == (len(refs), 0, len(unfit))
     if kept:
-        # depth has NaN in the same rows, but nothing said so: a hole that came later is an error.
+        # depth has NaN in the same rows, which no policy saw: such a target is an error later.
         join = TargetJoin(source, ("rgb",), ("embedding",))
         rows = join.rows([replace(ref, present=ref.present[:1]) for ref in kept])["embedding"]
-        there = taught(kept)[:, :1]
+        there = has_target(kept)[:, :1]
         wanted = torch.tensor([[float(ref.shard.keys.index(ref.key))] for ref in kept])
         assert torch.equal(rows[..., 0], wanted.masked_fill(~there, 0))
 
@@ -126,27 +275,25 @@ def test_a_store_without_a_shard_serves_each_policy(fresh, make_config):
     store = CachedTeacher.open(config, workspace).stores["depth"]
     (store.path / "ledger/train/train-000001.json").unlink()
     with pytest.raises(MissingTarget, match="1 of 3 shards have no depth"):
-        open_join(config, workspace, refs)
+        open_join(open_inputs(config, workspace), refs)
     for policy, number in (("skip", 8), ("mask", 12)):
         train = config.train.model_copy(update={"missing_targets": policy})
         chosen = config.model_copy(update={"train": train})
-        join, kept, counts = open_join(chosen, workspace, refs)
+        join, kept, counts = open_join(open_inputs(chosen, workspace), refs)
         assert len(kept) == number
-        assert counts.holes == {"depth": 4}
+        assert counts.missing == {"depth": 4}
         for batch in TrainStream(kept, config.specs(), 4, 0, 0, 6, join=join):
-            untaught = torch.tensor([ref.shard.index == 1 for ref in batch.refs])
-            assert torch.equal(
-                batch.taught,
-                batch.present
-                & ~torch.outer(untaught, torch.tensor([name == "depth" for name in MODALITIES])),
-            )
+            in_shard = torch.tensor([ref.shard.index == 1 for ref in batch.refs])
+            is_depth = torch.tensor([name == "depth" for name in MODALITIES])
+            expected = batch.present & ~torch.outer(in_shard, is_depth)
+            assert torch.equal(batch.has_target, expected)
             lengths = batch.targets["embedding"].norm(dim=-1)
-            assert torch.allclose(lengths, batch.taught.float(), atol=1e-3)
+            assert torch.allclose(lengths, batch.has_target.float(), atol=1e-3)
 
 
-def test_a_batch_without_any_answer_has_rows_of_zeros(refs):
-    untaught = [replace(ref, present=(True,), untaught=(0,)) for ref in refs[:2]]
-    rows = TargetJoin(Numbered(), ("rgb",), ("embedding", "patch")).rows(untaught)
+def test_a_batch_without_any_target_has_rows_of_zeros(refs):
+    masked = [replace(ref, present=(True,), missing_targets=(0,)) for ref in refs[:2]]
+    rows = TargetJoin(Numbered(), ("rgb",), ("embedding", "patch")).rows(masked)
     assert rows["embedding"].shape == (2, 1, 1)
     assert rows["patch"].shape == (2, 1, 1, 1)
     assert not any(value.any() for value in rows.values())
@@ -160,7 +307,7 @@ def test_modalities_that_were_shown_other_views_are_refused(refs):
 
     ref = replace(refs[0], present=(True, True))
     join = TargetJoin(Disagreeing(), ("rgb", "depth"), ())
-    assert join.boxes(replace(ref, untaught=(1,))).shape == (2, 5)
-    assert join.boxes(replace(ref, untaught=(0, 1))) is None
+    assert join.boxes(replace(ref, missing_targets=(1,))).shape == (2, 5)
+    assert join.boxes(replace(ref, missing_targets=(0, 1))) is None
     with pytest.raises(CorruptTarget, match="depth was shown other views than rgb"):
         join.boxes(ref)

@@ -20,7 +20,7 @@ from pipeline.shards.sample_reader import Decoded, SampleReader, list_samples
 from pipeline.targets.reader import CachedTeacher
 from pipeline.targets.views import ViewSettings, cut, draw_boxes
 from pipeline.workspace import Workspace
-from student.data.augment import Augment, Placement, fit
+from student.data.augment import Augment, Crop, fit
 from student.data.target_join import WINDOW_SHARDS, TargetJoin
 from student.data.train_stream import (
     TrainStream,
@@ -158,8 +158,8 @@ def test_smaller_pictures_are_padded_and_absent_ones_are_zero(parts):
         replace(ref, present=(p,)) for ref, p in zip(parts[0], (True, True, False), strict=False)
     ]
     samples = [decoded(3, 5), decoded(4, 2), decoded(2, 2, missing=("nir",))]
-    places = [Placement(), Placement(mirrored=True), Placement()]
-    batch = assemble(0, refs, samples, places, (4, 5), {"nir": KINDS["nir"]})
+    crops = [Crop(), Crop(mirrored=True), Crop()]
+    batch = assemble(0, refs, samples, crops, (4, 5), {"nir": KINDS["nir"]})
     assert batch.inputs["nir"].shape == (3, 1, 4, 5)
     assert batch.label[0, 3].eq(255).all()
     assert batch.inputs["nir"][0, 0, 3].eq(0).all()
@@ -171,7 +171,7 @@ def test_smaller_pictures_are_padded_and_absent_ones_are_zero(parts):
 
 def test_the_view_of_a_wide_picture_starts_left_of_the_teachers_square(parts):
     ref = replace(parts[0][0], height=40, width=80, present=(True,))
-    batch = assemble(0, [ref], [decoded(40, 80)], [Placement()], (40, 80), {"nir": KINDS["nir"]})
+    batch = assemble(0, [ref], [decoded(40, 80)], [Crop()], (40, 80), {"nir": KINDS["nir"]})
     assert batch.view[0].tolist() == [0.0, -0.5, 1.0, 2.0, 0.0]
 
 

@@ -1,4 +1,4 @@
-"""Damaged readings against plain passes, one sample and subset at a time, and the cases in which two
+"""Corrupted inputs against plain passes, one sample and subset at a time, and the cases in which two
 benchmarks must agree."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from student.evaluation import corrupted_counts as robustness
-from student.evaluation.corrupted_counts import DamageCounts
+from student.evaluation.corrupted_counts import CorruptionCounter
 from student.evaluation.corruptions import (
     LOST_SHARES,
     NOISE_LEVELS,
@@ -22,7 +22,7 @@ from student.evaluation.corruptions import generator as random_of
 from student.evaluation.iou import confusion
 from student.evaluation.predictions import predict_subsets, run_backbone
 from student.evaluation.score_tables import all_subsets
-from student.evaluation.sliding_window import Window, places
+from student.evaluation.sliding_window import Window, window_slices
 from tests.student.conftest import TWO_SENSORS, two_sensor_model
 
 SEED = 3
@@ -30,20 +30,20 @@ SUBSETS = all_subsets(tuple(TWO_SENSORS))
 
 
 def clean_parts(model, batch, window=None):
-    readings = model.normalise(batch.inputs)
-    return run_backbone(model, readings, batch.present, places(64, 32, window))
+    inputs = model.normalise(batch.inputs)
+    return run_backbone(model, inputs, batch.present, window_slices(64, 32, window))
 
 
 @torch.inference_mode()
-def counted(model, batch, window=None) -> DamageCounts:
-    found = DamageCounts(model, SUBSETS, TWO_SENSORS, SEED)
+def counted(model, batch, window=None) -> CorruptionCounter:
+    found = CorruptionCounter(model, SUBSETS, TWO_SENSORS, SEED)
     found.add(batch, clean_parts(model, batch, window))
     return found
 
 
 @torch.inference_mode()
-def naive(model, batch, damage) -> torch.Tensor:
-    """(S, K, K): `damage(reading, in_subset, key, modality)` of every reading, one pass each."""
+def naive(model, batch, corruption) -> torch.Tensor:
+    """(S, K, K): `corruption(clean, in_subset, key, modality)` of every input, one pass each."""
     counts = torch.zeros(len(SUBSETS), 4, 4, dtype=torch.int64)
     for s, subset in enumerate(SUBSETS):
         for b, ref in enumerate(batch.refs):
@@ -53,13 +53,13 @@ def naive(model, batch, damage) -> torch.Tensor:
             if not any(there):
                 continue
             one = {name: value[b : b + 1] for name, value in batch.inputs.items()}
-            readings = model.normalise(one)
+            inputs = model.normalise(one)
             for m, name in enumerate(TWO_SENSORS):
                 if not batch.present[b, m]:
-                    readings[m] = 0
-                readings[m, 0] = damage(readings[m, 0], name in subset, ref.key, name)
+                    inputs[m] = 0
+                inputs[m, 0] = corruption(inputs[m, 0], name in subset, ref.key, name)
             present = torch.ones(1, 2, dtype=torch.bool)
-            logits = model.logits(model.features_of(readings, present), present)
+            logits = model.logits(model.features_of(inputs, present), present)
             ids = interpolate(logits, size=(64, 32), mode="bilinear").argmax(1)
             counts[s] += confusion(ids, batch.label[b : b + 1], torch.tensor([0]), 1, 4)[0]
     return counts
@@ -86,8 +86,8 @@ def test_zero_filled_is_running_the_student_with_zeros(two_sensor_batch, student
     monkeypatch.setattr(robustness, "NOISE_LEVELS", ())
     model = two_sensor_model(**student)
 
-    def zeros(reading, in_subset, key, name):
-        return reading if in_subset else torch.zeros_like(reading)
+    def zeros(clean, in_subset, key, name):
+        return clean if in_subset else torch.zeros_like(clean)
 
     found = counted(model, two_sensor_batch).missing_TSKK[0]
     assert_same_pixels(found, naive(model, two_sensor_batch, zeros))
@@ -97,9 +97,9 @@ def test_zero_filled_is_running_the_student_with_zeros(two_sensor_batch, student
 def test_lost_elements_are_lost_before_the_backbone(two_sensor_batch, two_sensor_student, table):
     share = LOST_SHARES[table - 1]
 
-    def losing(reading, in_subset, key, name):
+    def losing(clean, in_subset, key, name):
         rng = random_of(SEED, f"RMM {share:g}", key, name)
-        return reading if in_subset else lose_elements(reading, share, rng)
+        return clean if in_subset else lose_elements(clean, share, rng)
 
     found = counted(two_sensor_student, two_sensor_batch).missing_TSKK[table]
     assert_same_pixels(found, naive(two_sensor_student, two_sensor_batch, losing))
@@ -108,8 +108,8 @@ def test_lost_elements_are_lost_before_the_backbone(two_sensor_batch, two_sensor
 def test_noise_is_on_all_modalities_that_a_sample_has(two_sensor_batch, two_sensor_student):
     level = NOISE_LEVELS[1]
 
-    def noisy(reading, in_subset, key, name):
-        return add_noise(reading, level, True, random_of(SEED, "NM mid", key, name))
+    def noisy(clean, in_subset, key, name):
+        return add_noise(clean, level, True, random_of(SEED, "NM mid", key, name))
 
     whole = replace(
         two_sensor_batch,
@@ -127,15 +127,15 @@ def test_events_get_no_gaussian_noise(two_sensor_batch, two_sensor_student, monk
     loud = NoiseLevel("loud", 0.0, 5.0)
     monkeypatch.setattr(robustness, "NOISE_LEVELS", (loud,))
     model = two_sensor_student
-    readings = model.normalise(two_sensor_batch.inputs)
+    inputs = model.normalise(two_sensor_batch.inputs)
     specs = TWO_SENSORS | {"nir": replace(TWO_SENSORS["nir"], kind="event")}
-    counts = DamageCounts(model, SUBSETS, specs, SEED)
-    noisy = counts._damaged(readings, two_sensor_batch, "NM loud", counts._noise(loud))
-    assert (noisy[0] - readings[0]).std() == pytest.approx(5.0, rel=0.05)
-    assert torch.equal(noisy[1], readings[1])
+    counts = CorruptionCounter(model, SUBSETS, specs, SEED)
+    noisy = counts._corrupted(inputs, two_sensor_batch, "NM loud", counts._noise(loud))
+    assert (noisy[0] - inputs[0]).std() == pytest.approx(5.0, rel=0.05)
+    assert torch.equal(noisy[1], inputs[1])
 
 
-def test_without_damage_and_with_all_lost_the_benchmarks_agree(
+def test_without_corruption_and_with_all_lost_the_benchmarks_agree(
     two_sensor_batch, two_sensor_student, monkeypatch
 ):
     monkeypatch.setattr(robustness, "LOST_SHARES", (0.0, 1.0))
@@ -154,7 +154,7 @@ def test_without_damage_and_with_all_lost_the_benchmarks_agree(
     assert torch.equal(found.noisy_LKK[0], clean)
 
 
-def test_damage_depends_on_the_seed_and_not_on_the_batch(two_sensor_batch, two_sensor_student):
+def test_corruption_depends_on_the_seed_and_not_on_the_batch(two_sensor_batch, two_sensor_student):
     whole = counted(two_sensor_student, two_sensor_batch)
     order = [2, 0, 1]
     turned = replace(
@@ -167,7 +167,7 @@ def test_damage_depends_on_the_seed_and_not_on_the_batch(two_sensor_batch, two_s
     again = counted(two_sensor_student, turned)
     assert_same_pixels(again.missing_TSKK, whole.missing_TSKK)
     assert_same_pixels(again.noisy_LKK, whole.noisy_LKK)
-    other = DamageCounts(two_sensor_student, SUBSETS, TWO_SENSORS, SEED + 1)
+    other = CorruptionCounter(two_sensor_student, SUBSETS, TWO_SENSORS, SEED + 1)
     with torch.inference_mode():
         other.add(two_sensor_batch, clean_parts(two_sensor_student, two_sensor_batch))
     assert torch.equal(other.missing_TSKK[0], whole.missing_TSKK[0])
@@ -175,7 +175,7 @@ def test_damage_depends_on_the_seed_and_not_on_the_batch(two_sensor_batch, two_s
     assert not torch.equal(other.noisy_LKK, whole.noisy_LKK)
 
 
-def test_windows_cut_the_damaged_picture(two_sensor_batch, two_sensor_student):
+def test_windows_cut_the_corrupted_image(two_sensor_batch, two_sensor_student):
     """A window as large as the picture changes nothing; small ones predict the same samples."""
     whole = counted(two_sensor_student, two_sensor_batch)
     large = counted(two_sensor_student, two_sensor_batch, Window(side_px=64))

@@ -7,10 +7,10 @@ import pytest
 
 from pipeline.formats.image_codec import decode_label
 from pipeline.modalities import KINDS
-from student.evaluation.count import EvaluationBatches, _write_pictures, pick_pictures
+from student.evaluation.count import EvaluationBatches, _write_predictions, pick_shown
 from student.evaluation.predictions import predict_subsets, run_backbone
 from student.evaluation.score_tables import all_subsets
-from student.evaluation.sliding_window import places
+from student.evaluation.sliding_window import window_slices
 
 SPECS = {"rgb": KINDS["rgb"], "nir": KINDS["nir"]}
 
@@ -20,9 +20,11 @@ def test_a_sample_without_the_subset_has_no_prediction_picture(
 ):
     batch, model = two_sensor_batch, two_sensor_student
     subsets = all_subsets(model.modalities)
-    clean = run_backbone(model, model.normalise(batch.inputs), batch.present, places(64, 32, None))
+    clean = run_backbone(
+        model, model.normalise(batch.inputs), batch.present, window_slices(64, 32, None)
+    )
     predictions = predict_subsets(model, clean, batch.present, subsets, (64, 32))
-    _write_pictures(tmp_path, batch, {"a", "b"}, subsets, predictions)
+    _write_predictions(tmp_path, batch, {"a", "b"}, subsets, predictions)
     found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.png"))
     assert found == ["a/label.png", "a/nir.png", "a/rgb+nir.png", "a/rgb.png"] + [
         "b/label.png",
@@ -41,7 +43,7 @@ class Ref:
 @pytest.mark.parametrize("count", [0, 1, 3, 5, 50])
 def test_pictures_are_spread_over_conditions(count):
     refs = [Ref(f"{c}{i}", c) for c, n in (("a", 6), ("b", 1), ("c", 4)) for i in range(n)]
-    picked = pick_pictures(refs, count)
+    picked = pick_shown(refs, count)
     assert len({ref.key for ref in picked}) == len(picked)
     if count <= 11:
         assert len(picked) >= min(count, 3)
@@ -51,7 +53,7 @@ def test_pictures_are_spread_over_conditions(count):
 def test_batches_hold_pictures_of_one_size():
     sizes = [(4, 4)] * 5 + [(4, 6)] * 2 + [(4, 4)]
     refs = [Ref(str(i), "", *size) for i, size in enumerate(sizes)]
-    parts = EvaluationBatches(refs, SPECS, 3).parts
+    parts = EvaluationBatches(refs, SPECS, 3).batches
     assert [[ref.key for ref in part] for part in parts] == [
         ["0", "1", "2"],
         ["3", "4"],

@@ -18,7 +18,7 @@ from pipeline.workspace import Workspace
 from student.evaluation.count import count_subsets, load_student
 from student.evaluation.evaluate import evaluate
 from student.runs.distributed import World
-from student.runs.run import identify
+from student.runs.inputs import identify, open_inputs
 from student.training.train import train
 
 
@@ -162,9 +162,9 @@ def test_shares_of_the_split_add_up_exactly(trained, batch_size):
     """Six samples in three batches and in one, over four processes that take what is theirs."""
     config, workspace, run, _ = trained
     config = asking(config, batch_size=batch_size)
-    manifest = Manifest.load(workspace.dataset(config))
-    refs = list_samples(manifest, "val", tuple(config.modalities))
-    model, _ = load_student(config, manifest, run)
+    inputs = open_inputs(config, workspace)
+    refs = list_samples(inputs.manifest, "val", tuple(config.modalities))
+    model, _ = load_student(config, inputs.manifest, run)
 
     @dataclass(frozen=True)
     class Alone(World):
@@ -172,8 +172,9 @@ def test_shares_of_the_split_add_up_exactly(trained, batch_size):
             return count
 
     def counts(world):
-        found = count_subsets(config, run, model, refs, world=world, robustness=True)
-        return found.confusion, found.num_samples, found.damage.missing, found.damage.noisy
+        scores = count_subsets(inputs, model, refs, world=world, robustness=True)
+        corrupted = scores.corrupted
+        return scores.confusion, scores.num_samples, corrupted.missing, corrupted.noisy
 
     whole = counts(World())
     parts = zip(*(counts(Alone(rank, 4)) for rank in range(4)), strict=True)

@@ -7,7 +7,7 @@ import torch
 
 from student.evaluation.predictions import predict_subsets, run_backbone
 from student.evaluation.score_tables import all_subsets
-from student.evaluation.sliding_window import Window, places, tiled
+from student.evaluation.sliding_window import Window, tiled, window_slices
 
 
 @pytest.mark.parametrize("window", [None, Window(side_px=32, overlap=0.5)])
@@ -16,7 +16,7 @@ def test_predictions_equal_one_forward_pass_a_subset(two_sensor_batch, two_senso
     subsets = all_subsets(model.modalities)
     with torch.inference_mode():
         parts = run_backbone(
-            model, model.normalise(batch.inputs), batch.present, places(64, 32, window)
+            model, model.normalise(batch.inputs), batch.present, window_slices(64, 32, window)
         )
         found = predict_subsets(model, parts, batch.present, subsets, (64, 32))
     for subset, (ids, there) in zip(subsets, found, strict=True):

@@ -1,4 +1,4 @@
-"""Figures from known counts: strict and compatible, by group, and the figures of damage."""
+"""Scores from known counts: strict and compatible, by group, and the scores under corruption."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from student.evaluation.iou import class_iou, miou, miou_absent_zero
 from student.evaluation.robustness_scores import average, expected
-from student.evaluation.score_tables import Damage, Scores, all_subsets, summarise
+from student.evaluation.score_tables import CorruptedCounts, Scores, all_subsets, summarise
 
 
 def test_subsets_small_ones_first_in_the_configs_order():
@@ -39,8 +39,8 @@ def counts() -> np.ndarray:
 GROUPS = (("", ""), ("fog", ""), ("fog", "lost"))
 
 
-def scores(counts: np.ndarray, damage: Damage | None = None) -> Scores:
-    return Scores((("r",), ("d",), ("r", "d")), GROUPS, counts, np.full((3, 3), 2), damage)
+def scores(counts: np.ndarray, corrupted: CorruptedCounts | None = None) -> Scores:
+    return Scores((("r",), ("d",), ("r", "d")), GROUPS, counts, np.full((3, 3), 2), corrupted)
 
 
 def test_summary_of_known_counts(counts):
@@ -83,10 +83,10 @@ def test_a_subset_that_no_sample_of_a_condition_has_is_not_scored_there(counts):
     assert second["per_condition"] == {"fog": {"miou": None, "miou_absent_zero": None}}
 
 
-def test_figures_of_damage(counts):
+def test_scores_under_corruption(counts):
     whole = counts.sum(1)
     missing = np.stack([whole, whole[[2, 2, 2]], whole, whole])
-    found = summarise(scores(counts, Damage(missing, whole, 5)))["robustness"]
+    found = summarise(scores(counts, CorruptedCounts(missing, whole, 5)))["robustness"]
     assert found["seed"] == 5
     tables = found["missing"]
     assert [(t["name"], t["lost"]) for t in tables] == [
@@ -114,8 +114,8 @@ def test_figures_of_damage(counts):
 def test_no_average_over_a_subset_without_a_figure(counts):
     holes = counts.sum(1)
     holes[1] = 0
-    damage = Damage(np.stack([holes] * 4), holes, 0)
-    found = summarise(scores(counts, damage))["robustness"]["missing"][1]
+    corrupted = CorruptedCounts(np.stack([holes] * 4), holes, 0)
+    found = summarise(scores(counts, corrupted))["robustness"]["missing"][1]
     assert found["average"] is None
     assert found["expected_0.2"] is None
     assert found["worst"]["modalities"] == ["r"]

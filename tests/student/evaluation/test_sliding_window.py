@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from student.evaluation.sliding_window import Window, merged, places
+from student.evaluation.sliding_window import Window, merged, window_slices
 
 
 def test_windows_cover_every_pixel() -> None:
@@ -18,17 +18,17 @@ def test_windows_cover_every_pixel() -> None:
 
 
 def test_windows_of_a_picture_have_one_size_and_stay_inside() -> None:
-    found = places(40, 100, Window(side_px=64, overlap=0.25))
+    found = window_slices(40, 100, Window(side_px=64, overlap=0.25))
     shapes = {(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in found}
     assert shapes == {(40, 64)}
     assert max(columns.stop for _, columns in found) == 100
-    assert places(40, 100, None) == [(slice(0, 40), slice(0, 100))]
+    assert window_slices(40, 100, None) == [(slice(0, 40), slice(0, 100))]
 
 
 def test_overlaps_are_the_mean_of_the_windows_that_see_a_pixel() -> None:
     window = Window(side_px=4, overlap=0.5)
     generator = torch.Generator().manual_seed(0)
-    parts = [(p, torch.randn(2, 3, 4, 4, generator=generator)) for p in places(6, 7, window)]
+    parts = [(p, torch.randn(2, 3, 4, 4, generator=generator)) for p in window_slices(6, 7, window)]
     found = merged(iter(parts), 6, 7)
     for y in range(6):
         for x in range(7):

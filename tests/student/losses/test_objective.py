@@ -66,7 +66,7 @@ def batch(num_modalities=3, num_classes=5, size=(33, 57), missing=True, index=0)
             "embedding": unit(2, num_modalities, D).float(),
             "patch": unit(2, num_modalities, 4, D).float(),
         },
-        taught=present,
+        has_target=present,
     )
 
 

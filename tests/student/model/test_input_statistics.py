@@ -9,7 +9,7 @@ from pipeline.modalities import KINDS
 from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from student.model.input_statistics import InputStatistics, input_specs
-from student.runs.run import identify
+from student.runs.inputs import identify
 
 
 @pytest.fixture

@@ -11,31 +11,32 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from student.runs.distributed import World, world
+from student.runs.distributed import World, join_world
 
 SCRIPT = """
 import sys, torch
-from student.runs.distributed import world
-with world("cpu") as found:
-    mean = found.mean(torch.tensor([float(found.rank), 10.0]))
-    found.wait()
-    line = f"{found.rank} {found.size} {found.leads} {mean.tolist()} {found.part(8, 2)}\\n"
-    open(sys.argv[1] + str(found.rank), "w").write(line)
+from student.runs.distributed import join_world
+with join_world("cpu") as world:
+    mean = world.mean(torch.tensor([float(world.rank), 10.0]))
+    world.barrier()
+    size = world.local_batch_size(8, 2)
+    line = f"{world.rank} {world.size} {world.is_main_process} {mean.tolist()} {size}\\n"
+    open(sys.argv[1] + str(world.rank), "w").write(line)
 """
 
 
 def test_alone_there_is_nothing_to_agree_on() -> None:
-    with world("cpu") as alone:
+    with join_world("cpu") as alone:
         assert alone == World()
-        assert alone.leads
+        assert alone.is_main_process
         assert torch.equal(alone.mean(torch.tensor([3.0])), torch.tensor([3.0]))
-        alone.wait()
+        alone.barrier()
 
 
 def test_batches_that_do_not_divide_are_refused() -> None:
-    assert World(size=2).part(12, 3) == 2
+    assert World(size=2).local_batch_size(12, 3) == 2
     with pytest.raises(ConfigError, match="multiple of 6"):
-        World(size=2).part(8, 3)
+        World(size=2).local_batch_size(8, 3)
 
 
 @pytest.mark.slow

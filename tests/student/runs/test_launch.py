@@ -24,12 +24,12 @@ from pipeline.errors import (
     WorkerLost,
     WorkspaceBusy,
 )
-from pipeline.shards.manifest import Manifest
 from pipeline.storage.lease import locked
 from pipeline.workspace import Workspace
 from student.runs import launch as launcher
 from student.runs.checkpoint import load_checkpoint
-from student.runs.run import identify, is_finished
+from student.runs.inputs import identify, open_inputs
+from student.runs.run import is_finished
 from student.training.train import train
 from student.training.trainer import Trainer
 
@@ -38,29 +38,26 @@ GO = """
 import json, sys
 from pathlib import Path
 from pipeline.config.load import load_config
-from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
-from student.runs.distributed import world
+from student.runs.distributed import join_world
+from student.runs.inputs import open_inputs
 from student.training.trainer import Trainer
-from student.runs.run import identify
 
 config = load_config(Path(sys.argv[1]))
 workspace = Workspace.of(config)
-manifest = Manifest.load(workspace.dataset(config))
-run = identify(config, workspace, manifest)
-with world("cpu") as found:
-    trainer = Trainer(config, workspace, manifest, run, world=found)
+with join_world("cpu") as world:
+    trainer = Trainer(open_inputs(config, workspace), world=world)
     first, keys = trainer.resume(), []
-    for pieces in trainer.batches(first):
-        keys.append([ref.key for piece in pieces for ref in piece.refs])
-        trainer.step(pieces, 0.0)
+    for micro_batches in trainer.batches(first):
+        keys.append([ref.key for batch in micro_batches for ref in batch.refs])
+        trainer.step(micro_batches, 0.0)
         if trainer.steps_done == int(sys.argv[2]):
             break
     trainer.save()
-    Path(f"{sys.argv[3]}{found.rank}").write_text(json.dumps(
+    Path(f"{sys.argv[3]}{world.rank}").write_text(json.dumps(
         {"keys": keys, "running": trainer.objective.running.union_MK.tolist(),
          "bias": trainer.ema.module.head.classify.bias.tolist()}))
-    found.wait()
+    world.barrier()
 """
 TRAIN = {
     "steps": 6,
@@ -95,12 +92,11 @@ def two_processes(config, folder: Path, steps: int) -> list[dict]:
 
 def one_process(config, steps: int) -> tuple[Trainer, list[list[str]]]:
     workspace = Workspace.of(config)
-    manifest = Manifest.load(workspace.dataset(config))
-    trainer = Trainer(config, workspace, manifest, identify(config, workspace, manifest))
+    trainer = Trainer(open_inputs(config, workspace))
     keys = []
-    for pieces in trainer.batches(trainer.resume()):
-        keys.append([ref.key for piece in pieces for ref in piece.refs])
-        trainer.step(pieces, 0.0)
+    for micro_batches in trainer.batches(trainer.resume()):
+        keys.append([ref.key for batch in micro_batches for ref in batch.refs])
+        trainer.step(micro_batches, 0.0)
         if trainer.steps_done == steps:
             break
     return trainer, keys

@@ -9,15 +9,15 @@ from torch import nn
 from pipeline.config.train import TrainConfig
 from student.runs.checkpoint import Checkpoint
 from student.training.lr_schedule import learning_rate
-from student.training.optimizer import Updates
+from student.training.optimizer import OptimizerStep
 
 CPU = torch.device("cpu")
 
 
-def build(**fields) -> tuple[nn.Sequential, Updates]:
+def build(**fields) -> tuple[nn.Sequential, OptimizerStep]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
-    return net, Updates(dict(net.named_parameters()), TrainConfig(steps=10, **fields), CPU)
+    return net, OptimizerStep(dict(net.named_parameters()), TrainConfig(steps=10, **fields), CPU)
 
 
 def loss_of(net: nn.Module, scale: float = 1.0) -> torch.Tensor:

@@ -20,7 +20,8 @@ from pipeline.storage.lease import locked
 from pipeline.workspace import Workspace
 from student.evaluation.evaluate import evaluate
 from student.losses.objective import TERMS
-from student.runs.run import identify, is_finished, steps_done
+from student.runs.inputs import identify
+from student.runs.run import is_finished, steps_done
 from student.training.metrics_log import COLUMNS
 from student.training.train import train
 

@@ -1,4 +1,5 @@
-"""The parts of the loop: pieces of a batch, precision, holes, views, exact resume in one process."""
+"""The parts of the loop: micro-batches, precision, missing targets, views, exact resume in one
+process."""
 
 from __future__ import annotations
 
@@ -18,79 +19,81 @@ from student.evaluation.count import load_student
 from student.evaluation.evaluate import evaluate
 from student.inference.segmenter import Segmenter
 from student.runs.checkpoint import load_checkpoint
+from student.runs.inputs import identify, open_inputs
 from student.runs.layout import BEST
-from student.runs.run import identify
 from student.training.metrics_log import read_rows
 from student.training.train import train
 from student.training.trainer import Trainer
 
 
 @pytest.fixture
-def trainer(scenes, make_config):
+def make_trainer(scenes, make_config):
     def make(**tables):
         config = make_config(scenes, **tables)
-        workspace = Workspace.of(config)
-        manifest = Manifest.load(workspace.dataset(config))
-        return Trainer(config, workspace, manifest, identify(config, workspace, manifest))
+        return Trainer(open_inputs(config, Workspace.of(config)))
 
     return make
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms(trainer):
-    made = trainer()
-    made.step(next(made.batches(0)), 0.0)
-    row = made.rows[0]
-    lscd = made.config.student.lscd
+def test_the_loss_is_the_weighted_sum_of_its_terms(make_trainer):
+    trainer = make_trainer()
+    trainer.step(next(trainer.batches(0)), 0.0)
+    row = trainer.rows[0]
+    lscd = trainer.config.student.lscd
     terms = ("inter", "intra", "dense")
     expected = row["ce"] + row["subset_ce"] + 0.5 * row["auxiliary"]
     expected += sum(getattr(lscd, n) * row[n] for n in terms)
     assert row["loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_pieces_of_a_batch_are_the_batch_and_its_figures_their_mean(trainer):
-    settings = {"steps": 6, "batch_size": 4, "threads": 1, "device": "cpu"}
-    settings |= {"subset_draw": "uniform"}  # weak first, what is drawn changes with every call
-    whole, cut = trainer(train=settings), trainer(train=settings | {"accumulate": 2})
-    for (batch,), pieces in zip(whole.batches(2), cut.batches(2), strict=True):
-        assert [len(piece.refs) for piece in pieces] == [2, 2]
-        assert [ref.key for piece in pieces for ref in piece.refs] == [r.key for r in batch.refs]
-        drawn = [cut.objective.draw_subset(piece) for piece in pieces]
+def test_micro_batches_are_the_batch_and_its_metrics_their_mean(make_trainer):
+    train_table = {"steps": 6, "batch_size": 4, "threads": 1, "device": "cpu"}
+    train_table |= {"subset_draw": "uniform"}  # weak first, what is drawn changes with every call
+    whole = make_trainer(train=train_table)
+    cut = make_trainer(train=train_table | {"accumulate": 2})
+    for (batch,), micro_batches in zip(whole.batches(2), cut.batches(2), strict=True):
+        assert [len(micro.refs) for micro in micro_batches] == [2, 2]
+        keys = [ref.key for micro in micro_batches for ref in micro.refs]
+        assert keys == [ref.key for ref in batch.refs]
+        drawn = [cut.objective.draw_subset(micro) for micro in micro_batches]
         assert torch.equal(torch.cat(drawn), whole.objective.draw_subset(batch))
-    losses = [cut.objective(piece)[0].item() for piece in pieces]
-    cut.step(pieces, 0.0)
+    losses = [cut.objective(micro)[0].item() for micro in micro_batches]
+    cut.step(micro_batches, 0.0)
     assert cut.rows[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_a_batch_that_does_not_divide_is_refused(trainer):
+def test_a_batch_that_does_not_divide_is_refused(make_trainer):
     with pytest.raises(ConfigError, match="multiple of 2"):
-        trainer(train={"batch_size": 3, "accumulate": 2})
+        make_trainer(train={"batch_size": 3, "accumulate": 2})
 
 
-def test_sixteen_bits_are_close_to_float32(trainer):
+def test_sixteen_bits_are_close_to_float32(make_trainer):
     settings = {"batch_size": 4, "threads": 1, "device": "cpu", "subset_draw": "weak_first"}
     lscd = {"inter": 0.05, "intra": 0.1, "dense": 0.05}
     student = {"backbone": "test_efficientnet", "weights": "none", "head_channels": 8}
     rows = {}
     for precision in ("float32", "bfloat16"):
-        made = trainer(train=settings | {"precision": precision}, student=student | {"lscd": lscd})
-        made.step(next(made.batches(0)), 0.0)
-        rows[precision] = made.rows[0]
-        assert {p.dtype for p in made.model.parameters()} == {torch.float32}
+        trainer = make_trainer(
+            train=settings | {"precision": precision}, student=student | {"lscd": lscd}
+        )
+        trainer.step(next(trainer.batches(0)), 0.0)
+        rows[precision] = trainer.rows[0]
+        assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
     assert rows["bfloat16"]["loss"] != rows["float32"]["loss"]
     assert rows["bfloat16"]["loss"] == pytest.approx(rows["float32"]["loss"], rel=0.05)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(trainer):
-    made = trainer()
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(make_trainer):
+    trainer = make_trainer()
     with torch.no_grad():
-        made.model.head.classify.bias.fill_(torch.nan)
-    pieces = next(made.batches(0))
+        trainer.model.head.classify.bias.fill_(torch.nan)
+    micro_batches = next(trainer.batches(0))
     with pytest.raises(Any2SegError, match=r"step 1 is nan.*lower train\.lr"):
-        made.step(pieces, 0.0)
+        trainer.step(micro_batches, 0.0)
 
 
 @pytest.mark.parametrize(("policy", "used"), [("skip", 8), ("mask", 12)])
-def test_a_run_with_holes_says_what_became_of_its_samples(fresh, make_config, policy, used, capsys):
+def test_a_run_with_missing_targets_reports_its_samples(fresh, make_config, policy, used, capsys):
     whole = make_config(fresh)
     workspace = Workspace.of(whole)
     store = resolve(whole, workspace, "depth")
@@ -111,7 +114,7 @@ def test_a_run_with_holes_says_what_became_of_its_samples(fresh, make_config, po
     }
     assert "4 of 12 samples" in report.details["missing_targets"]
     assert report.details["missing_targets"] in capsys.readouterr().err
-    # Once the hole is filled, the samples are others: that is another run.
+    # Once the targets exist, the samples are others: that is another run.
     rows = np.ones((4, 16)) / 4
     store.commit(
         Manifest.load(workspace.dataset(config)).shards("train")[2],
@@ -128,17 +131,17 @@ def test_a_student_trains_on_views_with_every_term(tmp_path, make_config, make_w
         update={"train": plain.train.model_copy(update={"crop_px": 32, "steps": 2})}
     )
     workspace = make_workspace(config)
-    manifest = Manifest.load(workspace.dataset(config))
-    run = identify(config, workspace, manifest)
-    assert run.identity["views"]["number"] == 2
-    trainer = Trainer(config, workspace, manifest, run)
+    inputs = open_inputs(config, workspace)
+    assert inputs.run.identity["views"]["number"] == 2
+    trainer = Trainer(inputs)
     (batch,) = next(trainer.batches(0))
     assert batch.label.shape[1:] == (32, 32)
     terms = trainer.objective.terms(batch)
     assert all(terms[name] > 0 for name in ("inter", "intra", "dense"))
-    untaught = trainer.objective.terms(replace(batch, taught=torch.zeros_like(batch.taught)))
-    assert not any(untaught[name].any() for name in ("inter", "dense"))
-    assert torch.equal(untaught["ce"], terms["ce"])
+    no_target = replace(batch, has_target=torch.zeros_like(batch.has_target))
+    masked = trainer.objective.terms(no_target)
+    assert not any(masked[name].any() for name in ("inter", "dense"))
+    assert torch.equal(masked["ce"], terms["ce"])
 
 
 def test_the_robust_recipe_resumes_with_the_same_bits(fresh, make_config):
@@ -167,15 +170,13 @@ def test_the_robust_recipe_resumes_with_the_same_bits(fresh, make_config):
             "device": "cpu",
         },
     )
-    workspace = Workspace.of(config)
-    manifest = Manifest.load(workspace.dataset(config))
-    run = identify(config, workspace, manifest)
+    inputs = open_inputs(config, Workspace.of(config))
 
     def go(steps):
-        trainer = Trainer(config, workspace, manifest, run)
+        trainer = Trainer(inputs)
         first = trainer.resume()
-        for pieces in trainer.batches(first):
-            trainer.step(pieces, 0.0)
+        for micro_batches in trainer.batches(first):
+            trainer.step(micro_batches, 0.0)
             if trainer.steps_done == steps:
                 break
         return trainer
@@ -213,17 +214,17 @@ def test_scores_and_predictions_are_of_the_averaged_weights(fresh, make_config):
     assert not torch.equal(models[0].state_dict()[bias], checkpoint.part("model")[bias])
 
 
-def test_dropout_of_a_step_depends_on_nothing_before_it(trainer):
-    made = trainer(train={"batch_size": 3, "threads": 1, "device": "cpu"})
-    pieces = next(made.batches(0))
+def test_dropout_of_a_step_depends_on_nothing_before_it(make_trainer):
+    trainer = make_trainer(train={"batch_size": 3, "threads": 1, "device": "cpu"})
+    micro_batches = next(trainer.batches(0))
     drawn = []
     for _ in range(2):
-        made.steps_done = 0
+        trainer.steps_done = 0
         torch.rand(7)
-        made.step(pieces, 0.0)
+        trainer.step(micro_batches, 0.0)
         drawn.append(torch.rand(3))
     assert torch.equal(*drawn)
-    made.step(pieces, 0.0)
+    trainer.step(micro_batches, 0.0)
     assert not torch.equal(torch.rand(3), drawn[0])
 
 
@@ -258,14 +259,12 @@ def test_validation_changes_no_weight_and_keeps_the_best_and_copies(fresh, make_
         Segmenter.from_run(run.folder, checkpoint="step-000004")
 
 
-def test_a_best_that_was_found_counts_after_a_resume(trainer, fresh, make_config):
+def test_a_best_that_was_found_counts_after_a_resume(fresh, make_config):
     config = make_config(fresh, train={"steps": 4, "batch_size": 3, "validate_every": 2})
-    workspace = Workspace.of(config)
-    manifest = Manifest.load(workspace.dataset(config))
-    run = identify(config, workspace, manifest)
-    first = Trainer(config, workspace, manifest, run)
+    inputs = open_inputs(config, Workspace.of(config))
+    first = Trainer(inputs)
     assert first.validation.improves({"val_mean": 0.5})
     first._write(BEST, val_mean=0.5)
-    again = Trainer(config, workspace, manifest, run).validation
+    again = Trainer(inputs).validation
     assert not again.improves({"val_mean": 0.5})
     assert again.improves({"val_mean": 0.6})
