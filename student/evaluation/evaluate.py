@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Any
 
 from pipeline.config.config import Config
@@ -23,6 +24,7 @@ from pipeline.errors import CheckpointError
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import read_json, write_json
 from pipeline.workspace import Workspace
+from student.evaluation.batch_halving import halve_batch_on_oom
 from student.runs.launch import is_launched, launch
 from student.runs.run import Run, identify
 
@@ -44,7 +46,8 @@ def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> 
     if found is None and config.train.processes > 1 and not is_launched():
         return launch("evaluate", config, progress=progress)
     if found is None:
-        found = _score(config, manifest, run, progress)
+        score = partial(_score, manifest=manifest, run=run, progress=progress)
+        found = halve_batch_on_oom(score, config, alone=not is_launched())
         done, skipped = num_subsets, 0
     else:
         done, skipped = 0, num_subsets

@@ -1,6 +1,6 @@
 """Stage `describe`: scene descriptions, kept as text and embedded with the text tower.
 
-    describe(config, workspace, options) -> StageReport
+    describe(config, workspace) -> StageReport
 
 `from_labels` composes one sentence a training sample from what its label holds and its condition
 (from the manifest; no other split, whose labels nobody may look at). `captioner` asks a captioning
@@ -57,13 +57,18 @@ Writer = Callable[[ShardInfo], list[str]]
 def describe(
     config: Config,
     workspace: Workspace,
-    options: DescriptionOptions,
     *,
     device: str | None = None,
     progress: bool = True,
 ) -> StageReport:
-    """Describe what is not described yet and embed it. See the module's text."""
+    """Describe what is not described yet and embed it. `ConfigError` without `config.descriptions`."""
     started = time.perf_counter()
+    options = config.descriptions
+    if options is None:
+        raise ConfigError(
+            "descriptions: not set. Add a table to the config, e.g. "
+            '`descriptions = { source = "from_labels" }`.'
+        )
     manifest = Manifest.load(workspace.dataset(config))
     chosen = device or config.teacher.device
     slots = _writers(config, workspace, manifest, options, chosen)

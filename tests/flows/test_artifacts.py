@@ -56,7 +56,7 @@ def test_damage_is_a_table_of_the_rows_that_were_scored_with_it() -> None:
     ]
     robust = evaluation(0.1, 0.2, 0.3) | {"robustness": damage(rows)}
     lines = summary("t", {"a": evaluation(0, 0, 0), "b": robust}, "/r.html").splitlines()
-    first = lines.index("| damage | b |")
+    first = lines.index("| robustness | b |")
     assert lines[first + 2 : first + 4] == [
         "| EMM skipped: skips | 12.3 |",
         "| EMM zero-filled: fills | 11.3 |",

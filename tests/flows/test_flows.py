@@ -1,4 +1,4 @@
-"""Flows on a real server: what they leave, what they refuse, what they recompute, what they tell."""
+"""Flows on a real server: what they write, refuse, recompute and report."""
 
 import json
 import shutil
@@ -16,12 +16,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.audit import audit
-from flows.evaluate import evaluate
-from flows.exclusive import only_writer
-from flows.flows import any2seg
-from flows.refresh_teacher import refresh_teacher
-from flows.retrain import retrain
+from flows.flow_context import only_writer
+from flows.flows import any2seg, audit, evaluate, refresh_teacher, retrain
 from pipeline.config.config import load_config
 from pipeline.shards.prepare import prepare
 from pipeline.storage.remote_path import RemotePath
@@ -272,7 +268,7 @@ def test_prefects_own_retry_goes_on_at_the_first_missing_unit(field: Path, serve
     assert state.is_failed()
     (field.parent / "moved").rename(tiles)
     run_id = str(state.state_details.flow_run_id)
-    entrypoint = "flows.refresh_teacher:refresh_teacher"
+    entrypoint = "flows.flows:refresh_teacher"
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "flow-run", "retry", run_id, "--entrypoint", entrypoint],
         env=server.environment,

@@ -19,7 +19,7 @@ modalities = { rgb = {}, depth = {} }
 
 def any2seg(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *arguments],
+        [sys.executable, "-m", "flows.cli", *arguments],
         capture_output=True,
         text=True,
         check=False,
