@@ -88,7 +88,7 @@ def repair(
 
 
 def gc(
-    places: Annotated[
+    paths: Annotated[
         list[str],
         typer.Argument(
             metavar="WORKSPACE|CONFIG...",
@@ -105,7 +105,7 @@ def gc(
     from flows.integrity.gc import collect, unfinished_runs
     from flows.integrity.gc import delete as delete_items
 
-    workspace, configs = _places(places)
+    workspace, configs = _workspace_and_configs(paths)
     collection = collect(workspace, configs)
     table = Table("what", "where", "MB")
     for item in collection.items:
@@ -195,11 +195,11 @@ def makers(config: Config, workspace: Workspace) -> dict[str, Any]:
     return {PRECOMPUTE: targets, DESCRIBE: descriptions}
 
 
-def _places(places: Sequence[str]) -> tuple[Workspace, list[Config]]:
+def _workspace_and_configs(paths: Sequence[str]) -> tuple[Workspace, list[Config]]:
     """The one workspace that is meant, and all rows of the named configs."""
-    configs = [load_config(Path(place)) for place in places if place.endswith(".toml")]
+    configs = [load_config(Path(path)) for path in paths if path.endswith(".toml")]
     workspaces = [Workspace.of(config) for config in configs]
-    workspaces += [_workspace(place) for place in places if not place.endswith(".toml")]
+    workspaces += [_workspace(path) for path in paths if not path.endswith(".toml")]
     by_root = {str(workspace.root): workspace for workspace in workspaces}
     if len(by_root) != 1:
         raise ConfigError(f"expected one workspace, found {', '.join(by_root)}")
@@ -207,14 +207,14 @@ def _places(places: Sequence[str]) -> tuple[Workspace, list[Config]]:
     return workspace, [row for config in configs for row in rows(config).values()]
 
 
-def _workspace(place: str) -> Workspace:
+def _workspace(path: str) -> Workspace:
     from pipeline.storage.remote_path import RemotePath
 
-    if "://" in place:
-        return Workspace(RemotePath.of(place))
-    if not Path(place).is_dir():
-        raise ConfigError(f"{place}: expected a workspace's folder or a config that ends in .toml")
-    return Workspace(Path(place).resolve())
+    if "://" in path:
+        return Workspace(RemotePath.of(path))
+    if not Path(path).is_dir():
+        raise ConfigError(f"{path}: expected a workspace's folder or a config that ends in .toml")
+    return Workspace(Path(path).resolve())
 
 
 def _below(path: Any, workspace: Workspace) -> str:
