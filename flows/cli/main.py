@@ -138,7 +138,7 @@ def train(
     """Train the student from cached targets, resuming from its last checkpoint. Loads no teacher.
 
     With `--live` the teacher runs beside the student instead, for comparison: the cache is neither read
-    nor filled, and each shard is encoded again in every epoch.
+    nor filled, and a shard is encoded again each time it comes up.
     """
     _run_stage("train_live" if live else "train", config, overrides, row)
 

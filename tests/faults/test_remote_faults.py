@@ -72,7 +72,7 @@ def test_the_commands_mend_an_object_store(
     assert f"{record}: record unreadable: cannot be read" in text
 
     code, text = call("repair", str(file))
-    assert (code, "2 mended, 0 left" in text) == (0, True), text
+    assert (code, "2 fixed, 0 left" in text) == (0, True), text
     assert call("verify", str(file), "--deep")[0] == 0
     assert remote_files(prefix) == whole
 
