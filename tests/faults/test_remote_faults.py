@@ -78,7 +78,7 @@ def test_the_commands_mend_an_object_store(
 
     old = old_store(config)
     code, text = call("gc", str(file))
-    assert (code, "1 things" in text, f"targets/{rgb.parent.name}" in text) == (0, True, True)
+    assert (code, "1 unused items" in text, f"targets/{rgb.parent.name}" in text) == (0, True, True)
     assert "Nothing was deleted" in text
     assert old.is_dir()
     assert "Deleted 1." in call("gc", str(file), "--delete")[1]

@@ -78,7 +78,7 @@ def artifacts() -> dict[str, list[object]]:
 
 
 @pytest.mark.usefixtures("prefect")
-def test_an_operator_sees_progress_coverage_scores_and_pictures(
+def test_an_operator_sees_progress_coverage_scores_and_predictions(
     trained: tuple[Path, State],
 ) -> None:
     found = artifacts()
@@ -239,7 +239,7 @@ def receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 
 @pytest.mark.usefixtures("prefect")
-def test_a_failure_is_told_with_stage_unit_cause_and_command(
+def test_a_failure_is_reported_with_stage_unit_cause_and_command(
     field: Path, receiver: tuple[str, list[dict[str, str]]]
 ) -> None:
     url, posted = receiver
@@ -261,7 +261,7 @@ def test_a_failure_is_told_with_stage_unit_cause_and_command(
 
 
 @pytest.mark.usefixtures("prefect")
-def test_prefects_own_retry_goes_on_at_the_first_missing_unit(field: Path, server: Server) -> None:
+def test_prefects_own_retry_resumes_at_the_first_missing_unit(field: Path, server: Server) -> None:
     tiles = field.parent / "tiles"
     tiles.rename(field.parent / "moved")
     state: State = refresh_teacher(str(field), return_state=True)

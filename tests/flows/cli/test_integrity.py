@@ -74,7 +74,7 @@ def test_audit_prints_the_drift(config_file: Path) -> None:
     assert ": rgb embedding: 1 - cosine" in text
 
 
-def test_gc_lists_and_deletes_only_when_told(config_file: Path) -> None:
+def test_gc_lists_and_deletes_only_with_delete(config_file: Path) -> None:
     from pipeline.errors import ConfigError
 
     config = loaded(config_file)

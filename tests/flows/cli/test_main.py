@@ -1,4 +1,4 @@
-"""The command: it teaches, answers at once, and turns a user's mistake into one line."""
+"""The command: its help, quick answers, and a one-line error for a mistake of the user."""
 
 import itertools
 import subprocess
