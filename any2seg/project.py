@@ -49,9 +49,9 @@ class Project:
 
     def _run(self, stage: str) -> StageReport:
         # Imported here: opening a project and reading its config must not cost what stages import.
-        from flows.stages import STAGES
+        from flows.stages import load_stage
 
-        return STAGES[stage](self.config, self.workspace)
+        return load_stage(stage)(self.config, self.workspace)
 
 
 def open(config: str | Path | Config, overrides: Iterable[str] = ()) -> Project:

@@ -84,7 +84,7 @@ def wait_until(condition, process: subprocess.Popen[bytes] | None = None) -> flo
 def start(config: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """`any2seg run`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "run", str(config)],
+        [sys.executable, "-m", "flows.cli", "run", str(config)],
         env=environment | dict([MARK.split("=")]),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -142,10 +142,10 @@ def main() -> None:
         os.environ.update({k: v for k, v in environment.items() if k.startswith("PREFECT_")})
         from prefect.client.orchestration import get_client
 
-        from flows.crash_automation import ensure_zombie_automation
+        from flows.crash_automation import ensure_crash_automation
 
         with get_client(sync_client=True) as client:
-            ensure_zombie_automation(client)
+            ensure_crash_automation(client)
         moments = {
             "precompute": lambda: len(times_of(workspace, "ledger/*/*.json")) >= 20,
             "train": lambda: steps_at(workspace) >= 10,

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from flows import stages
+from flows.stages import load_stage
 from flows.temporary_server import prefect_api
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
@@ -57,14 +57,14 @@ def write(folder: Path, units: int) -> Path:
 def directly(config: Config) -> None:
     """The stages as plain calls."""
     for name in STAGES:
-        stages.STAGES[name](config, Workspace.of(config))
+        load_stage(name)(config, Workspace.of(config))
 
 
 def in_a_process(config: Config) -> None:
     """The same with the encoding process, all units as one range."""
     workspace = Workspace.of(config)
     for name in ("prepare", "prompts"):
-        stages.STAGES[name](config, workspace)
+        load_stage(name)(config, workspace)
     plans = plan_towers(config, workspace)
     for plan in plans:
         plan.create_stores(config, workspace)
@@ -81,7 +81,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, prefect_api():
         root = Path(name)
-        from flows.refresh_teacher import refresh_teacher
+        from flows.flows import refresh_teacher
 
         warm = write(root / "warm", 4)
         directly(load_config(warm))

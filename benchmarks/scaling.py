@@ -29,7 +29,7 @@ def any2seg(config: Path, workspace: Path, command: str, *words: str) -> float:
     """Seconds that `any2seg COMMAND` takes in a process of its own."""
     started = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", command, str(config)]
+        [sys.executable, "-m", "flows.cli", command, str(config)]
         + ["--set", f"workspace={workspace}", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=True,

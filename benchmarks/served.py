@@ -72,7 +72,7 @@ def server(folder: Path) -> Iterator[str]:
     environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = (
         f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
     )
-    command = [sys.executable, "-m", "flows.cli.main", "server", "--port", str(port)]
+    command = [sys.executable, "-m", "flows.cli", "server", "--port", str(port)]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command, env=server_environment(port, environment), stdout=log, stderr=log
@@ -98,7 +98,7 @@ def serve(url: str, config: Path, interval_s: int) -> subprocess.Popen[bytes]:
     folder = config.parent
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     environment |= {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": url}
-    command = [sys.executable, "-m", "flows.cli.main", "serve", str(config)]
+    command = [sys.executable, "-m", "flows.cli", "serve", str(config)]
     with (folder / "serve.log").open("ab") as log:
         return subprocess.Popen(
             [*command, "--interval", str(interval_s)],

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.planning.estimate import predict
+from flows.planning.estimate import estimate_time
 from flows.planning.probe import ProbeSource, commit_seconds, measure
 from pipeline.config.config import Config
 from pipeline.shards.manifest import Manifest
@@ -131,7 +131,7 @@ def repeat(config: Config, encoder: Encoder, times: Times) -> None:
     source = ProbeSource.of_shard(shards[0], tuple(config.modalities))
     probe = measure(config, workspace, plans, source, encoder)
     size = measured_bytes(shards) * config.store.shard_size
-    prediction = predict(units, probe, size)
+    prediction = estimate_time(units, probe, size)
     times.predicted.append(prediction.seconds - prediction.load_s)
     expected = bytes_to_write(plans, units)
 
@@ -140,9 +140,7 @@ def repeat(config: Config, encoder: Encoder, times: Times) -> None:
     times.passed.append(time.perf_counter() - started)
     root = workspace.targets(config)
     written = sum(p.stat().st_size for p in root.rglob("c/**/0") if p.is_file())
-    print(
-        f"  {report}; bytes planned {expected}, written {written}; bound by {prediction.bottleneck}"
-    )
+    print(f"  {report}; bytes planned {expected}, written {written}; {prediction.bottleneck}-bound")
 
     started = time.perf_counter()
     for shard in shards:

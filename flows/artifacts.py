@@ -1,7 +1,7 @@
-"""What an operator sees of a run in Prefect's UI: progress, coverage, scores, pictures.
+"""Artifacts of a run in Prefect's UI: progress, coverage, scores, predictions.
 
 Every artifact has a key that stays the same from run to run (`<config name>-...`), so that the UI shows
-its history. Prefect keeps them; the workspace does not need them.
+its history. Prefect stores them; the workspace does not depend on them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def artifact_key(config: Config, what: str) -> str:
 
 
 class PassProgress:
-    """One progress artifact a modality: per cent of its shards that have embeddings."""
+    """One progress artifact for each modality: the percentage of its shards that have embeddings."""
 
     def __init__(self, config: Config, num_shards: int, units: Sequence[Unit]) -> None:
         self._num_shards = num_shards
@@ -58,7 +58,7 @@ class PassProgress:
         }
 
     def done(self, units: Sequence[Unit]) -> None:
-        """These units are committed."""
+        """Count these units as committed."""
         targets = _targets(units)
         self._missing.subtract(targets)
         for name in targets:
@@ -87,8 +87,8 @@ def _sample_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
     counts: Counter[str] = Counter()
     for shard in manifest.all_shards:
         counts[shard.split] += shard.num_rows
-    for split, there in counts.items():
-        yield {"what": f"samples of {split}", "there": there, "missing": 0, "stale": 0}
+    for split, num_samples in counts.items():
+        yield {"what": f"samples of {split}", "there": num_samples, "missing": 0, "stale": 0}
 
 
 def _target_rows(
@@ -96,16 +96,20 @@ def _target_rows(
 ) -> Iterator[dict[str, Any]]:
     for name in config.modalities:
         try:
-            found = resolve(config, workspace, name).coverage(manifest.all_shards)
+            coverage = resolve(config, workspace, name).coverage(manifest.all_shards)
         except MissingTarget:
             counts = {"there": 0, "missing": len(manifest.all_shards), "stale": 0}
         else:
-            counts = {"there": found.there, "missing": found.missing, "stale": found.stale}
+            counts = {
+                "there": coverage.there,
+                "missing": coverage.missing,
+                "stale": coverage.stale,
+            }
         yield {"what": f"shards with {name} embeddings", **counts}
 
 
 def show_scores(config: Config, workspace: Workspace) -> None:
-    """Markdown: mIoU of all subsets of the modalities for every row, and where the report is."""
+    """Markdown: mIoU of all subsets of the modalities for every row, and a link to the report."""
     evaluations = {
         name: read_json(identify(row, workspace).evaluation) for name, row in rows(config).items()
     }
@@ -120,7 +124,7 @@ def show_scores(config: Config, workspace: Workspace) -> None:
 def summary(title: str, evaluations: Mapping[str, Mapping[str, Any]], page: str) -> str:
     """The summary's markdown; scores in per cent, the rows of the config side by side.
 
-    Ends with all, mean and worst; with EMM, RMM and NM for the rows that were scored with damage.
+    Ends with all, mean and worst; with EMM, RMM and NM for the rows that were scored for robustness.
     """
     names = list(evaluations)
     link = page if "://" in page else f"file://{page}"
@@ -134,13 +138,12 @@ def summary(title: str, evaluations: Mapping[str, Mapping[str, Any]], page: str)
     for subset in scores[0]:
         cells = [f"{100 * row[subset]:.1f}" if subset in row else "-" for row in scores]
         lines.append(f"| {', '.join(subset)} | " + " | ".join(cells) + " |")
-    found = list(evaluations.values())
-    for name, figures in {
-        "all": [as_percent(scores["all"]) for scores in found],
-        "mean": [as_percent(scores["mean"]) for scores in found],
-        "worst": [_worst(scores) for scores in found],
+    for name, cells in {
+        "all": [as_percent(e["all"]) for e in evaluations.values()],
+        "mean": [as_percent(e["mean"]) for e in evaluations.values()],
+        "worst": [_worst(e) for e in evaluations.values()],
     }.items():
-        lines.append(f"| **{name}** | " + " | ".join(f"**{figure}**" for figure in figures) + " |")
+        lines.append(f"| **{name}** | " + " | ".join(f"**{cell}**" for cell in cells) + " |")
     return "\n".join([*lines, *_robust_lines(evaluations)])
 
 
@@ -153,7 +156,7 @@ def _robust_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[str]
     rows = {name: scores for name, scores in evaluations.items() if scores["robustness"]}
     if not rows:
         return
-    yield from ("", "| damage | " + " | ".join(rows) + " |", "|---" * (len(rows) + 1) + "|")
+    yield from ("", "| robustness | " + " | ".join(rows) + " |", "|---" * (len(rows) + 1) + "|")
     missing = zip(*map(missing_lines, rows.values()), strict=True)
     noise = zip(*map(noise_lines, rows.values()), strict=True)
     for lines in missing:
@@ -164,13 +167,11 @@ def _robust_lines(evaluations: Mapping[str, Mapping[str, Any]]) -> Iterator[str]
         yield f"| {lines[0].name}: {lines[0].protocol} | " + " | ".join(cells) + " |"
 
 
-def show_pictures(config: Config, workspace: Workspace) -> None:
-    """Markdown with one picture: of some samples the first sensor, the label, what the student says.
-
-    Not an image artifact: Prefect writes its whole data URL out below the picture.
-    """
+def show_predictions(config: Config, workspace: Workspace) -> None:
+    """Markdown with one image: of some samples the first sensor, the label and the prediction."""
     sheet = prediction_sheet(config, workspace)
     if sheet is not None:
+        # No image artifact: Prefect prints its whole data URL below the image.
         text = base64.b64encode(sheet).decode("ascii")
         first = next(iter(config.modalities))
         create_markdown_artifact(

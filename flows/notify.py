@@ -1,4 +1,4 @@
-"""Tells people that a flow failed or crashed, through a Prefect notification block of their choice.
+"""Notifies people of a flow that failed or crashed, through a Prefect notification block.
 
 The config names the block (`notify.block = "slack-webhook/any2seg"`); its address and secrets stay in
 Prefect. The message names stage, unit, cause and the command that resumes. A block that is missing or
@@ -31,18 +31,16 @@ from pipeline.config.load import load_config
 from pipeline.core.retryable import StageFailed
 from pipeline.errors import Any2SegError
 
-COMMANDS = {"any2seg": "run"}
-"""Flows whose command has another name than the flow."""
-
 
 def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Hook for `on_failure` and `on_crashed`: send the message, if the config names a block."""
     redact.install()
     log = get_logger("flow_runs")
     try:
+        # Prefect hands a hook nothing but the run, and a crash's hook runs in another process.
         block = load_config(*_where(flow_run)).notify.block
     except Any2SegError as error:
-        log.warning("nobody can be notified: %s", error)
+        log.warning("no notification can be sent: %s", error)
         return
     if not block:
         return
@@ -74,9 +72,9 @@ def subject(flow_name: str, state: State[Any]) -> str:
 
 
 def message(flow_name: str, flow_run: FlowRun, state: State[Any]) -> str:
-    """Stage, unit, cause, and the command that goes on."""
+    """Stage, unit, cause, and the command that resumes."""
     error = state.result(raise_on_failure=False)
-    resume = command_line(COMMANDS.get(flow_name, flow_name), *_where(flow_run))
+    resume = command_line(flow_name, *_where(flow_run))
     if isinstance(error, StageFailed):
         stage, unit, cause = error.stage, error.unit, error.cause
     else:
@@ -100,8 +98,8 @@ def _running_task(flow_run: FlowRun) -> str:
         state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING]))
     )
     with get_client(sync_client=True) as client:
-        found = client.read_task_runs(
+        task_runs = client.read_task_runs(
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id])),
             task_run_filter=running,
         )
-    return found[0].name if found else "before the first stage"
+    return task_runs[0].name if task_runs else "before the first stage"

@@ -2,10 +2,8 @@
 
 `run_server` replaces this process by Prefect's server: loopback only, with its UI, analytics off. Its
 database is a SQLite file in the user's data folder, unless PREFECT_SERVER_DATABASE_CONNECTION_URL names
-another (docs/operations.md has PostgreSQL). It can be deleted at any time: finished work is read from
-the workspace, never from the database.
-
-Raises `PortTaken`.
+another (docs/operations.md has PostgreSQL). The database can be wiped at any time: what is finished is
+read from the workspace, never from there.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ DATABASE_VARIABLES = (
 
 
 class PortTaken(Any2SegError):
-    """The port is in use."""
+    """Another process listens on the port."""
 
 
 def api_url(port: int) -> str:
@@ -39,11 +37,11 @@ def api_url(port: int) -> str:
 
 
 def server_environment(port: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment: variables that are set win over ours, except those for telemetry."""
+    """The server's environment. Inherited values win, except over those that turn telemetry off."""
     folder = user_data_path("any2seg")
     ours = {
         # A run holds its deployment's slot by a lease, and Prefect ends a run whose lease cannot be
-        # renewed. Kept in memory (its default), all leases would be lost when the server restarts.
+        # renewed. In memory (the default) all leases would be lost when the server restarts.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
             "prefect.server.concurrency.lease_storage.filesystem"
         ),
@@ -51,7 +49,7 @@ def server_environment(port: int, inherited: Mapping[str, str]) -> dict[str, str
     }
     if not any(name in inherited for name in DATABASE_VARIABLES):
         ours[DATABASE_VARIABLES[0]] = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
-    # The UI in the browser asks for the address that the browser knows.
+    # The UI runs in the browser, so it needs the address as the browser sees it.
     return {**ours, **inherited, **QUIET, "PREFECT_SERVER_UI_API_URL": api_url(port)}
 
 
@@ -69,7 +67,7 @@ def require_free(port: int) -> None:
 
 
 def run_server(port: int) -> None:
-    """Become the server. Does not return: Ctrl-C or SIGTERM ends it. Raises `PortTaken`."""
+    """Replace this process by the server; does not return. Raises `PortTaken`."""
     require_free(port)
     environment = server_environment(port, os.environ)
     database = environment.get(DATABASE_VARIABLES[0], "")

@@ -1,7 +1,7 @@
 """Keeps credentials out of everything that a flow reports: logs, errors, artifacts, notifications.
 
-Secret is the value of every environment variable that is named like a credential, and what stands in
-a URL before the `@` or in a signed query. `install` puts a filter on every handler of Prefect's
+Secrets are the values of environment variables that are named like a credential, and the user part and
+the signed query of a URL. `install` puts a filter on every handler of Prefect's
 loggers; `scrubbed_errors` cleans the errors that become states.
 """
 

@@ -1,12 +1,11 @@
-"""Whether a scheduled run is to train: the answer, and every reason for it.
+"""Whether a scheduled run trains, with every reason for the decision.
 
-Compares what the config asks for with the finished runs in the workspace. A student is worth training
-again if none was trained with these settings, towers and prompts, or if the manifest grew by
-`schedule.retrain_growth_percent` since. A new version of the code is no reason: it changes a run's
-name, not what one would learn. Reads `runs/*/run.json` and the manifest; writes nothing.
+Compares the config with the finished runs in the workspace. A student is retrained if none was trained
+with these settings, towers and prompts, or if the manifest grew by `schedule.retrain_growth_percent`
+since. A new version of the code alone is no reason: it changes a run's id, not what the student learns.
 
-Growth is counted in samples, not in days, so no clock is asked. A run that was killed in training is
-no baseline: the reasons to train still hold, and the training goes on from its checkpoint.
+Growth is counted in samples, not in days. A run that was killed while training is no baseline: the reasons
+to train still hold, and the training resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Decision:
 
 
 def decide(config: Config, workspace: Workspace) -> Decision:
-    """Look at every row of the config; one that is due makes the run due.
+    """Decide for every row of the config; one that is due makes the run due.
 
     Raises `DatasetError` or `MissingTarget` before `prepare` and `precompute` are done.
     """
@@ -56,13 +55,13 @@ def decide(config: Config, workspace: Workspace) -> Decision:
 
 
 def _decide_row(config: Config, workspace: Workspace, manifest: Manifest) -> Decision:
-    wanted = identify(config, workspace, manifest)
-    if is_finished(wanted):
-        if current_scores(wanted, config) is None:
+    configured = identify(config, workspace, manifest)
+    if is_finished(configured):
+        if current_scores(configured, config) is None:
             return Decision(True, (f"{config.name}: trained, but not scored as configured",))
         return Decision(False, ("manifest unchanged", UNCHANGED))
     finished = list(_finished_runs(config.name, workspace))
-    changed = [_changed(run.identity, wanted.identity) for run, _ in finished]
+    changed = [_changed(run.identity, configured.identity) for run, _ in finished]
     baselines = [n for (_, n), fields in zip(finished, changed, strict=True) if not fields]
     if baselines:
         return _by_growth(max(baselines), manifest.num_samples, config)
@@ -75,14 +74,14 @@ def _decide_row(config: Config, workspace: Workspace, manifest: Manifest) -> Dec
 def _by_growth(before: int, now: int, config: Config) -> Decision:
     limit = config.schedule.retrain_growth_percent
     grown = 100.0 * (now - before) / before
-    figures = f"manifest grew {grown:.1f} % ({before} to {now} samples"
+    growth = f"manifest grew {grown:.1f} % ({before} to {now} samples"
     if now > before and grown >= limit:
-        return Decision(True, (f"{figures}, >= {limit:g} %)",))
-    return Decision(False, (f"{figures}, < {limit:g} %)", UNCHANGED))
+        return Decision(True, (f"{growth}, >= {limit:g} %)",))
+    return Decision(False, (f"{growth}, < {limit:g} %)", UNCHANGED))
 
 
 def _finished_runs(name: str, workspace: Workspace) -> Iterator[tuple[Run, int]]:
-    """Runs of this experiment that are trained and scored, with the samples they had."""
+    """Runs of this experiment that are trained and scored, with the size of their manifest."""
     if not workspace.runs.is_dir():
         return
     folders: list[AnyPath] = [*workspace.runs.iterdir()]
@@ -98,9 +97,9 @@ def _finished_runs(name: str, workspace: Workspace) -> Iterator[tuple[Run, int]]
             yield run, int(record["num_samples"])
 
 
-def _changed(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Dotted fields of the identities that differ, but those that do not make a student outdated."""
-    fields = differences(found, wanted)
+def _changed(trained: dict[str, Any], configured: dict[str, Any]) -> list[str]:
+    """Dotted fields in which the identities differ, without `NOT_COMPARED`."""
+    fields = differences(trained, configured)
     return [field for field in fields if field.partition(".")[0] not in NOT_COMPARED]
 
 

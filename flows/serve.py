@@ -2,9 +2,8 @@
 
 `serve_flow` registers the deployment with the Prefect server, then polls for its runs until it is
 stopped; every run is a process of its own. Config, overrides and schedule are checked before anything
-is registered. Runs of one deployment never overlap: while one is going, the next one due is cancelled
-(`CANCEL_NEW`) and not queued, since a queue of nights would only find, one after the other, that there is
-nothing left to do.
+is registered. Runs of one deployment never overlap: a run that is due while another one is active is
+cancelled (`CANCEL_NEW`) and not queued, since queued runs would find nothing left to do.
 
 Fails with `ConfigError`, or with `NoServer` when there is no Prefect server to register with.
 """
@@ -13,13 +12,12 @@ from __future__ import annotations
 
 import os
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.crash_automation import HEARTBEAT_S, ensure_zombie_automation
-from flows.parameters import checked
+from flows.crash_automation import HEARTBEAT_S, ensure_crash_automation
+from flows.parameters import COMMANDS, checked
 from flows.temporary_server import QUIET
 from pipeline.config.load import load_config
 from pipeline.errors import Any2SegError, ConfigError
@@ -28,23 +26,14 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.schedules import Schedule
 
-FLOWS: Mapping[str, str] = {
-    "any2seg": "flows.flows.any2seg",
-    "refresh-teacher": "flows.refresh_teacher.refresh_teacher",
-    "retrain": "flows.retrain.retrain",
-    "evaluate": "flows.evaluate.evaluate",
-    "audit": "flows.audit.audit",
-}
-"""Name of a flow to where it is defined."""
-
 
 class NoServer(Any2SegError):
-    """A schedule needs a Prefect server, and none answers."""
+    """No Prefect server answers, and a deployment needs one."""
 
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """When a deployment runs: by cron, every `interval_s` seconds, or only when asked to."""
+    """When a deployment runs: by cron, every `interval_s` seconds, or on demand only."""
 
     cron: str = ""
     interval_s: int = 0
@@ -73,7 +62,7 @@ class When:
 
 
 def require_server() -> str:
-    """The URL of the configured Prefect API, which answers. Raises `NoServer`."""
+    """The URL of the configured Prefect API. Raises `NoServer` if it does not answer."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL
@@ -97,12 +86,24 @@ def require_server() -> str:
 
 
 def load_flow(name: str) -> Flow[..., Any]:
-    """The flow of that name. Raises `ConfigError` with the names that there are."""
+    """The flow of that name. `ConfigError` lists the names."""
     from prefect.flows import load_flow_from_entrypoint
 
-    if name not in FLOWS:
-        raise ConfigError(f"--flow {name}: expected one of {', '.join(FLOWS)}")
-    return load_flow_from_entrypoint(FLOWS[name])
+    if name not in COMMANDS:
+        raise ConfigError(f"--flow {name}: expected one of {', '.join(COMMANDS)}")
+    return load_flow_from_entrypoint(f"flows.flows.{name.replace('-', '_')}")
+
+
+def create_automation(block: str = "") -> None:
+    """Create or update the automation for silent runs on the configured server. Raises `NoServer`.
+
+    `block`: notification block (`type/name`) that is notified of every such run; empty: none.
+    """
+    require_server()
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        ensure_crash_automation(client, block)
 
 
 def serve_flow(
@@ -111,22 +112,19 @@ def serve_flow(
     """Register `<flow>/<name>` and run what is due until stopped; see the module's text.
 
     `name` defaults to the config's. Also creates the automation that marks silent runs as crashed.
-    Raises `ConfigError` or `NoServer`.
     """
     config = load_config(config_path, checked(overrides))
     parameters: dict[str, Any] = {"config_path": str(config_path.resolve()), "overrides": overrides}
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_S))
     require_server()
     from prefect import serve
-    from prefect.client.orchestration import get_client
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.types.entrypoint import EntrypointType
 
     flow, schedule = load_flow(flow_name), when.schedule()
     if flow_name == "any2seg" and schedule is not None:
         parameters["when_due"] = True
-    with get_client(sync_client=True) as client:
-        ensure_zombie_automation(client, config.notify.block)
+    create_automation(config.notify.block)
     deployment: Any = flow.to_deployment(
         name=name or config.name,
         schedule=schedule,
@@ -137,5 +135,5 @@ def serve_flow(
         ),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    # Not `flow.serve`: that pickles the flow for its runs. These import it, as a worker does.
+    # Not `flow.serve`: that pickles the flow for its runs. By module path they import it, as workers do.
     serve(deployment)

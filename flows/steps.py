@@ -1,7 +1,7 @@
 """The steps that the flows share: teach what is new, train the students, score them, report.
 
-Each calls its tasks in order and raises `StageFailed` naming stage, unit, cause and how to go on;
-what the other units finished stays. `require_targets` raises `MissingTarget`.
+Each calls its tasks in order and raises `StageFailed` naming stage, unit, cause and the command that
+resumes; what the other units finished stays. `require_targets` raises `MissingTarget`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 
-from flows.artifacts import PassProgress, show_coverage, show_pictures, show_scores
+from flows.artifacts import PassProgress, show_coverage, show_predictions, show_scores
 from flows.flow_context import Operation
 from flows.retrain_decision import Decision
 from flows.tasks import encode_range, run_stage, run_training
@@ -43,10 +43,10 @@ def teach(operation: Operation) -> Reports:
 
 
 def encode(operation: Operation) -> dict[str, Any]:
-    """Encode what is missing, range after range; a range that fails leaves the others' work.
+    """Encode what is missing, range after range; returns the counts of all ranges.
 
-    Returns the counts of all ranges. What cannot be read is raised at the end; a fault that did not
-    pass (storage, weights) ends the pass at once.
+    Units that cannot be read are raised at the end, so that they do not stop the others; a fault that
+    outlasts its retries (storage, weights) ends the pass at once.
     """
     config, workspace = operation.config, operation.workspace
     if config.scale.spread:
@@ -77,16 +77,16 @@ def encode(operation: Operation) -> dict[str, Any]:
 
 
 def num_ranges(num_units: int) -> int:
-    """Tasks for so many units: enough to watch and to retry alone, few enough to cost nothing."""
+    """Tasks for that many units: enough for progress and retries, few enough to cost little."""
     return max(1, min(num_units, MIN_RANGES), min(num_units // UNITS_PER_RANGE, MAX_RANGES))
 
 
 def nothing_to_do(decision: Decision, reports: Reports) -> State[Any]:
     """The state of a scheduled run that found no reason to train."""
-    made = sum(report["done"] for report in reports.values())
-    before = f"{made} units prepared or embedded; student kept" if made else "Nothing to do"
-    name = "Student kept" if made else "Nothing to do"
-    return Completed(name=name, message=f"{before}: {decision}")
+    num_new = sum(report["done"] for report in reports.values())
+    outcome = f"{num_new} units prepared or embedded; student kept" if num_new else "Nothing to do"
+    name = "Student kept" if num_new else "Nothing to do"
+    return Completed(name=name, message=f"{outcome}: {decision}")
 
 
 def require_targets(operation: Operation) -> None:
@@ -100,7 +100,7 @@ def require_targets(operation: Operation) -> None:
 
 
 def embed_prompts(operation: Operation) -> Reports:
-    """Embed class prompts that are not there yet; loads the text tower if there are any."""
+    """Embed class prompts that are missing; the text tower is loaded only then."""
     config = operation.config
     if any(map(reads_prompts, rows(config).values())):
         try:
@@ -113,39 +113,36 @@ def embed_prompts(operation: Operation) -> Reports:
 def study(operation: Operation) -> Reports:
     """Train every row that is not finished, side by side, then score and report."""
     names = list(rows(operation.config))
+    # By path: a training is a process of its own, which reads the file itself.
     where = (operation.config_path, operation.overrides)
-    trainings = {row: run_training.submit(*where, row, len(names)) for row in names}
+    trainings = {name: run_training.submit(*where, name, len(names)) for name in names}
     _all_of(operation, "train", trainings)
     return score(operation)
 
 
 def score(operation: Operation) -> Reports:
     """Score every row where it is not scored yet, then write the report."""
-    where = (operation.config_path, operation.overrides)
-    scorings = {row: run_stage.submit("evaluate", *where, row) for row in rows(operation.config)}
+    scorings = {
+        name: run_stage.submit("evaluate", name, row)
+        for name, row in rows(operation.config).items()
+    }
     reports = {"evaluate": _all_of(operation, "evaluate", scorings)}
     reports["report"] = _stage(operation, "report")
     show_scores(operation.config, operation.workspace)
-    show_pictures(operation.config, operation.workspace)
+    show_predictions(operation.config, operation.workspace)
     return reports
 
 
 def _stage(operation: Operation, stage: str) -> dict[str, Any]:
-    state = run_stage(
-        stage,
-        operation.config_path,
-        operation.overrides,
-        MAIN_ROW,
-        return_state=True,
-    )
-    result: dict[str, Any] = finished(operation, stage, MAIN_ROW, state)
-    return result
+    state = run_stage(stage, MAIN_ROW, operation.config, return_state=True)
+    report: dict[str, Any] = finished(operation, stage, MAIN_ROW, state)
+    return report
 
 
 def _all_of(
     operation: Operation, stage: str, futures: dict[str, PrefectFuture[Any]]
 ) -> dict[str, Any]:
-    """Results by row; the others run to their end before a failed one is raised."""
+    """Results by row. Waits for all of them before it raises the first failure."""
     for future in futures.values():
         future.wait()
     return {row: finished(operation, stage, row, future.state) for row, future in futures.items()}
@@ -153,9 +150,9 @@ def _all_of(
 
 def finished(operation: Operation, stage: str, unit: str, state: State[Any]) -> Any:
     """What a task returned; `StageFailed` if it failed."""
-    found = state.result(raise_on_failure=False)
+    result = state.result(raise_on_failure=False)
     if state.is_completed():
-        return found
-    cause = str(found) if isinstance(found, BaseException) else str(state.message)
-    error = StageFailed(stage, unit, cause, operation.resume)
-    raise error from (found if isinstance(found, BaseException) else None)
+        return result
+    error = result if isinstance(result, BaseException) else None
+    cause = str(error or state.message)
+    raise StageFailed(stage, unit, cause, operation.resume) from error

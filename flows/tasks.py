@@ -11,21 +11,28 @@ from collections.abc import Callable
 from typing import Any
 
 from prefect import get_run_logger, task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
-from flows import redact, stages
-from pipeline.config.load import load_config, rows
+from flows import redact
+from flows.artifacts import artifact_key
+from flows.integrity.finding import Kind
+from flows.stages import load_stage
+from pipeline.config.config import Config
 from pipeline.core.child import death_text, run_module
 from pipeline.core.progress import progress_lines_to
 from pipeline.core.retryable import TRY_AGAIN, ProcessFailed, TryAgain, worth_retrying
+from pipeline.errors import CorruptTarget
 from pipeline.workspace import Workspace
 from teacher.encoding.child_process import EncodingProcess
 from teacher.encoding.units import Unit
 
 SIDE_BY_SIDE = 2
 """Trainings that run at a time."""
+UNFINISHED = {Kind.HOLE, Kind.PARTIAL, Kind.SHARD_LEFTOVER, Kind.CHECKPOINT_NEWER}
+"""Findings that a killed run leaves and the next one clears; no reason to fail an audit."""
 
 
 def _is_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
@@ -44,12 +51,11 @@ TASK: dict[str, Any] = {
 
 
 @task(name="stage", task_run_name="{stage}-{row}", **TASK)
-def run_stage(stage: str, config_path: str, overrides: list[str], row: str) -> dict[str, Any]:
-    """Run one stage of one row in this process; returns the stage's report as JSON."""
+def run_stage(stage: str, row: str, config: Config) -> dict[str, Any]:
+    """Run one stage in this process; returns its report as JSON. `config` is that of the row."""
     log = get_run_logger()
     with redact.scrubbed_errors(), progress_lines_to(log.info):
-        config = rows(load_config(config_path, overrides))[row]
-        report = stages.STAGES[stage](config, Workspace.of(config))
+        report = load_stage(stage)(config, Workspace.of(config))
         log.info("%s", report)
         return report.as_json()
 
@@ -60,9 +66,9 @@ def run_training(config_path: str, overrides: list[str], row: str, num_rows: int
     words = ["train", config_path, "--row", row]
     for override in overrides:
         words += ["--set", override]
-    share = max(1, (os.cpu_count() or 1) // min(num_rows, SIDE_BY_SIDE))
+    num_threads = max(1, (os.cpu_count() or 1) // min(num_rows, SIDE_BY_SIDE))
     with redact.scrubbed_errors():
-        run_command(words, {"OMP_NUM_THREADS": str(share)}, get_run_logger().info)
+        run_command(words, {"OMP_NUM_THREADS": str(num_threads)}, get_run_logger().info)
 
 
 @task(name="precompute", task_run_name="precompute-{name}", **TASK)
@@ -75,13 +81,67 @@ def encode_range(process: EncodingProcess, units: list[Unit], name: str) -> dict
         return report.as_json()
 
 
+@task(name="examine", **TASK)
+def examine(config: Config, deep: bool) -> dict[str, Any]:
+    """`any2seg verify`, as a table artifact. `CorruptTarget` names the first finding that is no hole."""
+    from flows.integrity.verify import verify
+
+    log = get_run_logger()
+    with redact.scrubbed_errors(), progress_lines_to(log.info):
+        verification = verify(config, Workspace.of(config), deep=deep)
+        table = [
+            {"kind": str(f.kind), "place": str(f.place), "problem": f.problem, "remedy": f.remedy}
+            for f in verification.findings
+        ]
+        key = artifact_key(config, "findings")
+        note = f"Examined: {verification.examined}"
+        create_table_artifact(table=table, key=key, description=note)
+        corrupt = [finding for finding in verification.findings if finding.kind not in UNFINISHED]
+        if corrupt:
+            raise CorruptTarget(
+                f"{corrupt[0].place}: {corrupt[0].problem} ({len(corrupt)} findings in all). "
+                f"{corrupt[0].remedy}"
+            )
+        return {"findings": len(table), **verification.examined}
+
+
+@task(name="recompute", **TASK)
+def recompute(config: Config, share: float, seed: int) -> dict[str, Any]:
+    """`any2seg audit`, as a table artifact. `CorruptTarget` names the first sample that drifted."""
+    from flows.integrity.audit import audit
+
+    log = get_run_logger()
+    with redact.scrubbed_errors(), progress_lines_to(log.info):
+        report = audit(config, Workspace.of(config), share=share, seed=seed)
+        table = [
+            {
+                "modality": row.modality,
+                "output": row.output,
+                "rows": row.num_rows,
+                "worst 1 - cosine": f"{1 - row.cosine_min:.2g}",
+                "largest difference": f"{row.max_abs:.2g}",
+                "alarms": row.num_alarms,
+            }
+            for row in report.rows
+        ]
+        note = f"Tolerance {report.tolerance:.2g}, seed {seed}"
+        create_table_artifact(table=table, key=artifact_key(config, "drift"), description=note)
+        for row in report.rows:
+            for alarm in row.alarms:
+                raise CorruptTarget(
+                    f"{alarm.key}: {row.modality} {row.output}: recomputed, 1 - cosine is "
+                    f"{1 - alarm.cosine:.2g}, tolerance {report.tolerance:.2g}. Record: {report.record}"
+                )
+        return {"rows": sum(row.num_rows for row in report.rows), "record": report.record}
+
+
 def run_command(words: list[str], environment: dict[str, str], log: Callable[[str], None]) -> None:
     """Run `any2seg WORDS` and hand every line that it prints to `log`.
 
-    `environment` holds defaults. Raises `TryAgain` if it was killed or if its exit code says that the
-    fault may be transient, else `ProcessFailed`; the message is the last line of its output.
+    `environment` holds defaults. Raises `TryAgain` if the process was killed or exits with `TRY_AGAIN`,
+    else `ProcessFailed`; the message is the last line of its output.
     """
-    ended = run_module("flows.cli.main", words, environment={**environment, **os.environ}, log=log)
+    ended = run_module("flows.cli", words, environment={**environment, **os.environ}, log=log)
     if not ended.code:
         return
     died = death_text(

@@ -1,8 +1,8 @@
 """A Prefect API for one run on this machine.
 
 If `PREFECT_API_URL` is set (in the environment or the active profile) that server is used. Otherwise a
-loopback server is started for the duration of the run. Unlike Prefect's own temporary server it ends
-with this process even if this process is killed, so it leaves no orphan. Telemetry is off.
+loopback server is started for the duration of the run. Unlike Prefect's own temporary server it ends with
+this process even when this process is killed. Analytics and telemetry are off.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ServerNotStarted(Any2SegError):
 
 @contextmanager
 def prefect_api() -> Iterator[str]:
-    """Yield the URL of a working Prefect API; it is the active one inside the block."""
+    """Yield the URL of a Prefect API that answers; it is the active one inside the block."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -55,7 +55,7 @@ def prefect_api() -> Iterator[str]:
 
 
 def _send_pending_logs() -> None:
-    """Prefect sends logs from a background thread; the last ones must leave before the server does."""
+    """Prefect sends logs from a background thread; send the last ones before the server ends."""
     from prefect.logging.handlers import APILogHandler
 
     APILogHandler().flush()

@@ -1,4 +1,4 @@
-"""What most commands take: a config and overrides of it, and where they print."""
+"""What most commands share: the config argument, the `--set` option, and printing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The TOML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override, e.g. `--set train.steps=100`."),
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The experiment's TOML file.")
 ]
-# Of several training processes, the first one speaks.
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Override a field of CONFIG, e.g. `--set train.steps=100`; repeatable.",
+    ),
+]
+# Under torchrun every rank runs the command; only rank 0 prints.
 out = Console(quiet=os.environ.get("RANK", "0") != "0")
+
+
+def print_line(text: str, console: Console = out) -> None:
+    """Print text as it is: no markup, no colours, no wrapping, so that it can be piped and pasted."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

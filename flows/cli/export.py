@@ -1,4 +1,4 @@
-"""`any2seg export`: a trained student as files of its own. Imports torch when it runs."""
+"""`any2seg export`: a trained student as a folder to share. Imports torch when it runs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import typer
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, runs/<run-id>.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder that it is written to.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
     onnx: Annotated[
-        bool, typer.Option("--onnx", help="Write model.onnx too (extra `export`).")
+        bool, typer.Option("--onnx", help="Also write model.onnx (needs the extra `export`).")
     ] = False,
     program: Annotated[
-        bool, typer.Option("--program", help="Write model.pt2 too, a torch.export program.")
+        bool, typer.Option("--program", help="Also write model.pt2, a torch.export program.")
     ] = False,
     checkpoint: Annotated[
         str, typer.Option(help="last, best (train.validate_every) or step-N (train.keep_every).")
     ] = "last",
     push: Annotated[
-        str, typer.Option("--push", metavar="ORG/NAME", help="Upload the folder to the hub too.")
+        str, typer.Option("--push", metavar="ORG/NAME", help="Also upload the folder to the hub.")
     ] = "",
 ) -> None:
     """Write a student with its model card, ready for `Segmenter.from_pretrained` and `any2seg predict`.
 
-    Graphs (`--onnx`, `--program`) take any subset of the sensors and any size in multiples of 32 from
-    64 on, and are compared with the student in their own runtime before they are kept.
+    Graphs (`--onnx`, `--program`) take any subset of the sensors and image sides that are multiples of 32,
+    from 64 px; their output is compared with the student's before they are kept.
     """
     from student.inference.export import export_onnx, export_program
     from student.inference.segmenter import Segmenter

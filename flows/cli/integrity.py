@@ -1,6 +1,6 @@
-"""`any2seg verify`, `repair`, `gc` and `audit`: is what lies in a workspace right, and what may go?
+"""`any2seg verify`, `repair`, `gc` and `audit`: check a workspace, fix it, free its unused space.
 
-Each ends with exit code 1 if something is wrong that it did not mend. Stages are imported when they run.
+Each ends with exit code 1 if a problem remains. Stages are imported when they run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.cli.console import ConfigPath, Overrides, out
+from flows.cli.console import ConfigArgument, SetOption, out, print_line
 from flows.integrity.finding import Finding
 from pipeline.config.config import Config
 from pipeline.config.load import load_config, rows
@@ -22,89 +22,87 @@ from pipeline.errors import ConfigError
 from pipeline.workspace import Workspace
 
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the findings as JSON, too.")
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the findings as JSON.")
 ]
 BYTES_A_MB = 1e6
 
 
 def verify(
-    config: ConfigPath,
-    overrides: Overrides = None,
+    config: ConfigArgument,
+    overrides: SetOption = None,
     deep: Annotated[
         bool, typer.Option("--deep", help="Read every byte and compare it with its digest.")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Examine shards, manifest, embeddings, records, prompts and runs. Changes nothing.
+    """Verify shards, manifest, embeddings, records, prompts and runs. Changes nothing.
 
-    Each finding is printed with its place and the command that mends it. Exit code 1 if there is any.
+    Prints each finding with its place and the command that fixes it. Exit code 1 if there is any.
     """
     from flows.integrity.verify import verify as examine
 
     loaded = load_config(config, overrides or ())
-    found = examine(loaded, Workspace.of(loaded), deep=deep)
-    for finding in found.findings:
+    verification = examine(loaded, Workspace.of(loaded), deep=deep)
+    for finding in verification.findings:
         _print_finding(finding, config, overrides)
-    for note in found.not_examined:
-        _say(f"not examined: {note}")
-    counted = ", ".join(f"{number} {what}" for what, number in found.examined.items())
+    for note in verification.not_examined:
+        print_line(f"not examined: {note}")
+    counts = ", ".join(f"{number} {what}" for what, number in verification.examined.items())
     depth = "every byte" if deep else "records and sizes (--deep reads every byte)"
-    _say(f"Examined {counted}: {depth}. {len(found.findings)} findings.")
+    print_line(f"Examined {counts}: {depth}. {len(verification.findings)} findings.")
     if json_file is not None:
-        findings = [finding.as_json() for finding in found.findings]
-        document = {"deep": deep, "examined": dict(found.examined), "findings": findings}
+        findings = [finding.as_json() for finding in verification.findings]
+        document = {"deep": deep, "examined": dict(verification.examined), "findings": findings}
         json_file.write_text(json.dumps(document, indent=2) + "\n")
-    if found.findings:
+    if verification.findings:
         raise typer.Exit(1)
 
 
 def repair(
-    config: ConfigPath,
-    overrides: Overrides = None,
+    config: ConfigArgument,
+    overrides: SetOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
+        bool, typer.Option("--dry-run", help="Print what would be fixed and change nothing.")
     ] = False,
-    deep: Annotated[
-        bool, typer.Option(help="Read every byte to find what is broken, or look from outside.")
-    ] = True,
+    deep: Annotated[bool, typer.Option(help="Read every byte, or only records and sizes.")] = True,
 ) -> None:
-    """Make again exactly what is broken; what cannot be made again is named and left.
+    """Rebuild exactly what is corrupt. What cannot be rebuilt is named and left as it is.
 
-    A shard is replaced only by the very same bytes: if its source has changed, it is refused.
+    A shard is replaced only by identical bytes: if its source has changed, it is left.
     """
-    from flows.integrity.repair import repair as mend
+    from flows.integrity.repair import repair as repair_workspace
 
     loaded = load_config(config, overrides or ())
-    report = mend(loaded, Workspace.of(loaded), deep=deep, dry_run=dry_run)
+    report = repair_workspace(loaded, Workspace.of(loaded), deep=deep, dry_run=dry_run)
     for finding in report.mended:
-        _say(f"{'would mend' if dry_run else 'mended'}: {finding}")
+        print_line(f"{'would fix' if dry_run else 'fixed'}: {finding}")
     for left in report.left:
-        _say(f"left: {left.finding}")
-        _say(f"  because: {_command(left.reason, config, overrides)}")
-    _say(f"{len(report.mended)} {'to mend' if dry_run else 'mended'}, {len(report.left)} left.")
+        print_line(f"left: {left.finding}")
+        print_line(f"  because: {_command(left.reason, config, overrides)}")
+    print_line(f"{len(report.mended)} {'to fix' if dry_run else 'fixed'}, {len(report.left)} left.")
     if report.left:
         raise typer.Exit(1)
 
 
 def gc(
-    places: Annotated[
+    paths: Annotated[
         list[str],
         typer.Argument(
             metavar="WORKSPACE|CONFIG...",
-            help="The workspace, and any configs that are still used; one config names its workspace.",
+            help="A workspace and the configs still in use; one config alone implies its workspace.",
         ),
     ],
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed.")] = False,
-    runs: Annotated[bool, typer.Option("--runs", help="List unfinished runs as well.")] = False,
+    runs: Annotated[bool, typer.Option("--runs", help="Also list unfinished runs.")] = False,
 ) -> None:
     """List datasets, embeddings and prompts that no run and no given config refers to.
 
-    Nothing is deleted without --delete, and no run ever.
+    Deletes nothing without `--delete`, and never a run.
     """
     from flows.integrity.gc import collect, unfinished_runs
     from flows.integrity.gc import delete as delete_items
 
-    workspace, configs = _places(places)
+    workspace, configs = _workspace_and_configs(paths)
     collection = collect(workspace, configs)
     table = Table("what", "where", "MB")
     for item in collection.items:
@@ -115,38 +113,38 @@ def gc(
         )
     out.print(table)
     total = sum(item.num_bytes for item in collection.items) / BYTES_A_MB
-    _say(
-        f"{len(collection.items)} things, {total:.1f} MB, that {collection.num_referrers} "
-        "configs and runs do not refer to."
+    print_line(
+        f"{len(collection.items)} unused items, {total:.1f} MB; {collection.num_referrers} configs and "
+        "runs were checked for references."
     )
     if not delete:
-        _say("Nothing was deleted; --delete does.")
+        print_line("Nothing was deleted; use --delete to delete.")
         return
     busy = delete_items(workspace, collection)
     for item in busy:
-        _say(f"left: {item.path}: another process is writing there")
-    _say(f"Deleted {len(collection.items) - len(busy)}.")
+        print_line(f"left: {item.path}: another process is writing to it")
+    print_line(f"Deleted {len(collection.items) - len(busy)}.")
 
 
 def audit(
-    config: ConfigPath,
-    overrides: Overrides = None,
+    config: ConfigArgument,
+    overrides: SetOption = None,
     share: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="Share of the cached rows; at least 8 are taken."),
+        typer.Option(min=0.0, max=1.0, help="Fraction of the cached rows; at least 8 rows."),
     ] = 0.001,
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Largest 1 - cosine; default: what rounding explains."),
+        typer.Option(min=0.0, help="Largest 1 - cosine; default: the rounding error."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random rows.")] = 0,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda or mps; default: the config's.")
     ] = "",
 ) -> None:
-    """Compute a random share of the cached embeddings again and compare them with the cache.
+    """Recompute a random part of the cached embeddings and compare it with the cache.
 
-    Exit code 1, naming the samples, if one drifted beyond the tolerance.
+    Exit code 1 if a sample drifted beyond the tolerance; such samples are named.
     """
     from flows.integrity.audit import audit as compute
 
@@ -168,37 +166,35 @@ def audit(
     out.print(table)
     for row in report.rows:
         for alarm in row.alarms:
-            _say(
+            print_line(
                 f"{alarm.key}: {row.modality} {row.output}: 1 - cosine {1 - alarm.cosine:.2g}, "
                 f"tolerance {report.tolerance:.2g}"
             )
-    _say(f"Tolerance {report.tolerance:.2g}. Record: {report.record}")
+    print_line(f"Tolerance {report.tolerance:.2g}. Record: {report.record}")
     if not report.passed:
         raise typer.Exit(1)
 
 
-def _places(places: Sequence[str]) -> tuple[Workspace, list[Config]]:
-    """The one workspace that is meant, and all rows of the configs that were named."""
-    configs = [load_config(Path(place)) for place in places if place.endswith(".toml")]
-    named = [place for place in places if not place.endswith(".toml")]
-    roots = {str(Workspace.of(config).root): Workspace.of(config) for config in configs}
-    for place in named:
-        workspace = _workspace(place)
-        roots[str(workspace.root)] = workspace
-    if len(roots) != 1:
-        raise ConfigError(f"expected one workspace, found {', '.join(roots)}")
-    [workspace] = roots.values()
+def _workspace_and_configs(paths: Sequence[str]) -> tuple[Workspace, list[Config]]:
+    """The one workspace that is meant, and all rows of the named configs."""
+    configs = [load_config(Path(path)) for path in paths if path.endswith(".toml")]
+    workspaces = [Workspace.of(config) for config in configs]
+    workspaces += [_workspace(path) for path in paths if not path.endswith(".toml")]
+    by_root = {str(workspace.root): workspace for workspace in workspaces}
+    if len(by_root) != 1:
+        raise ConfigError(f"expected one workspace, found {', '.join(by_root)}")
+    [workspace] = by_root.values()
     return workspace, [row for config in configs for row in rows(config).values()]
 
 
-def _workspace(place: str) -> Workspace:
+def _workspace(path: str) -> Workspace:
     from pipeline.storage.remote_path import RemotePath
 
-    if "://" in place:
-        return Workspace(RemotePath.of(place))
-    if not Path(place).is_dir():
-        raise ConfigError(f"{place}: expected a workspace's folder or a config that ends in .toml")
-    return Workspace(Path(place).resolve())
+    if "://" in path:
+        return Workspace(RemotePath.of(path))
+    if not Path(path).is_dir():
+        raise ConfigError(f"{path}: expected a workspace's folder or a config that ends in .toml")
+    return Workspace(Path(path).resolve())
 
 
 def _below(path: Any, workspace: Workspace) -> str:
@@ -206,15 +202,11 @@ def _below(path: Any, workspace: Workspace) -> str:
 
 
 def _print_finding(finding: Finding, config: Path, overrides: Sequence[str] | None) -> None:
-    _say(str(finding))
-    _say(f"  remedy: {_command(finding.remedy, config, overrides)}")
+    print_line(str(finding))
+    print_line(f"  remedy: {_command(finding.remedy, config, overrides)}")
 
 
 def _command(remedy: str, config: Path, overrides: Sequence[str] | None) -> str:
-    """The remedy with the configuration that was given in the place of `CONFIG`."""
+    """The remedy with `CONFIG` replaced by the config and the overrides of this call."""
     given = [str(config), *(part for value in overrides or () for part in ("--set", value))]
     return remedy.replace("CONFIG", shlex.join(given))
-
-
-def _say(text: str) -> None:
-    out.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="A run's folder, a folder that `export` wrote, or a name on the hub."
+        metavar="RUN", help="A run's folder, a folder written by `export`, or a model on the hub."
     ),
 ]
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -23,21 +23,23 @@ EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 def predict(
     context: typer.Context,
     model: Model,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path(
         "predictions"
     ),
-    overlay: Annotated[bool, typer.Option(help="Write NAME_overlay.png too.")] = True,
-    logits: Annotated[bool, typer.Option(help="Write NAME.npy (classes, height, width).")] = False,
+    overlay: Annotated[bool, typer.Option(help="Also write NAME_overlay.png.")] = True,
+    logits: Annotated[
+        bool, typer.Option(help="Also write NAME.npy (classes, height, width).")
+    ] = False,
     window: Annotated[
-        int, typer.Option(min=0, help="Side in pixels of a sliding window; 0: whole pictures.")
+        int, typer.Option(min=0, help="Side in pixels of a sliding window; 0: whole images.")
     ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     checkpoint: Annotated[str, typer.Option(help="Of a run: last, best or step-N.")] = "last",
 ) -> None:
-    """Segment pictures with a trained student: any subset of its sensors, files or folders.
+    """Segment images with a trained student, from files or folders of any subset of its sensors.
 
-    Name each sensor that is there: `any2seg predict RUN --rgb a.png --depth b.png -o out/`. Of folders,
-    pictures of one name belong together; a scene that lacks a sensor is predicted without it.
+    Name each available sensor: `any2seg predict RUN --rgb a.png --depth b.png -o out/`. In folders, files
+    of the same name form one scene; a scene without one of the sensors is predicted from the others.
     """
     from student.evaluation.sliding_window import Window
     from student.inference.predict import Outputs
@@ -53,11 +55,11 @@ def predict(
         segmenter = Segmenter.from_pretrained(model, device=device)
     unknown = [name for name in sources if name not in segmenter.specs]
     if unknown or not sources:
-        found = f"--{unknown[0]}" if unknown else "none"
-        wanted = ", ".join(f"--{name}" for name in segmenter.specs)
-        raise ConfigError(f"expected some of {wanted}, found {found}")
-    chosen = Window(side_px=window) if window else None
-    report = run(segmenter, sources, output, Outputs(overlay, logits), chosen)
+        given = f"--{unknown[0]}" if unknown else "none"
+        sensors = ", ".join(f"--{name}" for name in segmenter.specs)
+        raise ConfigError(f"expected some of {sensors}, found {given}")
+    tiles = Window(side_px=window) if window else None
+    report = run(segmenter, sources, output, Outputs(overlay, logits), tiles)
     print(report)
     for names, count in report.details["scenes"].items():
         print(f"  {count} from {names}")

@@ -1,4 +1,4 @@
-"""What `any2seg evaluate` prints: every subset, conditions, damaged readings. Imports no torch."""
+"""What `any2seg evaluate` prints: every subset, conditions, corrupted inputs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.console import out
+from flows.cli.console import out, print_line
 from flows.report.score_lines import (
     group_lines,
     headline,
@@ -27,44 +27,36 @@ GROUPS = {"condition": "Conditions", "corner_case": "Corner cases"}
 
 
 def print_scores(config: Config) -> None:
-    """The tables of a run that is scored."""
+    """Print the tables of a scored run."""
     scores = read_json(identify(config, Workspace.of(config)).evaluation)
-    _print(_subset_table(scores))
+    out.print(_subset_table(scores))
     for kind, title in GROUPS.items():
         if scores[f"{kind}s"]:
-            _print(_group_table(scores, kind, title))
+            out.print(_group_table(scores, kind, title))
     if scores["robustness"]:
-        _print(_missing_table(scores))
-        _print(_noise_table(scores))
-        for found in (*scores["robustness"]["missing"], *scores["robustness"]["noise"]):
-            _say(f"{found['name']}: {found['protocol']}")
-        _say(f"Damage seed {scores['robustness']['seed']}.")
-    _say(f"mIoU in %: {headline(scores)}")
-    _say(f"Compatible, absent classes as 0: {headline(scores | scores['absent_zero'])}")
-    _say(setting(scores))
-
-
-def _print(table: Table) -> None:
-    out.print(table)
-
-
-def _say(text: str) -> None:
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
+        out.print(_missing_table(scores))
+        out.print(_noise_table(scores))
+        for score in (*scores["robustness"]["missing"], *scores["robustness"]["noise"]):
+            print_line(f"{score['name']}: {score['protocol']}")
+        print_line(f"Corruption seed {scores['robustness']['seed']}.")
+    print_line(f"mIoU in %: {headline(scores)}")
+    print_line(f"Compatible, absent classes as 0: {headline(scores | scores['absent_zero'])}")
+    print_line(setting(scores))
 
 
 def _subset_table(scores: Mapping[str, Any]) -> Table:
     table = _table("Subsets", "modalities", "mIoU", "absent classes as 0", "samples")
     for row in scores["subsets"]:
-        figures = as_percent(row["miou"]), as_percent(row["miou_absent_zero"])
-        table.add_row(escape(joined(row["modalities"])), *figures, str(row["num_samples"]))
+        miou = as_percent(row["miou"]), as_percent(row["miou_absent_zero"])
+        table.add_row(escape(joined(row["modalities"])), *miou, str(row["num_samples"]))
     return table
 
 
 def _group_table(scores: Mapping[str, Any], kind: str, title: str) -> Table:
     table = _table(title, kind.replace("_", " "), "all", "mean", "worst", "worst subset", "samples")
     for line in group_lines(scores, kind):
-        figures = (as_percent(line.all), as_percent(line.mean), as_percent(line.worst))
-        table.add_row(escape(line.name), *figures, escape(line.worst_subset), str(line.num_samples))
+        miou = (as_percent(line.all), as_percent(line.mean), as_percent(line.worst))
+        table.add_row(escape(line.name), *miou, escape(line.worst_subset), str(line.num_samples))
     return table
 
 

@@ -1,4 +1,4 @@
-"""`any2seg status`: what is there, missing and stale. Changes nothing and imports no torch."""
+"""`any2seg status`: what is done, missing and stale. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.console import ConfigPath, Overrides, out
+from flows.cli.console import ConfigArgument, SetOption, out, print_line
 from flows.planning.coverage import CoverageMap, CoverageRow
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
@@ -20,34 +20,34 @@ STATES = ("there", "missing", "stale", "damaged")
 
 
 def status(
-    config: ConfigPath,
-    overrides: Overrides = None,
+    config: ConfigArgument,
+    overrides: SetOption = None,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="Also count by split, modality and output.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON; with --coverage every shard's state.")
+        bool, typer.Option("--json", help="Print JSON; with --coverage, the state of every shard.")
     ] = False,
 ) -> None:
-    """Show per stage and modality what is there, missing and stale. Changes nothing.
+    """Show what is done, missing and stale, by stage and modality. Changes nothing.
 
-    Says too whether source files of committed samples were removed or altered since, and what to do then.
+    Also reports source files of committed samples that were removed or altered since, and what to do.
     """
     from flows.planning.status import status_rows
 
     loaded = load_config(config, overrides or ())
     workspace = Workspace.of(loaded)
     rows = status_rows(loaded, workspace)
-    found = _coverage(loaded, workspace) if coverage else None
+    coverage_by_shard = _coverage(loaded, workspace) if coverage else None
     if as_json:
         document = {"rows": [asdict(row) for row in rows]}
-        if found is not None:
-            document["coverage"] = found.as_json()
+        if coverage_by_shard is not None:
+            document["coverage"] = coverage_by_shard.as_json()
         print(json.dumps(document, indent=2))
         return
     _print_rows(rows)
-    if found is not None:
-        _print_coverage(found)
+    if coverage_by_shard is not None:
+        _print_coverage(coverage_by_shard)
 
 
 def _coverage(config: Config, workspace: Workspace) -> CoverageMap:
@@ -65,14 +65,14 @@ def _print_rows(rows: list[CoverageRow]) -> None:
     out.print(table)
     for row in rows:
         for line in row.advice:
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(line)
 
 
-def _print_coverage(found: CoverageMap) -> None:
+def _print_coverage(coverage: CoverageMap) -> None:
     table = Table("split", "modality", "output", *STATES)
-    for place, counts in found.counts.items():
+    for names, counts in coverage.counts.items():
         first, *others = (counts[state] for state in STATES)
-        table.add_row(*place, str(first), *(_marked(count, "red") for count in others))
+        table.add_row(*names, str(first), *(_marked(count, "red") for count in others))
     out.print(table)
 
 

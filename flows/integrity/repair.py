@@ -166,7 +166,7 @@ def _rebuild(
     if targets:
         _rebuild_targets(config, workspace, targets, progress)
     if config.descriptions and any(finding.stage == DESCRIBE for finding in findings):
-        describe(config, workspace, config.descriptions, progress=progress)
+        describe(config, workspace, progress=progress)
 
 
 def _rebuild_targets(

@@ -1,1 +1,1 @@
-"""What is there and what a run would do: status, coverage, plan, cost."""
+"""What is done and what a run would do: status, coverage, plan, time estimate."""

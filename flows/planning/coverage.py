@@ -1,9 +1,7 @@
-"""What a workspace has of what a config asks for: the rows of `any2seg status`, and the map below
-them.
+"""Coverage of a config by its workspace: the rows of `any2seg status`, and the map behind them.
 
-A `CoverageMap` says of every split, modality, output and shard whether the teacher's numbers are
-there. Reads the manifest, the commit records and the source's listing; decodes nothing, writes
-nothing and imports neither torch nor zarr.
+A `CoverageMap` has the state of the teacher's targets for every split, modality, output and shard. It is
+read from the manifest, the commit records and the source's listing, without torch or zarr.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from pipeline.targets.store import State
 from pipeline.workspace import Workspace
 
 READ_AGAIN = 256
-"""Samples with new file times that `status` reads again; more are left to `prepare`."""
+"""Samples with new file times that `status` reads again at most; `prepare` reads the others."""
 COVERAGE_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("split", "modality", "output", "shard", "state")]
 )
@@ -40,7 +38,7 @@ COVERAGE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class CoverageRow:
-    """One line of the table; counts are of `unit`s."""
+    """One line of the table; counts are in `unit`s."""
 
     stage: str
     what: str
@@ -49,14 +47,14 @@ class CoverageRow:
     there: int = 0
     missing: int = 0
     stale: int = 0
-    """Made from other bytes than the shard has now."""
+    """Computed from other bytes than the shard has now."""
     note: str = ""
     advice: tuple[str, ...] = ()
-    """Sentences about what somebody should know or decide; they make nothing incomplete."""
+    """Hints for the user, e.g. about removed sources; they do not make a stage incomplete."""
 
     @property
     def complete(self) -> bool:
-        """Whether the stage has nothing left to do here."""
+        """Whether nothing is missing or stale."""
         return self.missing == 0 and self.stale == 0
 
 
@@ -85,7 +83,7 @@ class CoverageMap:
 
 
 def coverage_map(config: Config, workspace: Workspace, manifest: Manifest) -> CoverageMap:
-    """Look at every commit record and at the length of every object that it names."""
+    """Check every commit record and the length of every object that it names."""
     columns: dict[str, list[str]] = {name: [] for name in COVERAGE_SCHEMA.names}
     shards = manifest.all_shards
     for modality in config.modalities:
@@ -100,7 +98,7 @@ def coverage_map(config: Config, workspace: Workspace, manifest: Manifest) -> Co
 def _states(
     config: Config, workspace: Workspace, modality: str, shards: Sequence[ShardInfo]
 ) -> Sequence[Mapping[str, State]]:
-    """Output to state, for each shard; all is missing where nothing was computed."""
+    """Output to state, for each shard; all `missing` if there is no store."""
     try:
         return resolve(config, workspace, modality).states(shards)
     except MissingTarget:
@@ -123,7 +121,7 @@ def coverage_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The source's listing, or why there is none."""
+    """The source's listing, or the reason why it cannot be read."""
 
     samples: Mapping[str, Sequence[SourceSample]] = field(default_factory=dict)
     error: str = ""
@@ -141,18 +139,18 @@ def _prepare_rows(
     splits = dict.fromkeys([*source.samples, *keys])
     for split in splits or ["-"]:
         samples = source.samples.get(split, ())
-        new = [s for s in samples if not any(s.key in held for held in keys.values())]
-        bad = sum(s.key in refused and refused[s.key] == s.version() for s in new)
+        new = [s for s in samples if not any(s.key in known for known in keys.values())]
+        num_refused = sum(s.key in refused and refused[s.key] == s.version() for s in new)
         changes = SourceChanges()
         if manifest and not source.error:
             changes = compare_sources(samples, manifest, split, index, limit=READ_AGAIN)
-        notes = (source.error, f"{bad} in quarantine" if bad else "", str(changes))
+        notes = (source.error, f"{num_refused} in quarantine" if num_refused else "", str(changes))
         yield CoverageRow(
             "prepare",
             split,
             "samples",
             there=len(keys.get(split, ())),
-            missing=len(new) - bad,
+            missing=len(new) - num_refused,
             note=", ".join(filter(None, notes)),
             advice=tuple(changes.advice(split)),
         )

@@ -1,7 +1,9 @@
-"""How much arithmetic a vision tower does on one picture, from its config.json alone. No torch.
+"""FLOPs of a vision tower on one image, from its config.json alone. No torch.
 
-Counted as PyTorch's FlopCounterMode counts: two operations a multiply-add, in matrix products,
-convolution and attention; norms, softmax and activations (below one per cent) are left out.
+Counted like PyTorch's FlopCounterMode: two operations for each multiply-add, in matrix products,
+convolution and attention; norms, softmax and activations (below one per cent) are left out. Exact
+for towers of one frame (image, depth, thermal); a video tower repeats it for every frame and
+adds its temporal blocks, which are not counted here.
 """
 
 from __future__ import annotations
@@ -10,13 +12,13 @@ from teacher.checkpoints.hub_config import HubConfig
 
 
 def num_tokens(config: HubConfig) -> int:
-    """Tokens a picture: its patches and the class token."""
+    """Tokens of one image: its patches and the class token."""
     rows, columns = config.grid
     return rows * columns + 1
 
 
-def flops_per_picture(config: HubConfig, *, patch: bool) -> int:
-    """Operations for one picture; `patch` adds the dense embeddings.
+def flops_per_image(config: HubConfig, *, patch: bool) -> int:
+    """Operations for one image; `patch` adds the dense embeddings.
 
     With N tokens, P = N - 1 patches of p pixels, width D, MLP width F, joint width E and L layers:
     2 P D 3p^2 + L (8 N D^2 + 4 N^2 D + 4 N D F) + 2 D E, and for the dense ones 4 P D^2 + 2 P D E.

@@ -2,9 +2,9 @@
 
     plan = plan_run(config, workspace, probe=True)
 
-Counts come from the lists that the stages themselves work through. With `probe`, the towers are
-loaded, and a few seconds of reading, decoding, encoding and writing tell the time. Changes nothing
-in the workspace but its cache. Fails as `prepare` and `precompute` would before they begin.
+Counts come from the lists that the stages themselves work through. With `probe`, the towers are loaded
+and reading, decoding, encoding and writing are timed for a few seconds; of the workspace this changes
+`cache/` alone. Raises what `prepare` and `precompute` would raise before they start.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from flows.planning.estimate import (
     Probe,
     TowerWork,
     count_work,
+    estimate_time,
     future_units,
-    pictures_by_place,
-    predict,
+    images_by_shard,
 )
 from pipeline.config.config import Config
 from pipeline.config.load import rows
@@ -39,21 +39,21 @@ from teacher.encoding.units import TowerPlan, Unit, plan_towers, plan_units
 
 @dataclass(frozen=True, slots=True)
 class StudentPlan:
-    """What one training row has to do."""
+    """The missing work of one training row."""
 
     row: str
     steps: int
     samples: int
-    """Drawn in these steps."""
+    """Samples drawn in these steps."""
     scored_subsets: int
-    """Subsets of the modalities that are scored; 0: the scores are there."""
+    """Subsets of the modalities to score; 0: the scores exist."""
     scored_samples: int
-    """Samples of the scored split, each seen once a subset."""
+    """Samples of the scored split, each predicted once per subset."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """Everything that is still to do."""
+    """Everything that a run would do."""
 
     prepare: PreparePlan
     num_units: int
@@ -63,12 +63,12 @@ class RunPlan:
     """Class prompts to embed."""
     students: tuple[StudentPlan, ...]
     num_bytes: int
-    """Of shards and target objects together."""
+    """Size of shards and target objects together."""
     free: int | None
     """Free bytes on the workspace's disk; None: an object store."""
     probe: Probe | None
     prediction: Prediction | None
-    """Of `precompute`; None where nothing was probed or nothing is to do."""
+    """Time of `precompute`; None if nothing was probed or nothing is missing."""
 
     @property
     def fits(self) -> bool:
@@ -109,7 +109,7 @@ def plan_run(config: Config, workspace: Workspace, *, probe: bool = True) -> Run
     shards = manifest.all_shards if manifest else ()
     plans = plan_towers(config, workspace)
     units = [*plan_units(plans, shards), *future_units(plans, prepared.shards)]
-    work = count_work(config, plans, units, pictures_by_place(shards, prepared.shards))
+    work = count_work(config, plans, units, images_by_shard(shards, prepared.shards))
     measured = _probe(config, workspace, plans, units, manifest, prepared) if probe else None
     size = measured_bytes(shards) * config.store.shard_size
     split_sizes = Counter(prepared.samples)
@@ -126,7 +126,7 @@ def plan_run(config: Config, workspace: Workspace, *, probe: bool = True) -> Run
         num_bytes=prepared.num_bytes + sum(item.num_bytes for item in work),
         free=free_bytes(workspace.root),
         probe=measured,
-        prediction=predict(units, measured, size) if measured else None,
+        prediction=estimate_time(units, measured, size) if measured else None,
     )
 
 
@@ -138,7 +138,7 @@ def _probe(
     manifest: Manifest | None,
     prepared: PreparePlan,
 ) -> Probe | None:
-    """Measure with pictures of a shard, or with samples that were encoded to plan `prepare`."""
+    """Measure with images of a shard, or with samples that were encoded to plan `prepare`."""
     from flows.planning.probe import ProbeSource, measure
     from teacher.encoding.encoder import Encoder
 
@@ -146,9 +146,9 @@ def _probe(
         return None
     modalities = tuple(config.modalities)
     if manifest is not None:
-        wanted = (units[0].split, units[0].index)
+        first = (units[0].split, units[0].index)
         shards = {(shard.split, shard.index): shard for shard in manifest.all_shards}
-        shard = shards.get(wanted, manifest.all_shards[0])
+        shard = shards.get(first, manifest.all_shards[0])
         source = ProbeSource.of_shard(shard, modalities)
     elif prepared.probe is not None:
         source = ProbeSource.of_samples(prepared.probe, modalities)
@@ -177,7 +177,7 @@ def _student(
     try:
         run = identify(config, workspace)
     except (DatasetError, MissingTarget):
-        pass  # the stages before it come first: all of it is to do
+        pass  # Earlier stages are missing, so all of it is to do.
     else:
         steps -= steps_done(run)
         scored = steps == 0 and current_scores(run, config) is not None

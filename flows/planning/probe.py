@@ -1,11 +1,11 @@
-"""How fast this machine is at the teacher pass: a few seconds of the real thing.
+"""Measures the speed of the teacher pass on this machine, with a few seconds of it.
 
     probe = measure(config, workspace, plans, source, encoder)
 
-Each part is measured by the code that does it in the pass: pictures of a real shard are read and
-decoded, a tower encodes two batches of them (after one that is thrown away), and real-size objects
-are committed to a store of their own under `<workspace>/cache`, which is deleted again. Fails as
-`precompute` does. Timings of a machine that does other work at the same time are worth little.
+Each part is measured by the code that does it in the pass: images of a real shard are read and
+decoded, a tower encodes two batches of them (after a warm-up), and objects of the real size are committed
+to a temporary store under `<workspace>/cache`, which is deleted afterwards. Raises what `precompute`
+raises. Timings of a machine that does other work at the same time are worth little.
 """
 
 from __future__ import annotations
@@ -40,47 +40,47 @@ from teacher.encoding.encoder import Encoder
 from teacher.encoding.units import TowerPlan
 
 BATCH_S = 4.0
-"""A probed batch is cut to take about this long, where one picture takes long (big tower, no GPU)."""
+"""Where one image takes long (large tower, no GPU), a probed batch is cut to about this time."""
 WRITING_S = 1.5
 MAX_COMMITS = 64
 NUM_DECODED = 32
-"""Pictures of a modality that are decoded."""
+"""Images decoded for each modality."""
 
-Pictures = list[NDArray[Any]]
+Images = list[NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeSource:
-    """Stored pictures to measure with."""
+    """Stored images to measure with."""
 
-    pictures: Mapping[str, Sequence[bytes]]
-    """Modality to picture members as they lie in a shard."""
+    images: Mapping[str, Sequence[bytes]]
+    """Modality to image members as stored in a shard."""
     read_s_per_byte: float = 0.0
 
     @classmethod
     def of_shard(cls, shard: ShardInfo, modalities: Sequence[str]) -> ProbeSource:
         """Read a shard as the pass does."""
-        import webdataset.tariterators  # noqa: F401  importing it takes longer than reading
+        import webdataset.tariterators  # noqa: F401  so that the import is not timed
 
         started = time.perf_counter()
         members = read_pictures(shard, modalities)
         seconds = time.perf_counter() - started
-        pictures = {
-            name: [found[name] for found in members.values() if name in found]
+        images = {
+            name: [stored[name] for stored in members.values() if name in stored]
             for name in modalities
         }
-        return cls(pictures, seconds / shard.path.stat().st_size)
+        return cls(images, seconds / shard.path.stat().st_size)
 
     @classmethod
     def of_samples(cls, probed: SampleProbe, modalities: Sequence[str]) -> ProbeSource:
         """Samples that were encoded but not written."""
-        found: dict[str, list[bytes]] = {name: [] for name in modalities}
+        images: dict[str, list[bytes]] = {name: [] for name in modalities}
         for sample in probed.samples:
             for name in modalities:
                 data = sample.members.get(stored_member(name, sample.members))
                 if data is not None:
-                    found[name].append(data)
-        return cls(found)
+                    images[name].append(data)
+        return cls(images)
 
 
 def measure(
@@ -90,11 +90,11 @@ def measure(
     source: ProbeSource,
     encoder: Encoder,
 ) -> Probe:
-    """Measure reading, decoding, every tower and committing. See the module's text."""
-    decoded: dict[str, Pictures] = {}
+    """Measure reading, decoding, every tower and committing; see the module's text."""
+    decoded: dict[str, Images] = {}
     decode_s: dict[str, float] = {}
     for name, spec in config.specs().items():
-        decoded[name], decode_s[name] = _decode(source.pictures[name], spec)
+        decoded[name], decode_s[name] = _decode(source.images[name], spec)
     rates = {plan.tower: _rate(config, plan, decoded, encoder) for plan in plans}
     written: dict[str, float] = {}
     for plan in plans:
@@ -122,7 +122,9 @@ def commit_seconds(workspace: Workspace, provenance: TargetProvenance) -> float:
     }
     try:
         store = TargetStore.create(folder, provenance)
-        store.commit(_empty_shard(provenance, 0), rows, {})  # makes the arrays too
+        store.commit(
+            _empty_shard(provenance, 0), rows, {}
+        )  # Not timed: it also creates the arrays.
         started = time.perf_counter()
         for count in range(1, MAX_COMMITS + 1):
             store.commit(_empty_shard(provenance, count), rows, {})
@@ -135,7 +137,7 @@ def commit_seconds(workspace: Workspace, provenance: TargetProvenance) -> float:
 
 
 def _empty_shard(provenance: TargetProvenance, index: int) -> ShardInfo:
-    """A shard of full size that names no file."""
+    """A full-size shard without a file."""
     size = provenance.shard_size
     return ShardInfo(
         split="probe",
@@ -157,8 +159,8 @@ def _delete(folder: AnyPath) -> None:
         path.unlink(missing_ok=True)
 
 
-def _decode(members: Sequence[bytes], spec: ModalitySpec) -> tuple[Pictures, float]:
-    """Some decoded pictures, and the seconds for one with all threads at work."""
+def _decode(members: Sequence[bytes], spec: ModalitySpec) -> tuple[Images, float]:
+    """Some decoded images, and the seconds for one with all threads at work."""
     some = members[:NUM_DECODED]
     if not some:
         return [], 0.0
@@ -169,24 +171,24 @@ def _decode(members: Sequence[bytes], spec: ModalitySpec) -> tuple[Pictures, flo
     with ThreadPoolExecutor(num_decoders()) as pool:
         decode(some[0])
         started = time.perf_counter()
-        pictures = list(pool.map(decode, some))
-        return pictures, (time.perf_counter() - started) / len(some)
+        images = list(pool.map(decode, some))
+        return images, (time.perf_counter() - started) / len(some)
 
 
 def _rate(
-    config: Config, plan: TowerPlan, decoded: Mapping[str, Pictures], encoder: Encoder
+    config: Config, plan: TowerPlan, decoded: Mapping[str, Images], encoder: Encoder
 ) -> TowerRate:
     started = time.perf_counter()
     tower = encoder.tower(plan, config.teacher.dtype)
     load_s = time.perf_counter() - started
     views = ViewSettings.of(config)
-    stored = [picture for name in plan.specs for picture in decoded[name]]
+    stored = [image for name in plan.specs for image in decoded[name]]
     if not stored:
         return TowerRate(load_s, 0.0)
     if views is not None:
         height, width = stored[0].shape[:2]
         boxes = draw_boxes("probe", height, width, views)
-        stored = [cut(picture, box) for picture in stored for box in boxes]
+        stored = [cut(image, box) for image in stored for box in boxes]
 
     def seconds(size: int) -> float:
         batch = list(islice(cycle(stored), size))

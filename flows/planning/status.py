@@ -1,7 +1,7 @@
-"""What of a config's run is there, missing or stale, read from the workspace alone.
+"""What is done, missing or stale of a config's run, read from the workspace alone.
 
-Loads neither torch nor Prefect and changes nothing. `any2seg status` prints the rows; `any2seg run` asks for
-the first one that is incomplete and starts a flow only if there is one.
+Imports neither torch nor Prefect. `any2seg status` prints the rows; `any2seg run` asks for the first
+incomplete one and starts a flow only if there is one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def status_rows(config: Config, workspace: Workspace) -> list[CoverageRow]:
 
 
 def load_if_prepared(config: Config, workspace: Workspace) -> Manifest | None:
-    """The dataset's manifest; None if there is none that can be read."""
+    """The dataset's manifest; None if it is missing or cannot be read."""
     try:
         return Manifest.load(workspace.dataset(config))
     except DatasetError:
@@ -52,7 +52,7 @@ def first_missing(config: Config, workspace: Workspace) -> str | None:
 
 
 def report_path(config: Config, workspace: Workspace) -> AnyPath:
-    """Where the report of this config's main run is, or will be."""
+    """Path of the report of the config's main run, whether or not it exists."""
     return identify(config, workspace).folder / "report" / "index.html"
 
 
@@ -69,8 +69,8 @@ def _description_rows(
         except MissingTarget:
             yield CoverageRow("describe", slot, "shards", missing=len(shards))
             continue
-        found = store.coverage(in_slot(shard, slot) for shard in shards)
-        counts = (found.there, found.missing, found.stale)
+        coverage = store.coverage(in_slot(shard, slot) for shard in shards)
+        counts = (coverage.there, coverage.missing, coverage.stale)
         yield CoverageRow("describe", slot, "shards", *counts, note=store.path.name)
 
 
@@ -106,12 +106,12 @@ def _is_reported(config: Config, workspace: Workspace) -> bool:
     return report_is_current(config, workspace)
 
 
-def _one(stage: str, what: str, is_there: bool) -> CoverageRow:
-    return CoverageRow(stage, what, "files", there=int(is_there), missing=int(not is_there))
+def _one(stage: str, what: str, done: bool) -> CoverageRow:
+    return CoverageRow(stage, what, "files", there=int(done), missing=int(not done))
 
 
 def _outdated_teacher(config: Config, workspace: Workspace) -> str | None:
-    """Whether the weights behind the teacher's name are no longer those of the cached embeddings."""
+    """Message if the teacher's weights changed since the targets were computed, else None."""
     from teacher.encoding.units import outdated_modalities
 
     changed = outdated_modalities(config, workspace)

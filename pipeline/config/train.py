@@ -84,7 +84,7 @@ class TrainConfig(Frozen):
     """Let torch compile backbone and head: minutes at the start, faster steps on a GPU."""
     processes: PositiveInt = 1
     """Training processes on this machine, one a GPU; they share every batch. Several machines: start
-    `torchrun ... -m flows.cli.main train CONFIG` on each."""
+    `torchrun ... -m flows.cli train CONFIG` on each."""
     workers: NonNegativeInt = 0
     """Loader processes; 0 decodes in the training process."""
     threads: NonNegativeInt = 0

@@ -1,7 +1,7 @@
 """Child processes: how they start, how they end, and the one text about a child that died.
 
     start_module("uvicorn", ["--port", "1"])       `python -m` in a child            -> Popen
-    run_module("flows.cli.main", words, log=...)   the same, to its end              -> Exit
+    run_module("flows.cli", words, log=...)   the same, to its end              -> Exit
     start_function(function, argument)             a function in a spawned child     -> Process
     python -m pipeline.core.child MODULE ...       what the first two run; see `main`
 

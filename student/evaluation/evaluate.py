@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 from pipeline.config.config import Config
@@ -24,6 +25,7 @@ from pipeline.errors import CheckpointError
 from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.storage.files import read_json, write_json
 from pipeline.workspace import Workspace
+from student.evaluation.batch_halving import halve_batch_on_oom
 from student.runs.inputs import RunInputs, open_inputs
 from student.runs.launch import is_launched, launch
 from student.runs.run import Run
@@ -43,7 +45,11 @@ def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> 
     if scores is None and config.train.processes > 1 and not is_launched():
         return launch(evaluate, config, progress=progress)
     if scores is None:
-        scores = _score(inputs, progress)
+        scores = halve_batch_on_oom(
+            lambda smaller: _score(replace(inputs, config=smaller), progress),
+            config,
+            alone=not is_launched(),
+        )
         done, skipped = num_subsets, 0
     else:
         done, skipped = 0, num_subsets

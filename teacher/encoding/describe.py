@@ -1,6 +1,6 @@
 """Stage `describe`: scene descriptions, stored as text and embedded with the text tower.
 
-    describe(config, workspace, options) -> StageReport
+    describe(config, workspace) -> StageReport
 
 `from_labels` composes one sentence per training sample from the manifest's class pixels and
 condition; other splits get none, since their labels are for scoring only. `captioner` captions every
@@ -58,13 +58,18 @@ Writer = Callable[[ShardInfo], list[str]]
 def describe(
     config: Config,
     workspace: Workspace,
-    options: DescriptionsConfig,
     *,
     device: str | None = None,
     progress: bool = True,
 ) -> StageReport:
-    """Describe and embed what is missing. Raises `ConfigError` or `CheckpointError`."""
+    """Describe what is not described yet and embed it. `ConfigError` without `config.descriptions`."""
     started = time.perf_counter()
+    options = config.descriptions
+    if options is None:
+        raise ConfigError(
+            "descriptions: not set. Add a table to the config, e.g. "
+            '`descriptions = { source = "from_labels" }`.'
+        )
     manifest = Manifest.load(workspace.dataset(config))
     chosen = device or config.teacher.device
     slots = _writers(config, workspace, manifest, options, chosen)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import any2seg
-from flows.stages import STAGES
 from pipeline.config.load import load_config
 from pipeline.errors import ConfigError
 from pipeline.shards.manifest import Manifest
@@ -73,6 +72,9 @@ def test_every_method_runs_the_stage_of_its_name(
 ) -> None:
     project = any2seg.open(toml)
     given: list[object] = []
-    monkeypatch.setitem(STAGES, stage, lambda *arguments: given.extend(arguments))
+    monkeypatch.setattr(
+        "flows.stages.load_stage",
+        lambda name: lambda *arguments: given.extend((name, *arguments)),
+    )
     getattr(project, stage)()
-    assert given == [project.config, project.workspace]
+    assert given == [stage, project.config, project.workspace]

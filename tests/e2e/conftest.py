@@ -23,7 +23,7 @@ compare = { mean-fusion = ["student.fusion=mean", "student.lscd.inter=0", "stude
 
 def command(*arguments: str) -> list[str]:
     """The command line of `any2seg ARGUMENTS` in this interpreter."""
-    return [sys.executable, "-m", "flows.cli.main", *arguments]
+    return [sys.executable, "-m", "flows.cli", *arguments]
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.planning.status import status_rows
-from flows.stages import STAGES
+from flows.stages import load_stage
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.storage.files import AnyPath
@@ -63,7 +63,7 @@ def configured(folder: Path, workspace: object) -> tuple[Path, Config]:
 def run(config: Config) -> dict[str, int]:
     """Units done by each stage."""
     workspace = Workspace.of(config)
-    return {name: STAGES[name](config, workspace).done for name in RUN}
+    return {name: load_stage(name)(config, workspace).done for name in RUN}
 
 
 def contents(root: AnyPath) -> dict[str, bytes]:
@@ -122,7 +122,7 @@ def test_loader_processes_read_from_the_store(prefix: RemotePath, tmp_path: Path
     _, config = configured(tmp_path, prefix)
     config = config.model_copy(update={"train": config.train.model_copy(update={"workers": 1})})
     workspace = Workspace.of(config)
-    assert [STAGES[name](config, workspace).done > 0 for name in RUN[:4]] == [True] * 4
+    assert [load_stage(name)(config, workspace).done > 0 for name in RUN[:4]] == [True] * 4
 
 
 @pytest.mark.proof
@@ -131,7 +131,7 @@ def test_a_killed_pass_goes_on_with_the_same_bytes(
 ) -> None:
     path, config = configured(tmp_path, prefix)
     workspace = Workspace.of(config)
-    STAGES["prepare"](config, workspace)
+    load_stage("prepare")(config, workspace)
     process = subprocess.Popen(
         command("precompute", str(path)),
         env={**environment(tmp_path), **os.environ},
@@ -145,7 +145,7 @@ def test_a_killed_pass_goes_on_with_the_same_bytes(
         assert time.monotonic() < deadline
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    report = STAGES["precompute"](config, workspace)
+    report = load_stage("precompute")(config, workspace)
     assert report.skipped >= 1
     ours = comparable(contents(prefix))
     kept = {name for name in comparable(on_disk) if name.startswith(("datasets", "targets"))}

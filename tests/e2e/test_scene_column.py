@@ -41,8 +41,7 @@ def test_a_student_trains_with_the_scene_column(tmp_path: Path) -> None:
     precompute(config, workspace, progress=False)
     with pytest.raises(MissingTarget):
         train(config, workspace, progress=False)
-    assert config.descriptions is not None
-    describe(config, workspace, config.descriptions, progress=False)
+    describe(config, workspace, progress=False)
     assert train(config, workspace, progress=False).done == 2
     run = identify(config, workspace)
     assert len(run.identity["scene"]) == 64

@@ -74,13 +74,13 @@ def test_the_commands_mend_an_object_store(
     assert f"{record}: record unreadable: cannot be read" in text
 
     code, text = call("repair", str(file))
-    assert (code, "2 mended, 0 left" in text) == (0, True), text
+    assert (code, "2 fixed, 0 left" in text) == (0, True), text
     assert call("verify", str(file), "--deep")[0] == 0
     assert remote_files(prefix) == whole
 
     old = old_store(config)
     code, text = call("gc", str(file))
-    assert (code, "1 things" in text, f"targets/{rgb.parent.name}" in text) == (0, True, True)
+    assert (code, "1 unused items" in text, f"targets/{rgb.parent.name}" in text) == (0, True, True)
     assert "Nothing was deleted" in text
     assert old.is_dir()
     assert "Deleted 1." in call("gc", str(file), "--delete")[1]

@@ -1,4 +1,4 @@
-"""What an operator reads: keys that Prefect allows and that stay, and the summary's table."""
+"""Artifacts: keys that Prefect allows and that stay the same, and the table of the summary."""
 
 from pathlib import Path
 
@@ -49,14 +49,14 @@ def test_the_summary_has_a_line_a_subset_and_a_column_a_row() -> None:
     )
 
 
-def test_damage_is_a_table_of_the_rows_that_were_scored_with_it() -> None:
+def test_robustness_is_a_table_of_the_rows_that_were_scored_with_it() -> None:
     rows = [
         {"modalities": ["nir"], "miou": 0.3, "miou_absent_zero": 0.2},
         {"modalities": ["nir", "red"], "miou": 0.4, "miou_absent_zero": 0.3},
     ]
     robust = evaluation(0.1, 0.2, 0.3) | {"robustness": damage(rows)}
     lines = summary("t", {"a": evaluation(0, 0, 0), "b": robust}, "/r.html").splitlines()
-    first = lines.index("| damage | b |")
+    first = lines.index("| robustness | b |")
     assert lines[first + 2 : first + 4] == [
         "| EMM skipped: skips | 12.3 |",
         "| EMM zero-filled: fills | 11.3 |",

@@ -1,10 +1,11 @@
-"""The automation for silent runs: made once, brought up to date, and what it says."""
+"""The automation for silent runs: created once, updated, and what it contains."""
 
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 
-from flows.crash_automation import FLOW_NAMES, NAME, SILENCE_S, ensure_zombie_automation
+from flows.crash_automation import NAME, SILENCE_S, ensure_crash_automation
+from flows.parameters import COMMANDS
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -16,8 +17,8 @@ def test_there_is_one_automation_however_often_it_is_asked_for() -> None:
         name="night", url="http://127.0.0.1:9/", json_data={"body": "{{body}}"}
     ).save("night", overwrite=True)
     with get_client(sync_client=True) as client:
-        first = ensure_zombie_automation(client)
-        second = ensure_zombie_automation(client, "custom-webhook/night")
+        first = ensure_crash_automation(client)
+        second = ensure_crash_automation(client, "custom-webhook/night")
         found = client.read_automations_by_name(NAME)
     assert first == second
     assert [automation.id for automation in found] == [first]
@@ -26,15 +27,4 @@ def test_there_is_one_automation_however_often_it_is_asked_for() -> None:
     assert kinds == ["change-flow-run-state", "send-notification"]
     trigger = found[0].trigger.model_dump(mode="json")
     assert trigger["within"] == SILENCE_S
-    assert trigger["match_related"]["prefect.resource.name"] == list(FLOW_NAMES)
-
-
-def test_the_names_are_those_of_the_flows() -> None:
-    from flows.audit import audit
-    from flows.evaluate import evaluate
-    from flows.flows import any2seg
-    from flows.refresh_teacher import refresh_teacher
-    from flows.retrain import retrain
-
-    flows = (any2seg, refresh_teacher, retrain, evaluate, audit)
-    assert {flow.name for flow in flows} == set(FLOW_NAMES)
+    assert trigger["match_related"]["prefect.resource.name"] == list(COMMANDS)

@@ -1,4 +1,4 @@
-"""Flows on a real server: what they leave, what they refuse, what they recompute, what they tell."""
+"""Flows on a real server: what they write, refuse, recompute and report."""
 
 import json
 import shutil
@@ -16,12 +16,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.audit import audit
-from flows.evaluate import evaluate
-from flows.exclusive import only_writer
-from flows.flows import any2seg
-from flows.refresh_teacher import refresh_teacher
-from flows.retrain import retrain
+from flows.flow_context import only_writer
+from flows.flows import any2seg, audit, evaluate, refresh_teacher, retrain
 from pipeline.config.load import load_config
 from pipeline.shards.prepare import prepare
 from pipeline.storage.remote_path import RemotePath
@@ -93,7 +89,7 @@ def artifacts() -> dict[str, list[object]]:
 
 
 @pytest.mark.usefixtures("prefect")
-def test_an_operator_sees_progress_coverage_scores_and_pictures(
+def test_an_operator_sees_progress_coverage_scores_and_predictions(
     trained: tuple[Path, State],
 ) -> None:
     found = artifacts()
@@ -257,7 +253,7 @@ def receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
 
 
 @pytest.mark.usefixtures("prefect")
-def test_a_failure_is_told_with_stage_unit_cause_and_command(
+def test_a_failure_is_reported_with_stage_unit_cause_and_command(
     field: Path, receiver: tuple[str, list[dict[str, str]]]
 ) -> None:
     url, posted = receiver
@@ -279,14 +275,14 @@ def test_a_failure_is_told_with_stage_unit_cause_and_command(
 
 
 @pytest.mark.usefixtures("prefect")
-def test_prefects_own_retry_goes_on_at_the_first_missing_unit(field: Path, server: Server) -> None:
+def test_prefects_own_retry_resumes_at_the_first_missing_unit(field: Path, server: Server) -> None:
     tiles = field.parent / "tiles"
     tiles.rename(field.parent / "moved")
     state: State = refresh_teacher(str(field), return_state=True)
     assert state.is_failed()
     (field.parent / "moved").rename(tiles)
     run_id = str(state.state_details.flow_run_id)
-    entrypoint = "flows.refresh_teacher:refresh_teacher"
+    entrypoint = "flows.flows:refresh_teacher"
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "flow-run", "retry", run_id, "--entrypoint", entrypoint],
         env=server.environment,

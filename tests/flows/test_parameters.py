@@ -3,16 +3,14 @@
 import re
 
 import pytest
+from prefect import Flow
 
-from flows.audit import audit
-from flows.evaluate import evaluate
+from flows import flows
 from flows.flows import any2seg
-from flows.parameters import OVERRIDE, checked, command_line
-from flows.refresh_teacher import refresh_teacher
-from flows.retrain import retrain
+from flows.parameters import COMMANDS, OVERRIDE, checked, command_line
 from pipeline.errors import ConfigError
 
-FLOWS = (any2seg, refresh_teacher, retrain, evaluate, audit)
+FLOWS = [item for item in vars(flows).values() if isinstance(item, Flow)]
 SECRETS = (
     "workspace=s3://key:hunter22@bucket/x",
     "workspace=s3://bucket/x?X-Amz-Signature=hunter22",
@@ -29,6 +27,10 @@ def test_every_parameter_is_described_and_checked_in_the_schema(flow) -> None:
         assert len(field["description"]) > 20, name
     assert schema["properties"]["config_path"]["pattern"]
     assert OVERRIDE in str(schema["properties"]["overrides"]).replace("\\\\", "\\")
+
+
+def test_every_flow_has_a_command() -> None:
+    assert sorted(flow.name for flow in FLOWS) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("secret", SECRETS)
@@ -60,7 +62,7 @@ def test_what_is_no_override_is_refused(wrong: str) -> None:
 
 
 def test_a_command_line_can_be_pasted_into_a_shell() -> None:
-    line = command_line("run", "/my data/a.toml", ["name=a b"])
+    line = command_line("any2seg", "/my data/a.toml", ["name=a b"])
     assert line == "any2seg run '/my data/a.toml' --set 'name=a b'"
 
 

@@ -62,7 +62,7 @@ def test_a_port_in_use_is_named() -> None:
 def any2seg_server(port: int, environment: dict[str, str]) -> Iterator[None]:
     """`any2seg server` in the foreground of a process of its own; it must end at Ctrl-C."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "server", "--port", str(port)],
+        [sys.executable, "-m", "flows.cli", "server", "--port", str(port)],
         env={**environment, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -139,7 +139,7 @@ def test_runs_and_schedules_on_postgresql_outlive_the_server(
     with temporary_settings({PREFECT_API_URL: api_url(port)}):
         with any2seg_server(port, environment):
             subprocess.run(
-                [sys.executable, "-m", "flows.cli.main", "refresh-teacher", str(field)],
+                [sys.executable, "-m", "flows.cli", "refresh-teacher", str(field)],
                 env=caller,
                 check=True,
                 capture_output=True,

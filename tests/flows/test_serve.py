@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.crash_automation import FLOW_NAMES, NAME
-from flows.serve import FLOWS, NoServer, When, load_flow, require_server
+from flows.crash_automation import NAME
+from flows.parameters import COMMANDS
+from flows.serve import NoServer, When, load_flow, require_server
 from pipeline.errors import ConfigError
 
 from .conftest import Server
@@ -84,7 +87,7 @@ def test_an_interval_really_runs_the_flow(
     server: Server, client: SyncPrefectClient, field: Path
 ) -> None:
     """Scheduled runs are created (they are not with sqlalchemy 2.1), and the second has nothing to do."""
-    words = ("flows.cli.main", "serve", str(field), "--interval", "20", "--name", "often")
+    words = ("flows.cli", "serve", str(field), "--interval", "20", "--name", "often")
     with running(server, field.parent, *words) as process:
         ended = wait_for(lambda: len(found := worked(client, "often")) >= 2 and found)
         assert process.poll() is None
@@ -166,13 +169,15 @@ def test_schedules_are_prefects_own() -> None:
     assert (cron.cron, cron.timezone) == ("0 2 * * *", "Europe/Paris")
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_flow_is_found_by_its_name(name: str) -> None:
     assert load_flow(name).name == name
 
 
-def test_silent_runs_of_every_flow_are_looked_after() -> None:
-    assert set(FLOWS) == set(FLOW_NAMES)
+def test_a_teams_deployments_name_flows_that_exist() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    flows = {load_flow_from_entrypoint(d["entrypoint"]).name for d in deployments}
+    assert flows == set(COMMANDS)
 
 
 def test_an_unknown_flow_lists_the_known_ones() -> None:

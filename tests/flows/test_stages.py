@@ -1,36 +1,38 @@
-"""Stages by name: what the flows add to them."""
+"""Stages by name."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from flows import stages
-from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.core.stage_report import StageReport
 from pipeline.workspace import Workspace
 
 
-def fits(most: int, seen: list[int]):
-    """An evaluation whose batches fit up to `most` samples."""
-
-    def evaluate(config: Config, _: Workspace) -> StageReport:
-        seen.append(config.evaluate.batch_size)
-        if config.evaluate.batch_size > most:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 20 MiB")
-        return StageReport("evaluate", done=1)
-
-    return evaluate
+@pytest.mark.parametrize("name", stages.STAGES)
+def test_every_stage_is_where_the_table_says(name: str) -> None:
+    stage = stages.load_stage(name)
+    assert stage.__name__ in (name, f"precompute_{name}")
 
 
-def test_an_evaluation_that_does_not_fit_goes_on_with_half_the_batch(
-    field: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, seen = load_config(field, ["evaluate.batch_size=16"]), []
-    monkeypatch.setattr("student.evaluation.evaluate.evaluate", fits(5, seen))
-    assert stages.evaluate(config, Workspace.of(config)).done == 1
-    assert seen == [16, 8, 4]
-    monkeypatch.setattr("student.evaluation.evaluate.evaluate", fits(0, seen))
-    with pytest.raises(RuntimeError, match="out of memory"):
-        stages.evaluate(config, Workspace.of(config))
-    assert seen[3:] == [16, 8, 4, 2, 1]
+def test_scale_chooses_the_workers(field: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(name: str):
+        return lambda config, workspace: StageReport(name)
+
+    monkeypatch.setattr("teacher.encoding.precompute.precompute", fake("here"))
+    monkeypatch.setattr("teacher.encoding.dask_cluster.precompute_spread", fake("spread"))
+    for overrides, expected in (([], "here"), (["scale.workers=2"], "spread")):
+        config = load_config(field, overrides)
+        assert stages.precompute(config, Workspace.of(config)).stage == expected
+
+
+def test_student_stages_import_no_teacher() -> None:
+    code = (
+        "import sys; from flows.stages import load_stage; load_stage('train'); load_stage('evaluate'); "
+        "print([name for name in sys.modules if name.split('.')[0] == 'teacher'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -19,7 +19,7 @@ from tests.teacher.conftest import make_config, write_pictures, write_source
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished workspace's config; tests mend what they break."""
+    """A finished workspace's config; tests fix what they break."""
     root = tmp_path_factory.mktemp("integrity")
     write_pictures(root / "pictures")
     config = make_config(root, write_source(root / "towers"))
@@ -43,7 +43,7 @@ def loaded(path: Path) -> Config:
     return load_config(path)
 
 
-def test_findings_name_the_command_that_mends_them(config_file: Path, tmp_path: Path) -> None:
+def test_findings_name_the_command_that_fixes_them(config_file: Path, tmp_path: Path) -> None:
     code, text = call("verify", str(config_file))
     assert (code, "0 findings" in text) == (0, True)
     config = loaded(config_file)
@@ -60,9 +60,9 @@ def test_findings_name_the_command_that_mends_them(config_file: Path, tmp_path: 
     [finding] = json.loads((tmp_path / "found.json").read_text())["findings"]
     assert (finding["kind"], finding["shard"]) == ("shard_altered", "train-000001")
     code, text = call("repair", str(config_file), "--dry-run")
-    assert (code, "would mend" in text, tar.read_bytes() == data) == (0, True, True)
+    assert (code, "would fix" in text, tar.read_bytes() == data) == (0, True, True)
     code, text = call("repair", str(config_file))
-    assert (code, "1 mended, 0 left." in text) == (0, True)
+    assert (code, "1 fixed, 0 left." in text) == (0, True)
     assert call("verify", str(config_file), "--deep")[0] == 0
 
 
@@ -75,7 +75,7 @@ def test_audit_prints_the_drift(config_file: Path) -> None:
     assert ": rgb embedding: 1 - cosine" in text
 
 
-def test_gc_lists_and_deletes_only_when_told(config_file: Path) -> None:
+def test_gc_lists_and_deletes_only_with_delete(config_file: Path) -> None:
     from pipeline.errors import ConfigError
 
     config = loaded(config_file)

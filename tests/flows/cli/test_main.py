@@ -1,4 +1,4 @@
-"""The command: it teaches, answers at once, and turns a user's mistake into one line."""
+"""The command: its help, quick answers, and a one-line error for a mistake of the user."""
 
 import itertools
 import subprocess
@@ -19,7 +19,7 @@ modalities = { rgb = {}, depth = {} }
 
 def any2seg(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *arguments],
+        [sys.executable, "-m", "flows.cli", *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -30,5 +30,5 @@ def test_every_figure_is_printed_with_split_protocol_and_seed(
     assert "seed 11" in text
     for title in ("Subsets", "Conditions", "Corner cases"):
         assert title in text
-    assert ("EMM zero-filled: fills" in text) == ("Damage seed 9." in text) == robustness
+    assert ("EMM zero-filled: fills" in text) == ("Corruption seed 9." in text) == robustness
     assert ("NM high" in text) == robustness

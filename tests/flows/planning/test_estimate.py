@@ -12,11 +12,11 @@ from flows.planning.estimate import (
     Probe,
     TowerRate,
     count_work,
+    estimate_time,
     future_units,
-    pictures_by_place,
-    predict,
+    images_by_shard,
 )
-from flows.planning.flops import flops_per_picture
+from flows.planning.flops import flops_per_image
 from pipeline.config.config import Config
 from pipeline.errors import NotEnoughSpace
 from pipeline.shards.manifest import Manifest
@@ -47,7 +47,7 @@ def test_the_plan_is_what_is_then_done(config: Config, views: int) -> None:
     manifest = Manifest.load(workspace.dataset(config))
     plans = plan_towers(config, workspace)
     units = plan_units(plans, manifest.all_shards)
-    work = count_work(config, plans, units, pictures_by_place(manifest.all_shards, ()))
+    work = count_work(config, plans, units, images_by_shard(manifest.all_shards, ()))
     encoded: list[int] = []
     real = teacher.Tower.encode
 
@@ -64,10 +64,10 @@ def test_the_plan_is_what_is_then_done(config: Config, views: int) -> None:
     assert sum(item.num_shards for item in work) == report.done - 1
     assert len(files) == (report.done - 1) * (3 if views else 2)
     times = max(1, views)
-    assert sum(item.num_pictures for item in work) * times == sum(encoded)
-    assert {i.modality: i.num_pictures for i in work} == {"rgb": 13, "nir": 12, "depth": 12}
+    assert sum(item.num_images for item in work) * times == sum(encoded)
+    assert {i.modality: i.num_images for i in work} == {"rgb": 13, "nir": 12, "depth": 12}
     assert sum(item.num_tokens for item in work) == sum(encoded) * 5
-    flops = flops_per_picture(plans[0].files.config, patch=True)
+    flops = flops_per_image(plans[0].files.config, patch=True)
     assert sum(item.flops for item in work) == sum(encoded) * flops
     assert plan_units(plans, manifest.all_shards) == []
 
@@ -85,8 +85,8 @@ def test_shards_to_come_are_counted_from_the_listing(config: Config) -> None:
         ("val", -2, "image", 4),
         ("val", -2, "depth", 2),
     ]
-    work = count_work(config, plans, units, pictures_by_place((), future))
-    assert {w.modality: (w.num_shards, w.num_pictures) for w in work} == {
+    work = count_work(config, plans, units, images_by_shard((), future))
+    assert {w.modality: (w.num_shards, w.num_images) for w in work} == {
         "rgb": (2, 6),
         "nir": (2, 5),
         "depth": (2, 6),
@@ -105,19 +105,19 @@ def timed(*, overlaps: bool, decode_s: float = 0.0, commit_s: float = 0.0) -> Pr
     decode = {"rgb": decode_s, "nir": decode_s, "depth": decode_s}
     commit = {"image": commit_s, "depth": commit_s}
     probe = Probe("cuda", overlaps, rates, decode, 0.0, commit)  # type: ignore[arg-type]
-    return predict(UNITS, probe, 0.0)
+    return estimate_time(UNITS, probe, 0.0)
 
 
-def test_arithmetic_alone() -> None:
+def test_compute_alone() -> None:
     found = timed(overlaps=True)
     assert (found.seconds, found.load_s, found.compute_s) == (55.0, 5.0, 50.0)
-    assert found.bottleneck == "arithmetic"
+    assert found.bottleneck == "compute"
 
 
-def test_decoding_hides_behind_arithmetic_or_the_other_way() -> None:
+def test_decoding_hides_behind_compute_or_the_other_way() -> None:
     assert timed(overlaps=True, decode_s=0.5).seconds == 55.0
     slow = timed(overlaps=True, decode_s=3.0)
-    assert (slow.seconds, slow.bottleneck) == (155.0, "decoding")
+    assert (slow.seconds, slow.bottleneck) == (155.0, "decode")
 
 
 def test_only_the_last_commit_of_a_shard_is_waited_for() -> None:
@@ -129,7 +129,7 @@ def test_only_the_last_commit_of_a_shard_is_waited_for() -> None:
 def test_commits_that_take_longer_hold_the_pass_up() -> None:
     """Shard 0: 10 s, then three commits of 30 s; shard 1: 10 s, then two."""
     found = timed(overlaps=True, commit_s=30.0)
-    assert (found.seconds, found.bottleneck) == (5.0 + 10 + 90 + 10 + 60, "writing")
+    assert (found.seconds, found.bottleneck) == (5.0 + 10 + 90 + 10 + 60, "write")
 
 
 def test_without_cores_to_spare_everything_takes_turns() -> None:
@@ -138,15 +138,15 @@ def test_without_cores_to_spare_everything_takes_turns() -> None:
 
 def test_nothing_to_do_takes_no_time() -> None:
     probe = Probe("cpu", True, {}, {}, 1.0, {})
-    assert predict([], probe, 100.0).seconds == 0
+    assert estimate_time([], probe, 100.0).seconds == 0
 
 
 def test_reading_slower_than_the_rest_is_what_counts() -> None:
     rates = {"image": TowerRate(0.0, 0.1), "depth": TowerRate(0.0, 0.1)}
     commit = {"image": 0.0, "depth": 0.0}
     probe = Probe("cuda", True, rates, {}, 0.5, commit)  # type: ignore[arg-type]
-    found = predict(UNITS, probe, 100.0)
-    assert (found.seconds, found.bottleneck) == (150.0, "reading")
+    found = estimate_time(UNITS, probe, 100.0)
+    assert (found.seconds, found.bottleneck) == (150.0, "read")
 
 
 def test_targets_that_do_not_fit_are_refused_before_the_stores_are_made(

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import teacher
-from flows.planning.flops import flops_per_picture, num_tokens
+from flows.planning.flops import flops_per_image, num_tokens
 from teacher.checkpoints.hub_config import parse_config
 from tests.teacher.conftest import config, prepared, root, source
 
@@ -26,7 +26,7 @@ def test_the_formula_is_what_torch_counts(name: str, patch: bool, source: Path) 
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         tower.encode(pixels, patch=patch)
     found = counter.get_total_flops()
-    assert found == 3 * flops_per_picture(tower.files.config, patch=patch)
+    assert found == 3 * flops_per_image(tower.files.config, patch=patch)
     assert num_tokens(tower.files.config) == tower.network.layout.grid[0] ** 2 + 1
 
 
@@ -43,5 +43,5 @@ def test_a_full_size_tower() -> None:
     raw = {"model_type": "LanguageBindDepth", "projection_dim": 768, "vision_config": vision}
     config = parse_config(raw, "test")
     assert num_tokens(config) == 257
-    assert flops_per_picture(config, patch=False) == pytest.approx(162.0e9, rel=1e-3)
-    assert flops_per_picture(config, patch=True) == pytest.approx(163.5e9, rel=1e-3)
+    assert flops_per_image(config, patch=False) == pytest.approx(162.0e9, rel=1e-3)
+    assert flops_per_image(config, patch=True) == pytest.approx(163.5e9, rel=1e-3)

@@ -78,11 +78,11 @@ def test_the_command_prints_every_stage(path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     for text in (
         "prepare: 9 samples (train 5, val 2, test 2) into 4 shards, about ",
-        "precompute: 8 units of a shard and a tower, 27 pictures, 25 class prompts; shards still",
-        "on cpu, bound by ",
+        "precompute: 8 units of a shard and a tower, 27 images, 25 class prompts; unprepared shards",
+        "-bound (compute ",
         "train main: 7 steps, 14 samples",
         "evaluate main: 7 subsets of 2 samples",
-        "are: fits",
+        ": fits",
     ):
         assert text in " ".join(shown.output.split())
 
@@ -92,7 +92,7 @@ def test_json_holds_all_numbers_and_no_probe_takes_no_time(path: Path) -> None:
     found = json.loads(shown.output)
     assert found["prepare"]["samples"] == {"train": 5, "val": 2, "test": 2}
     assert found["prepare"]["seconds_on_one_core"] is None
-    assert [work["num_pictures"] for work in found["precompute"]["towers"]] == [9, 9, 9]
+    assert [work["num_images"] for work in found["precompute"]["towers"]] == [9, 9, 9]
     assert found["precompute"]["probe"] is None
     assert found["precompute"]["prediction"] is None
     assert found["fits"] is True

@@ -39,7 +39,7 @@ def test_every_part_is_measured_on_a_real_shard(config: Config, views: int) -> N
     before = {p for p in workspace.root.rglob("*") if p.is_file()}
     shard = Manifest.load(workspace.dataset(config)).all_shards[0]
     source = ProbeSource.of_shard(shard, tuple(config.modalities))
-    assert {name: len(found) for name, found in source.pictures.items()} == {
+    assert {name: len(found) for name, found in source.images.items()} == {
         "rgb": 4,
         "nir": 4,
         "depth": 3,
@@ -47,7 +47,7 @@ def test_every_part_is_measured_on_a_real_shard(config: Config, views: int) -> N
     found = measured(config, source)
     assert found.device == "cpu"
     assert set(found.towers) == set(found.commit_s) == {"image", "depth"}
-    assert all(rate.picture_s > 0 and rate.load_s > 0 for rate in found.towers.values())
+    assert all(rate.image_s > 0 and rate.load_s > 0 for rate in found.towers.values())
     assert all(value > 0 for value in (*found.decode_s.values(), *found.commit_s.values()))
     assert found.read_s_per_byte > 0
     new = {p for p in workspace.root.rglob("*") if p.is_file()} - before
@@ -59,14 +59,14 @@ def test_samples_that_are_not_written_yet_serve_too(config: Config) -> None:
     probed = probe_samples(config, adapter, adapter.samples("train"))
     source = ProbeSource.of_samples(probed, tuple(config.modalities))
     assert source.read_s_per_byte == 0
-    assert all(source.pictures.values())
+    assert all(source.images.values())
     assert all(value > 0 for value in measured(config, source).decode_s.values())
 
 
-def test_a_modality_without_pictures_costs_nothing(config: Config) -> None:
+def test_a_modality_without_images_costs_nothing(config: Config) -> None:
     source = ProbeSource({"rgb": [], "nir": [], "depth": []})
     found = measured(config, source)
-    assert {rate.picture_s for rate in found.towers.values()} == {0.0}
+    assert {rate.image_s for rate in found.towers.values()} == {0.0}
     assert set(found.decode_s.values()) == {0.0}
 
 

@@ -15,7 +15,7 @@ from pipeline.schemas import EVALUATION_SCHEMA
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.sample_reader import list_samples
 from pipeline.workspace import Workspace
-from student.evaluation.count import count_subsets, load_student
+from student.evaluation.count import count_subsets, load_student, score
 from student.evaluation.evaluate import evaluate
 from student.runs.distributed import World
 from student.runs.inputs import identify, open_inputs
@@ -109,6 +109,23 @@ def test_the_batch_size_changes_nothing(trained):
     # Rounding may flip single pixels between two equally likely classes.
     for ours, theirs in zip(after["subsets"], before["subsets"], strict=True):
         assert ours["miou"] == pytest.approx(theirs["miou"], abs=1e-3)
+
+
+def test_out_of_memory_halves_the_batch(trained, monkeypatch):
+    config, workspace, run, _ = trained
+    run.evaluation.unlink()
+    sizes = []
+
+    def fits_two(config, *args, **options):
+        sizes.append(config.evaluate.batch_size)
+        if config.evaluate.batch_size > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20 MiB")
+        return score(config, *args, **options)
+
+    monkeypatch.setattr("student.evaluation.count.score", fits_two)
+    four = config.evaluate.model_copy(update={"batch_size": 4})
+    report = evaluate(config.model_copy(update={"evaluate": four}), workspace, progress=False)
+    assert (report.done, sizes) == (15, [4, 2])
 
 
 def asking(config, **fields):

@@ -70,7 +70,7 @@ def test_an_overlay_is_half_image_half_class() -> None:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli.main", "predict", *map(str, arguments)]
+    command = [sys.executable, "-m", "flows.cli", "predict", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

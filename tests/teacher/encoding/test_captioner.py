@@ -66,9 +66,10 @@ def options_for(folder: Path, **changes: object) -> DescriptionsConfig:
 def test_every_picture_of_a_modality_gets_a_caption(config: Config, blip: Path) -> None:
     workspace = Workspace.of(config)
     options = options_for(blip, modalities=("nir",))
-    first = describe(config, workspace, options, device="cpu", progress=False)
+    captioned = config.model_copy(update={"descriptions": options})
+    first = describe(captioned, workspace, device="cpu", progress=False)
     assert (first.done, first.skipped) == (4, 0)
-    second = describe(config, workspace, options, device="cpu", progress=False)
+    second = describe(captioned, workspace, device="cpu", progress=False)
     assert (second.done, second.skipped) == (0, 4)
     store = resolve_descriptions(config, workspace, options, "nir")
     captioner = Captioner(blip, options, "cpu")
@@ -104,8 +105,9 @@ def test_models_that_cannot_serve_are_refused(config: Config, blip: Path, tmp_pa
         CheckpointError, match=r"hub repository .*set descriptions\.model to its local path"
     ):
         find_model(options_for(Path("not a name")))
+    unknown = {"descriptions": options_for(blip, modalities=("lidar",))}
     with pytest.raises(ConfigError, match=r"descriptions\.modalities: expected some of rgb, nir"):
-        describe(config, Workspace.of(config), options_for(blip, modalities=("lidar",)))
+        describe(config.model_copy(update=unknown), Workspace.of(config))
 
 
 def test_absent_pictures_have_empty_texts(config: Config, blip: Path) -> None:

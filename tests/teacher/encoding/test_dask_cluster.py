@@ -117,7 +117,7 @@ def test_a_killed_worker_leaves_its_range_to_another(
 def test_workers_end_with_a_parent_that_was_killed(config: Config, root: Path) -> None:
     file = root / "spread.toml"
     file.write_text(dump_config(config))
-    command = [sys.executable, "-m", "flows.cli.main", "precompute", str(file), "--workers", "2"]
+    command = [sys.executable, "-m", "flows.cli", "precompute", str(file), "--workers", "2"]
     parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: records(root / "workspace"))
     workers = psutil.Process(parent.pid).children(recursive=True)

@@ -8,13 +8,18 @@ import pytest
 import teacher
 from pipeline.config.config import Config
 from pipeline.config.teacher import DescriptionsConfig
-from pipeline.errors import DatasetError, MissingTarget
+from pipeline.errors import ConfigError, DatasetError, MissingTarget
 from pipeline.shards.manifest import Manifest
 from pipeline.targets.descriptions import resolve_descriptions
 from pipeline.workspace import Workspace
 from teacher.encoding.describe import describe, sentence
 
 FROM_LABELS = DescriptionsConfig(source="from_labels")
+
+
+def from_labels(config: Config) -> Config:
+    """`config` with descriptions composed from labels."""
+    return config.model_copy(update={"descriptions": FROM_LABELS})
 
 
 @pytest.mark.parametrize(
@@ -34,9 +39,9 @@ def test_sentences_name_classes_by_their_share(
 
 def test_training_scenes_are_described_and_embedded_once(config: Config) -> None:
     workspace = Workspace.of(config)
-    first = describe(config, workspace, FROM_LABELS, progress=False)
+    first = describe(from_labels(config), workspace, progress=False)
     assert (first.done, first.skipped) == (3, 0)
-    second = describe(config, workspace, FROM_LABELS, progress=False)
+    second = describe(from_labels(config), workspace, progress=False)
     assert (second.done, second.skipped) == (0, 3)
 
     manifest = Manifest.load(workspace.dataset(config))
@@ -53,13 +58,12 @@ def test_training_scenes_are_described_and_embedded_once(config: Config) -> None
 
 def test_a_new_text_tower_embeds_the_kept_texts_again(config: Config) -> None:
     workspace = Workspace.of(config)
-    describe(config, workspace, FROM_LABELS, progress=False)
+    describe(from_labels(config), workspace, progress=False)
     texts = sorted((workspace.root / "descriptions").rglob("*.parquet"))
     before = [path.stat().st_mtime_ns for path in texts]
     half = config.teacher.model_copy(update={"dtype": "bfloat16"})
-    report = describe(
-        config.model_copy(update={"teacher": half}), workspace, FROM_LABELS, progress=False
-    )
+    changed = from_labels(config).model_copy(update={"teacher": half})
+    report = describe(changed, workspace, progress=False)
     assert report.done == 3
     assert sorted((workspace.root / "descriptions").rglob("*.parquet")) == texts
     assert [path.stat().st_mtime_ns for path in texts] == before
@@ -67,11 +71,11 @@ def test_a_new_text_tower_embeds_the_kept_texts_again(config: Config) -> None:
 
 def test_a_damaged_text_file_is_written_again(config: Config) -> None:
     workspace = Workspace.of(config)
-    describe(config, workspace, FROM_LABELS, progress=False)
+    describe(from_labels(config), workspace, progress=False)
     path = min((workspace.root / "descriptions").rglob("*.parquet"))
     whole = path.read_bytes()
     path.write_bytes(whole[:50])
-    assert describe(config, workspace, FROM_LABELS, progress=False).done == 1
+    assert describe(from_labels(config), workspace, progress=False).done == 1
     assert path.read_bytes() == whole
 
 
@@ -85,4 +89,9 @@ def test_options_are_checked() -> None:
 def test_an_unprepared_dataset_is_named(config: Config) -> None:
     other = config.model_copy(update={"store": config.store.model_copy(update={"shard_size": 5})})
     with pytest.raises(DatasetError, match="any2seg prepare CONFIG"):
-        describe(other, Workspace.of(other), FROM_LABELS, progress=False)
+        describe(from_labels(other), Workspace.of(other), progress=False)
+
+
+def test_a_config_without_descriptions_is_refused(config: Config) -> None:
+    with pytest.raises(ConfigError, match="descriptions: not set"):
+        describe(config, Workspace.of(config), progress=False)

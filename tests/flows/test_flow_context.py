@@ -1,4 +1,4 @@
-"""One writing flow per workspace; the second one learns who has it, a killed one leaves it free."""
+"""One writing flow per workspace: a second one names the holder, a killed one leaves it free."""
 
 import os
 import signal
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.exclusive import only_writer
+from flows.flow_context import only_writer
 from pipeline.errors import WorkspaceBusy
 from pipeline.workspace import Workspace
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from flows.exclusive import only_writer
+from flows.flow_context import only_writer
 from pipeline.workspace import Workspace
 with only_writer(Workspace(Path(sys.argv[1])), "night-owl"):
     print("held", flush=True)

@@ -1,0 +1,15 @@
+"""Printing for people and for pipes."""
+
+import io
+
+from rich.console import Console
+
+from flows.cli.console import print_line
+
+
+def test_a_line_is_printed_as_it_is() -> None:
+    """Rich would drop `[b]`, colour the numbers and wrap at 20 columns."""
+    stream = io.StringIO()
+    text = "any2seg run '/my [b]data/a.toml' --set train.steps=100"
+    print_line(text, Console(file=stream, width=20, force_terminal=True))
+    assert stream.getvalue() == text + "\n"
