@@ -116,11 +116,11 @@ def test_out_of_memory_halves_the_batch(trained, monkeypatch):
     run.evaluation.unlink()
     sizes = []
 
-    def fits_two(config, *args, **options):
-        sizes.append(config.evaluate.batch_size)
-        if config.evaluate.batch_size > 2:
+    def fits_two(inputs, **options):
+        sizes.append(inputs.config.evaluate.batch_size)
+        if inputs.config.evaluate.batch_size > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20 MiB")
-        return score(config, *args, **options)
+        return score(inputs, **options)
 
     monkeypatch.setattr("student.evaluation.count.score", fits_two)
     four = config.evaluate.model_copy(update={"batch_size": 4})
