@@ -256,9 +256,8 @@ class TargetStore:
         if output not in arrays or arrays[output].shape != expected:
             shape = arrays[output].shape if output in arrays else "nothing"
             raise ValueError(f"{shard.name}: {output}: expected {expected}, found {shape}")
-        with np.errstate(
-            over="ignore"
-        ):  # what overflows float16 becomes infinite and is refused below
+        # A number beyond float16 becomes infinite here and is refused below, naming the sample.
+        with np.errstate(over="ignore"):
             rows = arrays[output].astype(self.provenance.dtype_of(output))
         axes = tuple(range(1, rows.ndim))
         present = np.array(shard.present[self.provenance.modality])
