@@ -182,7 +182,7 @@ def _target_row(
         "precompute",
         modality,
         "shards",
-        there=counts.there,
+        there=counts.committed,
         missing=counts.missing,
         stale=counts.stale,
         note=store.path.name,

@@ -70,7 +70,7 @@ def _description_rows(
             yield CoverageRow("describe", slot, "shards", missing=len(shards))
             continue
         coverage = store.coverage(in_slot(shard, slot) for shard in shards)
-        counts = (coverage.there, coverage.missing, coverage.stale)
+        counts = (coverage.committed, coverage.missing, coverage.stale)
         yield CoverageRow("describe", slot, "shards", *counts, note=store.path.name)
 
 

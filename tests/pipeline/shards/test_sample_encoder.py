@@ -99,17 +99,17 @@ def test_a_defect_of_an_adapter_is_not_a_refusal() -> None:
         SampleEncoder(FixedAdapter(broken), SPECS)(samples(1)[0])  # type: ignore[arg-type]
 
 
-def test_the_version_is_that_of_the_attempt(tmp_path: Path) -> None:
-    """A file that is mended while it is being refused must be tried again."""
+def test_a_refusal_has_the_version_from_before_the_attempt(tmp_path: Path) -> None:
+    """A file that is fixed while it is being refused must be tried again."""
     path = tmp_path / "a.png"
     path.write_bytes(b"bad")
     sample = SourceSample("train_0", "train", {"rgb": str(path)})
     before = sample.version()
 
-    def mend(key: str) -> LoadedSample:
-        path.write_bytes(b"mended")
+    def fix(key: str) -> LoadedSample:
+        path.write_bytes(b"fixed")
         raise SampleRefused(key, "bad")
 
-    result = SampleEncoder(FixedAdapter(mend), SPECS)(sample)  # type: ignore[arg-type]
+    result = SampleEncoder(FixedAdapter(fix), SPECS)(sample)  # type: ignore[arg-type]
     assert isinstance(result, Refused)
     assert result.version == before != sample.version()
