@@ -64,7 +64,7 @@ def read() -> Read:
     return scope["read"]
 
 
-def test_the_reader_is_short_and_stands_alone() -> None:
+def test_the_pages_reader_is_short_and_imports_no_any2seg_code() -> None:
     assert len(CODE.splitlines()) <= 26
     names = {
         alias.name.split(".")[0]
@@ -76,7 +76,7 @@ def test_the_reader_is_short_and_stands_alone() -> None:
     assert "from " not in re.sub(r"yield from", "", CODE)
 
 
-def test_a_stranger_reads_what_we_wrote(
+def test_the_pages_reader_reads_what_we_wrote(
     prepared: tuple[Config, Workspace, Manifest], store: TargetStore, read: Read
 ) -> None:
     manifest = prepared[2]
@@ -89,7 +89,7 @@ def test_a_stranger_reads_what_we_wrote(
                 np.testing.assert_array_equal(row, numbers((key,))[output][0])
 
 
-def test_a_stranger_sees_a_stale_record(
+def test_the_pages_reader_detects_a_stale_record(
     prepared: tuple[Config, Workspace, Manifest], store: TargetStore, read: Read
 ) -> None:
     record = store.path / "ledger/train/train-000001.json"
@@ -98,7 +98,7 @@ def test_a_stranger_sees_a_stale_record(
         list(read(prepared[2].folder, store.path, "train"))
 
 
-def test_a_stranger_sees_numbers_that_the_record_does_not_name(
+def test_the_pages_reader_detects_an_object_with_another_digest(
     prepared: tuple[Config, Workspace, Manifest], store: TargetStore, read: Read
 ) -> None:
     own, other = (store.array("train", "embedding").object_path(n) for n in (0, 1))
@@ -107,7 +107,7 @@ def test_a_stranger_sees_numbers_that_the_record_does_not_name(
         list(read(prepared[2].folder, store.path, "train"))
 
 
-def test_a_stranger_cuts_the_views_that_the_page_tells_of(
+def test_views_drawn_by_the_pages_text_equal_ours(
     prepared: tuple[Config, Workspace, Manifest], read: Read
 ) -> None:
     config, workspace, manifest = prepared
@@ -203,7 +203,7 @@ READ = {
 }
 
 
-def test_the_table_of_versions_is_the_module() -> None:
+def test_the_pages_table_of_versions_equals_schemas() -> None:
     section = PAGE.split("## Versions")[1].split("\n## ")[0]
     table = re.findall(r"^\| (\S.*?) \| `[\w.]+` \| (\d+) \| ([\d, ]+) \|", section, re.M)
     numbers = {name: value for name, value in vars(schemas).items() if name.endswith("_SCHEMA")}

@@ -92,7 +92,7 @@ def test_scenes_come_back_with_their_attributes(written: Path) -> None:
     require_scenes(adapter(written))
 
 
-def test_hostile_roots_change_nothing(written: Path, hostile_root: Path) -> None:
+def test_special_characters_in_the_root_change_nothing(written: Path, hostile_root: Path) -> None:
     shutil.copytree(written, hostile_root, dirs_exist_ok=True)
     require_scenes(adapter(hostile_root))
 
@@ -123,7 +123,7 @@ def test_hha_and_raw_depth_are_chosen_by_kind(written: Path) -> None:
     np.testing.assert_array_equal(opened.load(sample).arrays["depth"], image)
 
 
-def test_shards_hold_the_very_pixels(written: Path, tmp_path: Path) -> None:
+def test_shards_hold_the_source_pixels_exactly(written: Path, tmp_path: Path) -> None:
     (tmp_path / "d.toml").write_text(
         f'name = "d"\nworkspace = "{tmp_path / "ws"}"\n'
         f'[dataset]\nadapter = "deliver"\nroot = "{written}"\n'
@@ -217,7 +217,7 @@ def test_a_root_one_level_too_high_is_explained(written: Path) -> None:
         adapter(written.parent).splits()
 
 
-def test_a_kind_that_deliver_has_not_is_refused() -> None:
+def test_a_kind_that_deliver_lacks_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"modalities.lidar: .* 'lidar'.*to lidar_image"):
         adapter(Path("x"), {"lidar": KINDS["lidar"]})
     with pytest.raises(ConfigError, match="'thermal'"):
