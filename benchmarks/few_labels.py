@@ -27,7 +27,7 @@ from pipeline.config.config import Config
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES
 from pipeline.formats.image_codec import decode_label, encode_array
-from pipeline.formats.shard_tar import picture_member, read_shard, shard_name, write_shard
+from pipeline.formats.shard_tar import image_member, read_shard, shard_name, write_shard
 from pipeline.modalities import LABEL
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
@@ -35,7 +35,7 @@ from pipeline.workspace import Workspace
 
 REPEATS = 10
 SHARD_SIZE = 256
-LABEL_MEMBER = picture_member(LABEL)
+LABEL_MEMBER = image_member(LABEL)
 Scene = tuple[str, dict[str, bytes]]
 
 DENSE: Fields = {"student.lscd.dense": 0.5}

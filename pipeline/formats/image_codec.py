@@ -46,7 +46,7 @@ def encode_png(array: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
-def decode_picture(data: bytes, spec: ModalitySpec, where: str) -> NDArray[Any]:
+def decode_image(data: bytes, spec: ModalitySpec, where: str) -> NDArray[Any]:
     """(H, W) or (H, W, 3) array in the stored form of `spec`.
 
     `where` names the member in the error. Raises `CorruptShard`.
@@ -60,7 +60,7 @@ def decode_picture(data: bytes, spec: ModalitySpec, where: str) -> NDArray[Any]:
 
 def decode_label(data: bytes, where: str) -> NDArray[np.uint8]:
     """(H, W) class ids. Raises `CorruptShard`."""
-    return decode_picture(data, LABEL_SPEC, where)
+    return decode_image(data, LABEL_SPEC, where)
 
 
 def unpack(data: bytes, where: str) -> bytes:

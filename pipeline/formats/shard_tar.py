@@ -28,7 +28,7 @@ MAX_MEMBER_NAME = 100
 """Bytes that a USTAR header holds for a name."""
 
 
-def picture_member(modality: str) -> str:
+def image_member(modality: str) -> str:
     """Name, without the key, of the member that is written for a modality or the label."""
     return f"{modality}.{WRITTEN}"
 
@@ -36,7 +36,7 @@ def picture_member(modality: str) -> str:
 def stored_member(modality: str, names: Container[str]) -> str:
     """Which of a sample's member names holds a modality or the label; the written one if none does."""
     accepted = f"{modality}.{ACCEPTED}"
-    return accepted if accepted in names else picture_member(modality)
+    return accepted if accepted in names else image_member(modality)
 
 
 def shard_name(split: str, index: int) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.formats.image_file import BadImageError, read_any_image
-from teacher.preprocessing.config import CLIP_MEAN, CLIP_STD, Picture, Preprocessing, Sample
+from teacher.preprocessing.config import CLIP_MEAN, CLIP_STD, ImageArray, Preprocessing, Sample
 
 NEAREST_M = 0.01
 """Upstream's lower clip of metric depth, and so the depth of a hole."""
@@ -83,7 +83,7 @@ def depth_to_unit(depth_mm: Tensor, max_depth_m: float, holes: str) -> Tensor:
     return metres.clamp(max=max_depth_m) / max_depth_m
 
 
-def _as_array(sample: Sample, index: int) -> Picture:
+def _as_array(sample: Sample, index: int) -> ImageArray:
     if isinstance(sample, (str, Path)):
         try:
             return read_any_image(Path(sample))
@@ -95,7 +95,7 @@ def _as_array(sample: Sample, index: int) -> Picture:
     return sample
 
 
-def _groups(arrays: Sequence[Picture]) -> list[list[int]]:
+def _groups(arrays: Sequence[ImageArray]) -> list[list[int]]:
     """Indices by shape and dtype, so that each group is resized as one batch."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, array in enumerate(arrays):
@@ -103,7 +103,7 @@ def _groups(arrays: Sequence[Picture]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _colour_unit(batch: Picture, device: str | torch.device, index: int) -> Tensor:
+def _colour_unit(batch: ImageArray, device: str | torch.device, index: int) -> Tensor:
     """(B, H, W) or (B, H, W, 3 or 4) code values to (B, 1 or 3, H, W) in [0, 1]."""
     if batch.ndim == 3:
         batch = batch[..., None]
@@ -117,7 +117,7 @@ def _colour_unit(batch: Picture, device: str | torch.device, index: int) -> Tens
 
 
 def _depth_unit(
-    batch: Picture, preprocessing: Preprocessing, device: str | torch.device, index: int
+    batch: ImageArray, preprocessing: Preprocessing, device: str | torch.device, index: int
 ) -> Tensor:
     if batch.ndim != 3:
         raise ValueError(
@@ -127,7 +127,7 @@ def _depth_unit(
     return depth_to_unit(depth_mm, preprocessing.max_depth_m, preprocessing.holes)[:, None]
 
 
-def _on_device(batch: Picture, device: str | torch.device) -> Tensor:
+def _on_device(batch: ImageArray, device: str | torch.device) -> Tensor:
     """Move integers, not floats; torch has no arithmetic on uint16, so those go as int32."""
     narrow = batch if batch.dtype == np.uint8 else batch.astype(np.int32)
     return torch.from_numpy(np.ascontiguousarray(narrow)).to(device)

@@ -26,7 +26,7 @@ from pipeline.datasets.synthetic.adapter import scene_index
 from pipeline.datasets.synthetic.render import Scene, render_scene
 from pipeline.datasets.synthetic.weather import scene_attributes
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
-from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.image_codec import decode_image, decode_label
 from pipeline.formats.image_file import BadImageError
 from pipeline.modalities import KINDS
 from pipeline.shards.manifest import Manifest
@@ -314,7 +314,7 @@ def test_any_pixels_of_any_size_come_back_from_the_stored_bytes(
     opened = adapter(root, raw_depth=raw_depth)
     encoded = SampleEncoder(opened, SPECS)(opened.samples("val")[0])
     assert isinstance(encoded, EncodedSample)
-    decoded = {n: decode_picture(encoded.members[f"{n}.npy.zst"], SPECS[n], n) for n in SPECS}
+    decoded = {n: decode_image(encoded.members[f"{n}.npy.zst"], SPECS[n], n) for n in SPECS}
     np.testing.assert_array_equal(decoded["rgb"], written["img/rgb"][..., :3])
     np.testing.assert_array_equal(decoded["hha"], written["hha/depth"])
     np.testing.assert_array_equal(decoded["depth"], depth)

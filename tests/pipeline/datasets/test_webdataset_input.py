@@ -16,7 +16,7 @@ from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.datasets.webdataset_input import WebdatasetAdapter, WebdatasetOptions
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
-from pipeline.formats.image_codec import decode_label, decode_picture, encode_array, encode_png
+from pipeline.formats.image_codec import decode_image, decode_label, encode_array, encode_png
 from pipeline.formats.shard_tar import read_shard
 from pipeline.modalities import KINDS
 from pipeline.shards.manifest import Manifest
@@ -104,7 +104,7 @@ def require_pixels(manifest: Manifest, config: Config, count: int) -> None:
             for name, spec in SPECS.items():
                 np.testing.assert_array_equal(decoded.arrays[name], expected[name])
                 (ending,) = [e for e in members if e.startswith(f"{name}.")]
-                direct = decode_picture(members[ending], spec, key)
+                direct = decode_image(members[ending], spec, key)
                 np.testing.assert_array_equal(direct, expected[name])
             seen += 1
     assert seen == count

@@ -15,8 +15,8 @@ from PIL import Image
 
 from pipeline.errors import CorruptShard
 from pipeline.formats.image_codec import (
+    decode_image,
     decode_label,
-    decode_picture,
     encode_array,
     encode_png,
     parse_npy,
@@ -43,7 +43,7 @@ def test_encode_and_decode_round_trip(
     array = np.random.default_rng(seed).integers(0, top, shape, dtype=spec.dtype, endpoint=True)
     data = encode(array)
     assert data == encode(np.asfortranarray(array))
-    found = decode_picture(data, spec, "x")
+    found = decode_image(data, spec, "x")
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
     found[:] = 0  # a transform may work in place
@@ -52,7 +52,7 @@ def test_encode_and_decode_round_trip(
 @pytest.mark.parametrize("encode", ENCODERS)
 def test_every_16_bit_value_round_trips(encode: Encode) -> None:
     array = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
-    np.testing.assert_array_equal(decode_picture(encode(array), KINDS["depth"], "x"), array)
+    np.testing.assert_array_equal(decode_image(encode(array), KINDS["depth"], "x"), array)
 
 
 def test_numpy_and_zstd_alone_read_it() -> None:
@@ -74,7 +74,7 @@ def test_an_image_of_another_form_is_refused_by_name(encode: Encode) -> None:
     with pytest.raises(
         CorruptShard, match=r"s.tar:k.rgb: expected \(H, W, 3\) uint8, found \(2, 2\)"
     ):
-        decode_picture(encode(grey), KINDS["rgb"], "s.tar:k.rgb")
+        decode_image(encode(grey), KINDS["rgb"], "s.tar:k.rgb")
     with pytest.raises(CorruptShard, match=r"expected \(H, W\) uint8, found \(2, 2\) uint16"):
         decode_label(encode(wide), "x")
 
