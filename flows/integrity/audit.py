@@ -25,7 +25,7 @@ from pipeline.config.config import Config
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.core.progress import progress_bar
 from pipeline.errors import MissingTarget
-from pipeline.formats.image_codec import decode_picture
+from pipeline.formats.image_codec import decode_image
 from pipeline.schemas import AUDIT_SCHEMA
 from pipeline.shards.manifest import MANIFEST, Manifest, ShardInfo, read_table
 from pipeline.shards.manifest_tables import ShardId, split_by_shard
@@ -33,7 +33,7 @@ from pipeline.shards.sample_reader import read_stored
 from pipeline.storage.files import write_json
 from pipeline.targets.provenance import REMEDY
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import VIEW_BOX, ViewSettings
+from pipeline.targets.views import VIEW_BOX, ViewConfig
 from pipeline.workspace import Workspace, dataset_slug
 from teacher.encoding.batches import Batch, Picture
 from teacher.encoding.encoder import Encoder, Rows
@@ -208,11 +208,11 @@ class _Audit:
         """Output to one row for each of `drawn`, computed as in the teacher pass."""
         images = [Picture(name, row, self._bytes(d, name)) for row, d in enumerate(drawn)]
         arrays = (
-            decode_picture(p.data, plan.specs[name], f"{d.shard.path}: {d.key}.{name}")
+            decode_image(p.data, plan.specs[name], f"{d.shard.path}: {d.key}.{name}")
             for p, d in zip(images, drawn, strict=True)
         )
         tower = self._encoder.tower(plan, self._config.teacher.dtype)
-        outputs, views = self._config.teacher.outputs, ViewSettings.of(self._config)
+        outputs, views = self._config.teacher.outputs, ViewConfig.of(self._config)
         if views is None:
             return self._encoder.encode(tower, list(arrays), outputs)
         # A stand-in shard of the drawn samples: view boxes depend on keys and sizes alone.

@@ -1,4 +1,4 @@
-"""Files of model weights (safetensors, or a torch pickle read as tensors only) as flat dicts of tensors."""
+"""Weight files as flat dicts of tensors: safetensors, or a torch pickle that holds tensors only."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _REMEDY = "Fetch it again from a source you trust."
 
 
 def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
-    """All tensors of a file, on the CPU, as stored.
+    """All tensors of a file, on the CPU, in their stored dtype.
 
-    `remedy` ends the message of the `CheckpointError` for a file that is absent, corrupted, or holds
+    Raises `CheckpointError`, ending with `remedy`, for a file that is missing, corrupted, or holds
     anything but a flat dict of tensors.
     """
     if not path.is_file():
@@ -38,7 +38,7 @@ def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # Refuses every pickled object that is not a tensor, so no code in the file can run.
+        # `weights_only` refuses every pickled object that is no tensor, so no code in the file can run.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         excess = "more than tensors: " if isinstance(error, pickle.UnpicklingError) else ""

@@ -23,7 +23,7 @@ from pipeline.datasets.base import (
 )
 from pipeline.errors import SampleRefused
 from pipeline.formats.image_codec import encode_array
-from pipeline.formats.shard_tar import MAX_MEMBER_NAME, META_MEMBER, picture_member
+from pipeline.formats.shard_tar import MAX_MEMBER_NAME, META_MEMBER, image_member
 from pipeline.modalities import LABEL, ModalitySpec, check_array
 from pipeline.shards.statistics import measure
 
@@ -111,10 +111,10 @@ class SampleEncoder:
                 problem = f"expected the label's size {label.shape}, found {array.shape[:2]}"
             if problem:
                 raise SampleRefused(sample.key, f"{name}: {problem}")
-            if len(f"{sample.key}.{picture_member(name)}".encode()) > MAX_MEMBER_NAME:
+            if len(f"{sample.key}.{image_member(name)}".encode()) > MAX_MEMBER_NAME:
                 raise SampleRefused(
                     sample.key,
-                    f"the key is too long: {MAX_MEMBER_NAME} bytes with .{picture_member(name)}",
+                    f"the key is too long: {MAX_MEMBER_NAME} bytes with .{image_member(name)}",
                 )
 
     def _identity(self, sample: SourceSample, loaded: LoadedSample) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class SampleEncoder:
 
     def _encoded(self, loaded: LoadedSample) -> dict[str, bytes]:
         arrays = [*self._ordered(loaded), (LABEL, loaded.label)]
-        return {picture_member(name): encode_array(array) for name, array in arrays}
+        return {image_member(name): encode_array(array) for name, array in arrays}
 
     def _ordered(self, loaded: LoadedSample) -> list[tuple[str, NDArray[Any]]]:
         """The arrays in the order of the config."""

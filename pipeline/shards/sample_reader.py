@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import CorruptShard, DatasetError
-from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.image_codec import decode_image, decode_label
 from pipeline.formats.shard_tar import local_shard, stored_member
 from pipeline.modalities import LABEL, ModalitySpec
 from pipeline.shards.manifest import Manifest, ShardInfo, holds, strings
@@ -142,7 +142,7 @@ class SampleReader:
                 if present:
                     member = stored_member(name, ref.spans)
                     data = _read_member(file, ref, member)
-                    arrays[name] = decode_picture(data, spec, f"{path}: {ref.key}.{member}")
+                    arrays[name] = decode_image(data, spec, f"{path}: {ref.key}.{member}")
             member = stored_member(LABEL, ref.spans)
             data = _read_member(file, ref, member)
         label = decode_label(data, f"{path}: {ref.key}.{member}")

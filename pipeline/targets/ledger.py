@@ -20,7 +20,7 @@ from pipeline import VERSION
 from pipeline.schemas import LEDGER_SCHEMA
 from pipeline.shards.manifest import ShardInfo
 from pipeline.storage.files import AnyPath, json_bytes, map_paths, relative, sha256_file, write_json
-from pipeline.storage.publish import Placed
+from pipeline.storage.publish import Published
 from pipeline.storage.remote_path import RemotePath
 
 VERSIONS_TAG = "versions"
@@ -97,7 +97,7 @@ class Ledger:
 
         return map_paths(status, shards)
 
-    def write(self, shard: ShardInfo, placed: Mapping[str, Placed]) -> None:
+    def write(self, shard: ShardInfo, placed: Mapping[str, Published]) -> None:
         """Commit a shard: write the record with the digests of its objects, by output."""
         path = self.path(shard)
         record = {

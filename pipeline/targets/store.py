@@ -236,8 +236,8 @@ class TargetStore:
             return local_copy(path, objects[output])
         except DigestMismatch as error:
             raise CorruptTarget(
-                f"{path}: expected sha256 {error.wanted[:SHORT]} as in the commit record, found "
-                f"{error.found[:SHORT]}. Delete {self._ledger.path(shard)} and run "
+                f"{path}: expected sha256 {error.expected[:SHORT]} as in the commit record, found "
+                f"{error.actual[:SHORT]}. Delete {self._ledger.path(shard)} and run "
                 "`any2seg precompute CONFIG` to rebuild it."
             ) from None
 

@@ -31,7 +31,7 @@ VIEWS_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class ViewSettings:
+class ViewConfig:
     """How many views a sample has, and how they are drawn."""
 
     number: int
@@ -41,7 +41,7 @@ class ViewSettings:
     """Least and largest side of the square, as a fraction of the image's shorter side."""
 
     @classmethod
-    def of(cls, config: Config) -> ViewSettings | None:
+    def of(cls, config: Config) -> ViewConfig | None:
         """The views of a config; None: the teacher sees whole images."""
         teacher = config.teacher
         if not teacher.views:
@@ -58,13 +58,13 @@ class ViewSettings:
         }
 
 
-def view_identity(settings: ViewSettings | None) -> dict[str, Any]:
+def view_identity(settings: ViewConfig | None) -> dict[str, Any]:
     """What views add to a tower's identity; empty without views."""
     return {} if settings is None else {"views": settings.identity()}
 
 
 def view_shapes(
-    shapes: Mapping[str, tuple[int, ...]], settings: ViewSettings | None
+    shapes: Mapping[str, tuple[int, ...]], settings: ViewConfig | None
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of a sample's rows: with K views a leading K everywhere, and the boxes."""
     if settings is None:
@@ -73,7 +73,7 @@ def view_shapes(
     return stacked | {VIEW_BOX: (settings.number, *BOX_SHAPE)}
 
 
-def draw_boxes(key: str, height: int, width: int, settings: ViewSettings) -> NDArray[np.float32]:
+def draw_boxes(key: str, height: int, width: int, settings: ViewConfig) -> NDArray[np.float32]:
     """(K, 5) boxes of a sample whose images are `height` x `width` pixels."""
     draws = (_uniform(key, view, settings.seed) for view in range(settings.number))
     return np.stack([_box(uniform, height, width, settings.scale) for uniform in draws])

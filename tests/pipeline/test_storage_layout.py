@@ -20,7 +20,7 @@ from pipeline.shards.source_index import INDEX_SCHEMA
 from pipeline.targets.prompts import PromptStore
 from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import ViewSettings, cut, draw_boxes, view_identity, view_shapes
+from pipeline.targets.views import ViewConfig, cut, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
 
 from .conftest import SIZE
@@ -111,7 +111,7 @@ def test_views_follow_the_documented_formula(
     prepared: tuple[Config, Workspace, Manifest], read: Read
 ) -> None:
     config, workspace, manifest = prepared
-    views = ViewSettings(3, 9, (0.4, 0.8))
+    views = ViewConfig(3, 9, (0.4, 0.8))
     store = TargetStore.create(
         workspace.targets(config),
         TargetProvenance(
@@ -142,7 +142,7 @@ def test_views_follow_the_documented_formula(
             np.testing.assert_array_equal(shown[:, ::-1] if box[4] else shown, cut(picture, box))
 
 
-def drawn_as_the_page_says(key: str, view: int, views: ViewSettings) -> np.ndarray:
+def drawn_as_the_page_says(key: str, view: int, views: ViewConfig) -> np.ndarray:
     words = np.frombuffer(hashlib.sha256(key.encode()).digest()[:16], "<u8")
     philox = np.random.Philox(key=words, counter=[0, 0, view, views.seed])
     u = [float(word >> np.uint64(11)) * 2.0**-53 for word in philox.random_raw(4)]

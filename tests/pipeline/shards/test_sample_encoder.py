@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.datasets.base import LoadedSample, SourceSample
 from pipeline.errors import SampleRefused
-from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.image_codec import decode_image, decode_label
 from pipeline.modalities import KINDS
 from pipeline.shards.sample_encoder import EncodedSample, Refused, SampleEncoder
 
@@ -59,7 +59,7 @@ def test_members_and_facts_of_a_sample() -> None:
     assert isinstance(result, EncodedSample)
     assert set(result.members) == {"rgb.npy.zst", "depth.npy.zst", "label.npy.zst", "meta.json"}
     for name, spec in SPECS.items():
-        found = decode_picture(result.members[f"{name}.npy.zst"], spec, "x")
+        found = decode_image(result.members[f"{name}.npy.zst"], spec, "x")
         np.testing.assert_array_equal(found, loaded.arrays[name])
     np.testing.assert_array_equal(decode_label(result.members["label.npy.zst"], "x"), loaded.label)
     meta = json.loads(result.members["meta.json"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CorruptShard, DatasetError
-from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.image_codec import decode_image, decode_label
 from pipeline.formats.shard_tar import read_shard
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.sample_reader import SampleReader, list_samples, read_stored
@@ -38,7 +38,7 @@ def test_samples_equal_those_of_reading_the_shard_in_order(scenes, opened):
             found = reader.read(refs[key])
             assert set(found.arrays) == set(specs)
             for name, spec in specs.items():
-                expected = decode_picture(members[f"{name}.npy.zst"], spec, key)
+                expected = decode_image(members[f"{name}.npy.zst"], spec, key)
                 np.testing.assert_array_equal(found.arrays[name], expected)
             np.testing.assert_array_equal(found.label, decode_label(members["label.npy.zst"], key))
             seen += 1

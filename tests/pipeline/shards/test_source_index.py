@@ -235,6 +235,6 @@ def test_a_file_that_is_being_written_is_refused_and_tried_again(
     assert "changed while they were read" in failure.reason
     monkeypatch.undo()
     row = coverage_rows(config, Workspace.of(config), load(config))[0]
-    assert (row.there, row.missing) == (2, 1)
+    assert (row.committed, row.missing) == (2, 1)
     assert prepare(config, Workspace.of(config), progress=False).failed == ()
     assert load(config).shards("train")[1].keys == ("train_001",)

@@ -17,7 +17,7 @@ from pipeline.errors import MissingTarget
 from pipeline.formats.zarr_array import RowArray
 from pipeline.shards.manifest import ShardInfo
 from pipeline.storage.files import AnyPath
-from pipeline.storage.publish import Placed
+from pipeline.storage.publish import Published
 from pipeline.storage.remote_path import RemotePath
 from pipeline.targets.ledger import Ledger
 from pipeline.targets.provenance import TargetProvenance
@@ -156,7 +156,7 @@ def test_a_shard_whose_object_was_deleted_is_missing(prefix: RemotePath) -> None
 
 def test_versions_are_tags_and_not_in_the_record(prefix: RemotePath) -> None:
     ledger = Ledger(prefix / "ledger", prefix / "a.zarr", "tower", lambda _: {"e": prefix / "o"})
-    ledger.write(shard(0), {"e": Placed("d", '"v"')})
+    ledger.write(shard(0), {"e": Published("d", '"v"')})
     tagged = (prefix / "ledger/train/train-000000.json").read_tagged()
     assert json.loads(tagged.tags["versions"]) == {"e": '"v"'}
     assert b'"v"' not in tagged.data
