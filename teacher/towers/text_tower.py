@@ -113,7 +113,13 @@ def load_text_tower(
 
     A checkpoint without tokenizer files still encodes token ids. Raises `CheckpointError`.
     """
-    files = find_text_tower(str(path_or_name), revision)
+    return load_text_files(find_text_tower(str(path_or_name), revision), dtype=dtype, device=device)
+
+
+def load_text_files(
+    files: TowerFiles, *, dtype: str = "float32", device: str | torch.device = "cpu"
+) -> TextTower:
+    """Load a text tower whose files have been located. Raises `CheckpointError`."""
     network = _load_network(files)
     nn.Module.to(network, device=device, dtype=torch_dtype(dtype))
     return TextTower(files, network, torch.device(device))
