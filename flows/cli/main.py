@@ -32,6 +32,7 @@ from pipeline.core.retryable import TRY_AGAIN, worth_retrying
 from pipeline.errors import Any2SegError, ConfigError
 from pipeline.modalities import KINDS
 from pipeline.workspace import Workspace
+from teacher.requirements import require_capable
 
 app = typer.Typer(
     name="any2seg",
@@ -61,7 +62,9 @@ Dataset = Annotated[
 
 def _run_stage(name: str, path: Path, overrides: list[str] | None, row: str = MAIN_ROW) -> Config:
     """Run a stage and print its report; returns the row's config."""
-    configs = rows(load_config(path, overrides or ()))
+    loaded = load_config(path, overrides or ())
+    require_capable(loaded)
+    configs = rows(loaded)
     if row not in configs:
         raise ConfigError(f"--row {row}: expected one of {', '.join(configs)}")
     config = configs[row]
@@ -212,6 +215,7 @@ def doctor(
     from pipeline.onboarding.doctor_text import lines
 
     loaded = _config_of_folder(folder, dataset, config, overrides)
+    require_capable(loaded)
     diagnosis = examine(loaded, limit=None if everything else limit, seed=seed)
     samples = [decoded.sample for decoded in diagnosis.decoded]
     num_drawn = write_contact_sheet(sheet, loaded, samples, seed)

@@ -28,6 +28,7 @@ from pipeline.targets.lookup import INDEX, resolve
 from pipeline.targets.prompts import resolve_prompts
 from pipeline.targets.store import State
 from pipeline.workspace import Workspace
+from teacher.requirements import lacks_text
 
 READ_AGAIN = 256
 """Samples with new file times that `status` reads again at most; `prepare` reads the others."""
@@ -115,7 +116,7 @@ def coverage_rows(
     return [
         *_prepare_rows(config, workspace, manifest),
         *(_target_row(config, workspace, manifest, name) for name in config.modalities),
-        _prompt_row(config, workspace),
+        *_prompt_rows(config, workspace),
     ]
 
 
@@ -189,9 +190,12 @@ def _target_row(
     )
 
 
-def _prompt_row(config: Config, workspace: Workspace) -> CoverageRow:
+def _prompt_rows(config: Config, workspace: Workspace) -> Iterator[CoverageRow]:
+    """One row; none for a teacher without a text tower."""
     try:
         store = resolve_prompts(config, workspace)
     except MissingTarget:
-        return CoverageRow("precompute", "class prompts", "sets", missing=1)
-    return CoverageRow("precompute", "class prompts", "sets", there=1, note=store.path.name)
+        if not lacks_text(config):
+            yield CoverageRow("precompute", "class prompts", "sets", missing=1)
+        return
+    yield CoverageRow("precompute", "class prompts", "sets", there=1, note=store.path.name)

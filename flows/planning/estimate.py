@@ -32,8 +32,9 @@ class TowerWork:
     num_shards: int
     num_images: int
     """Stored images; with K views each is encoded K times."""
-    num_tokens: int
-    flops: int
+    num_tokens: int | None
+    flops: int | None
+    """None: the teacher does not state what it computes."""
     num_bytes: int
     """Size of the objects to write, all outputs together."""
 
@@ -158,10 +159,14 @@ def _work(
         modality=name,
         num_shards=len(mine),
         num_images=count,
-        num_tokens=encoded * num_tokens(plan.files.config),
-        flops=encoded * flops_per_image(plan.files.config, patch=patch),
+        num_tokens=_times(encoded, num_tokens(plan.source)),
+        flops=_times(encoded, flops_per_image(plan.source, patch=patch)),
         num_bytes=len(mine) * sum(object_bytes(plan.stores[name].provenance).values()),
     )
+
+
+def _times(count: int, each: int | None) -> int | None:
+    return None if each is None else count * each
 
 
 def _decode_s(unit: Unit, probe: Probe) -> float:

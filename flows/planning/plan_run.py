@@ -35,6 +35,7 @@ from student.runs.inputs import identify
 from student.runs.run import steps_done
 from teacher.encoding.class_prompts import templates
 from teacher.encoding.units import TowerPlan, Unit, plan_towers, plan_units
+from teacher.requirements import lacks_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,8 @@ def _probe(
 
 
 def _num_prompts(config: Config, workspace: Workspace) -> int:
+    if lacks_text(config):
+        return 0
     try:
         resolve_prompts(config, workspace)
     except MissingTarget:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError
 from pipeline.storage.files import read_json, sha256_file, write_json
 from teacher.checkpoints.locate import TowerFiles
 from teacher.preprocessing.config import Preprocessing
+
+if TYPE_CHECKING:
+    from teacher.contract import TeacherText
 
 FORWARD_VERSION = 1
 """Increment it when the same weights and pixel values start to give other embeddings."""
@@ -83,7 +86,7 @@ def text_identity(files: TowerFiles, *, compute_dtype: str, cache: Path) -> dict
 
 
 def prompt_identity(
-    files: TowerFiles,
+    text: TeacherText,
     classes: Sequence[str],
     templates: Sequence[str],
     *,
@@ -92,7 +95,7 @@ def prompt_identity(
 ) -> dict[str, Any]:
     """Everything that the embedded class prompts depend on, JSON-ready."""
     return {
-        **text_identity(files, compute_dtype=compute_dtype, cache=cache),
+        **text.identity(compute_dtype=compute_dtype, cache=cache),
         "classes": list(classes),
         "templates": list(templates),
     }

@@ -36,7 +36,6 @@ from pipeline.targets.prompts import PromptStore, point_to_prompts
 from pipeline.targets.store import TargetStore
 from pipeline.targets.views import ViewSettings
 from pipeline.workspace import Workspace
-from teacher.checkpoints.locate import find_text_tower
 from teacher.encoding.batches import Batch, decoded_batches
 from teacher.encoding.class_prompts import embed_classes, templates
 from teacher.encoding.encoder import Encoder, Rows
@@ -50,6 +49,7 @@ from teacher.encoding.units import (
     plan_units,
 )
 from teacher.encoding.views import encode_views, stored_pictures_a_batch
+from teacher.open import open_teacher
 
 
 def precompute(
@@ -79,8 +79,7 @@ def precompute(
     encoder = encoder or Encoder(device or config.teacher.device)
     if todo:
         _encode(config, plans, manifest.all_shards, todo, encoder, progress)
-    # Plus one for the class prompts.
-    requested = num_targets(units) if units is not None else _num_all(config, manifest) + 1
+    requested = num_targets(units) if units is not None else _num_all(config, manifest)
     done = num_targets(todo) + int(new_prompts)
     return StageReport(
         stage="precompute",
@@ -99,7 +98,10 @@ def precompute(
 def precompute_prompts(
     config: Config, workspace: Workspace, *, device: str | None = None
 ) -> StageReport:
-    """Embed the class prompts if they are missing; loads the text tower and no other."""
+    """Embed the class prompts if they are missing; loads the text tower and no other.
+
+    A teacher without a text tower has none to embed.
+    """
     started = time.perf_counter()
     manifest = Manifest.load(workspace.dataset(config))
     embedded = _embed_prompts(config, workspace, manifest.classes, device)
@@ -108,7 +110,9 @@ def precompute_prompts(
 
 
 def _num_all(config: Config, manifest: Manifest) -> int:
-    return len(manifest.all_shards) * len(config.modalities)
+    """Targets of all shards, and one for the class prompts if the teacher has a text tower."""
+    text = open_teacher(config.teacher.name, config.teacher.revision).text
+    return len(manifest.all_shards) * len(config.modalities) + int(text is not None)
 
 
 def _missing(
@@ -149,11 +153,16 @@ def _require_known(config: Config, units: Sequence[Unit], shards: Container[str]
 def _embed_prompts(
     config: Config, workspace: Workspace, classes: Sequence[str], device: str | None
 ) -> bool:
-    """Embed the class prompts if they are missing; True if they were."""
+    """Embed the class prompts if they are missing; True if they were.
+
+    False, writing nothing, for a teacher without a text tower.
+    """
     teacher = config.teacher
-    files = find_text_tower(teacher.name, teacher.revision)
+    source = open_teacher(teacher.name, teacher.revision).text
+    if source is None:
+        return False
     identity = prompt_identity(
-        files,
+        source,
         classes,
         templates(teacher.templates),
         compute_dtype=teacher.dtype,
@@ -162,14 +171,7 @@ def _embed_prompts(
     store = PromptStore.find(workspace.prompts, teacher.name, identity)
     missing = store is None
     if store is None:
-        from teacher.towers.text_tower import load_text_tower
-
-        text = load_text_tower(
-            teacher.name,
-            revision=teacher.revision,
-            dtype=teacher.dtype,
-            device=choose_device(device or teacher.device),
-        )
+        text = source.load(teacher.dtype, choose_device(device or teacher.device))
         prompts = embed_classes(text, classes, teacher.templates)
         store = PromptStore.create(
             workspace.prompts,

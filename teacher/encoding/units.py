@@ -16,21 +16,19 @@ from pipeline.formats.shard_tar import shard_name
 from pipeline.modalities import ModalitySpec, TowerName
 from pipeline.shards.manifest import ShardInfo
 from pipeline.targets.lookup import point_to_store, resolve
-from pipeline.targets.provenance import EMBEDDING, PATCH, TargetProvenance
+from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore, object_bytes
 from pipeline.targets.views import ViewSettings, view_identity, view_shapes
 from pipeline.workspace import Workspace
-from teacher.checkpoints.locate import TowerFiles, find_tower
-from teacher.encoding.identity import tower_identity
-from teacher.preprocessing.config import Preprocessing, preprocessing_for
+from teacher.contract import Teacher, TeacherTower
+from teacher.open import open_teacher
 
 
 @dataclass(frozen=True, slots=True)
 class TowerPlan:
     """One tower and the modalities that it encodes, in the config's order."""
 
-    files: TowerFiles
-    preprocessing: Preprocessing
+    source: TeacherTower
     specs: Mapping[str, ModalitySpec]
     stores: Mapping[str, TargetStore]
     """Modality to its target store, which need not exist yet."""
@@ -38,7 +36,7 @@ class TowerPlan:
     @property
     def tower(self) -> TowerName:
         """Name of the tower."""
-        return self.preprocessing.tower
+        return self.source.name
 
     def create_stores(self, config: Config, workspace: Workspace) -> None:
         """Create the stores that do not exist, and the index entries that refer to them.
@@ -92,8 +90,9 @@ def plan_towers(
     for name, spec in config.specs().items():
         _require_readable(name, spec)
         groups.setdefault(spec.tower, {})[name] = spec
+    teacher = open_teacher(config.teacher.name, config.teacher.revision, local_only=local_only)
     return [
-        _plan_tower(config, workspace, tower, specs, local_only) for tower, specs in groups.items()
+        _plan_tower(config, workspace, teacher, tower, specs) for tower, specs in groups.items()
     ]
 
 
@@ -167,17 +166,14 @@ def bytes_to_write(plans: Sequence[TowerPlan], units: Sequence[Unit]) -> int:
 def _plan_tower(
     config: Config,
     workspace: Workspace,
+    teacher: Teacher,
     tower: TowerName,
     specs: Mapping[str, ModalitySpec],
-    local_only: bool,
 ) -> TowerPlan:
-    files = find_tower(config.teacher.name, tower, config.teacher.revision, local_only=local_only)
-    preprocessing = preprocessing_for(files.config, **tower_options(config, tower))
-    identity = tower_identity(
-        files, preprocessing, compute_dtype=config.teacher.dtype, cache=workspace.cache
-    )
+    source = teacher.tower(tower, **tower_options(config, tower))
+    identity = source.identity(compute_dtype=config.teacher.dtype, cache=workspace.cache)
     views = ViewSettings.of(config)
-    shapes = view_shapes(_output_shapes(config, files), views)
+    shapes = view_shapes(_output_shapes(config, source), views)
     stores = {
         name: TargetStore.planned(
             workspace.targets(config),
@@ -193,7 +189,7 @@ def _plan_tower(
         )
         for name, spec in specs.items()
     }
-    return TowerPlan(files, preprocessing, specs, stores)
+    return TowerPlan(source, specs, stores)
 
 
 def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | str | None]:
@@ -208,10 +204,8 @@ def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | 
     return {"antialias": teacher.antialias}
 
 
-def _output_shapes(config: Config, files: TowerFiles) -> dict[str, tuple[int, ...]]:
-    dim = files.config.projection_dim
-    rows, columns = files.config.grid
-    shapes = {EMBEDDING: (dim,), PATCH: (rows * columns, dim)}
+def _output_shapes(config: Config, source: TeacherTower) -> dict[str, tuple[int, ...]]:
+    shapes = source.output_shapes()
     return {output: shapes[output] for output in config.teacher.outputs}
 
 

@@ -7,6 +7,7 @@ A source is the packaged `languagebind-tiny`, a folder of towers, one tower, or 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +72,17 @@ class LanguageBindTower:
         return load_from_files(self.files, self.preprocessing, dtype, device)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LanguageBindText:
-    """The text half of a LanguageBind checkpoint."""
+    """The text half of a LanguageBind checkpoint; its files are located on first use."""
 
-    files: TowerFiles
+    source: str
+    revision: str | None = None
+
+    @cached_property
+    def files(self) -> TowerFiles:
+        """Where it lies. Raises `CheckpointError`."""
+        return find_text_tower(self.source, self.revision)
 
     @property
     def embedding_dim(self) -> int:
@@ -110,8 +117,8 @@ class LanguageBind:
 
     @property
     def text(self) -> LanguageBindText:
-        """See `Teacher`. Raises `CheckpointError` when its files cannot be located."""
-        return LanguageBindText(find_text_tower(self.source, self.revision))
+        """See `Teacher`."""
+        return LanguageBindText(self.source, self.revision)
 
     def tower(self, name: TowerName, **options: object) -> LanguageBindTower:
         """See `Teacher`."""

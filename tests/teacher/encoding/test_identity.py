@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import CheckpointError
-from teacher.checkpoints.locate import find_text_tower, find_tower
+from teacher.checkpoints.locate import find_tower
 from teacher.encoding.class_prompts import templates
 from teacher.encoding.identity import prompt_identity, tower_identity, weights_digest
+from teacher.families.language_bind import LanguageBindText
 from teacher.preprocessing.config import preprocessing_for
 
 
@@ -42,7 +43,7 @@ def test_a_damaged_cache_costs_only_a_reading(tmp_path: Path) -> None:
 def test_the_identities_of_the_packaged_teacher_are_stable(tmp_path: Path) -> None:
     """Cached targets and prompts of earlier versions are found by these; a change needs a reason."""
     identity = prompt_identity(
-        find_text_tower("languagebind-tiny"),
+        LanguageBindText("languagebind-tiny"),
         ["car"],
         templates("photo"),
         compute_dtype="float32",
@@ -72,10 +73,10 @@ def test_the_tower_identity_covers_weights_and_preprocessing(goldens: Path, tmp_
 
 
 def test_the_prompt_identity_covers_words_and_tokenizer(source: Path, tmp_path: Path) -> None:
-    files = find_text_tower(str(source))
+    text = LanguageBindText(str(source))
 
     def identity(classes: list[str], templates: list[str]) -> dict[str, object]:
-        return prompt_identity(files, classes, templates, compute_dtype="float32", cache=tmp_path)
+        return prompt_identity(text, classes, templates, compute_dtype="float32", cache=tmp_path)
 
     base = identity(["car"], ["a {}."])
     assert base == identity(["car"], ["a {}."])
