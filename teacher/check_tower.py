@@ -7,6 +7,7 @@ check is reported, not raised.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.formats.weight_files import read_tensors
 from pipeline.modalities import TowerName
-from teacher.checkpoints.locate import TowerFiles, towers_in
+from teacher.checkpoints.locate import TOKENIZER, TowerFiles, towers_in
+from teacher.checkpoints.read import read_checkpoint
 from teacher.checkpoints.tensors import lora_updates
 from teacher.encoding.identity import weights_digest
 from teacher.towers.text_tower import TextTower, load_text_tower
@@ -123,6 +124,7 @@ def _check_tower(tower: Tower, dtype: str, cache: Path) -> TowerReport:
 
 
 def _check_text_tower(text: TextTower, cache: Path) -> TowerReport:
+    _require_usable_tokenizer(text)
     vocab = int(text.files.config.text["vocab_size"])
     rng = np.random.default_rng([1, vocab])
     ids = rng.integers(0, vocab - 1, (BATCH, text.context_length))
@@ -141,6 +143,12 @@ def _check_text_tower(text: TextTower, cache: Path) -> TowerReport:
         embedding_dim=text.embedding_dim,
         checks=tuple(checks),
     )
+
+
+def _require_usable_tokenizer(text: TextTower) -> None:
+    """Raise `CheckpointError` for tokenizer files that cannot serve; there may be none."""
+    if any(os.path.lexists(text.files.directory / name) for name in TOKENIZER):
+        assert text.tokenizer.vocab_size
 
 
 def _embedding_checks(
@@ -163,7 +171,7 @@ def _embedding_checks(
 def _lora_check(files: TowerFiles) -> list[Check]:
     """Whether every LoRA pair changes its weight; empty for a checkpoint without LoRA."""
     alpha = float(files.config.vision["lora_alpha"])
-    updates = lora_updates(read_tensors(files.weights), alpha, str(files.weights))
+    updates = lora_updates(read_checkpoint(files.directory)[0], alpha, files.where)
     if not updates:
         return []
     zero = [name for name, update in updates.items() if not update.any()]
