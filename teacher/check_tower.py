@@ -7,25 +7,25 @@ those, else on sentences. A failed check is reported, not raised.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.fingerprint import fingerprint
-from pipeline.formats.weight_files import read_tensors
 from pipeline.modalities import TowerName
 from pipeline.targets.provenance import EMBEDDING
-from teacher.checkpoints.locate import TowerFiles
+from teacher.checkpoints.locate import TOKENIZER, TowerFiles
+from teacher.checkpoints.read import read_checkpoint
 from teacher.checkpoints.tensors import lora_updates
 from teacher.contract import LoadedText, LoadedTower, TeacherText, TeacherTower
 from teacher.encoding.identity import weights_digest
 from teacher.open import open_teacher
-from teacher.towers.text_tower import TextOutput
+from teacher.towers.text_tower import TextTower
 
 BATCH = 4
 SENTENCES = ("a road", "a photo of a car.", "two trees in the rain", "a sign at night")
@@ -53,7 +53,7 @@ class TowerReport:
     source: str
     revision: str
     digest: str
-    """Hex sha256 of the weights file; of its parts' digests together where there are several."""
+    """Hex sha256 of the weights (`teacher.encoding.identity.weights_digest`); empty if not stated."""
     num_parameters: int | None
     """None: the teacher does not show its network."""
     dtype: str
@@ -137,7 +137,8 @@ def _check_text_tower(
 ) -> TowerReport:
     context_length = int(getattr(text, "context_length", 0))
     files: TowerFiles | None = getattr(source, "files", None)
-    if isinstance(text, _EncodesIds) and files is not None:
+    if isinstance(text, TextTower) and files is not None:
+        _require_usable_tokenizer(text)
         checks = [*_id_checks(text, int(files.config.text["vocab_size"]), context_length, dtype)]
     else:
         checks = [*_embedding_checks(text.encode, SENTENCES, dtype)]
@@ -153,14 +154,6 @@ def _check_text_tower(
     )
 
 
-@runtime_checkable
-class _EncodesIds(Protocol):
-    """A text tower that takes token ids, so that it can be checked without a tokenizer."""
-
-    def encode_ids(self, input_ids: Tensor) -> TextOutput:
-        """Encode (N, L) token ids."""
-
-
 def _origin(
     name: str, source: TeacherTower | TeacherText, dtype: str, cache: Path
 ) -> dict[str, Any]:
@@ -169,19 +162,25 @@ def _origin(
     if files is not None:
         weights = weights_digest(files.weights, cache)
     else:
-        weights = source.identity(compute_dtype=dtype, cache=cache).get("weights", "")
+        weights = str(source.identity(compute_dtype=dtype, cache=cache).get("weights", ""))
     return {
         "source": getattr(files, "name", name),
         "revision": getattr(files, "revision", getattr(source, "revision", None)) or "local",
-        "digest": weights if isinstance(weights, str) else fingerprint(weights),
+        "digest": weights,
     }
 
 
-def _id_checks(text: _EncodesIds, vocab: int, length: int, dtype: str) -> Iterator[Check]:
+def _id_checks(text: TextTower, vocab: int, length: int, dtype: str) -> Iterator[Check]:
     rng = np.random.default_rng([1, vocab])
     ids = rng.integers(0, vocab - 1, (BATCH, length))
     ids[:, length // 2 :] = vocab - 1
     return _embedding_checks(lambda x: text.encode_ids(x).embedding, torch.from_numpy(ids), dtype)
+
+
+def _require_usable_tokenizer(text: TextTower) -> None:
+    """Raise `CheckpointError` for tokenizer files that cannot serve; there may be none."""
+    if any(os.path.lexists(text.files.directory / name) for name in TOKENIZER):
+        assert text.tokenizer.vocab_size
 
 
 def _embedding_checks(
@@ -204,7 +203,7 @@ def _embedding_checks(
 def _lora_check(files: TowerFiles) -> list[Check]:
     """Whether every LoRA pair changes its weight; empty for a checkpoint without LoRA."""
     alpha = float(files.config.vision["lora_alpha"])
-    updates = lora_updates(read_tensors(files.weights), alpha, str(files.weights))
+    updates = lora_updates(read_checkpoint(files.directory)[0], alpha, files.where)
     if not updates:
         return []
     zero = [name for name, update in updates.items() if not update.any()]

@@ -29,7 +29,7 @@ from pipeline import VERSION
 from pipeline.config.config import Config
 from pipeline.config.load import MAIN_ROW, load_config, rows
 from pipeline.core.retryable import TRY_AGAIN, worth_retrying
-from pipeline.errors import Any2SegError, ConfigError
+from pipeline.errors import Any2SegError, CheckpointError, ConfigError
 from pipeline.modalities import KINDS
 from pipeline.workspace import Workspace
 from teacher.requirements import require_capable
@@ -46,6 +46,8 @@ app = typer.Typer(
 
     Start with `any2seg demo`; then copy a file from `configs/` and `any2seg run MY.toml`.""",
 )
+USAGE = 2
+"""Exit code for weights or a teacher that cannot be used, as for a command line that cannot be."""
 Row = Annotated[
     str, typer.Option(help="Experiment to run: `main`, or the name of a row in `[compare]`.")
 ]
@@ -284,7 +286,9 @@ def _guarded(command: Callable[[], None]) -> int:
             raise
         text = f"error: {redacted(str(error))}"
         print_line(text, Console(stderr=True))
-        return TRY_AGAIN if passes else 1
+        if passes:
+            return TRY_AGAIN
+        return USAGE if isinstance(error, CheckpointError) else 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
@@ -292,5 +296,5 @@ def _guarded(command: Callable[[], None]) -> int:
 
 
 def main() -> None:
-    """Entry point of the console script: an `Any2SegError` becomes one line and exit code 1."""
+    """Entry point of the console script: an `Any2SegError` becomes one line and exit code 1 or 2."""
     sys.exit(_guarded(app))

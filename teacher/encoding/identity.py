@@ -8,6 +8,7 @@ Batch size and device are left out: they change the last bits of an embedding, n
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,12 +35,27 @@ _VISION_FIELDS = (
 _TEXT_FIELDS = ("num_attention_heads", "max_position_embeddings", "hidden_act", "layer_norm_eps")
 
 
-def weights_digest(path: Path, cache: Path) -> str:
-    """Hex sha256 of a weights file, cached in `cache`. `CheckpointError` if it cannot be read."""
+def weights_digest(files: Sequence[Path], cache: Path) -> str:
+    """Hex sha256 of the files of weights. Raises `CheckpointError` as `file_digest` does.
+
+    One file: that of its bytes. Shards: that of the lines which `sha256sum SHARDS` prints for their
+    names; how tensors are spread over shards is part of it.
+    """
+    digests = {path.name: file_digest(path, cache) for path in files}
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_digest(path: Path, cache: Path) -> str:
+    """Hex sha256 of one file, cached in `cache`. `CheckpointError` if it cannot be read."""
     try:
         stat = path.stat()
     except OSError as error:
-        raise CheckpointError(f"{path}: expected a weights file, found: {error}.") from error
+        raise CheckpointError(
+            f"{path}: expected a weights file, found: {error}. Fetch the checkpoint again."
+        ) from error
     key = str(path.resolve())
     identity = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     known = _known(cache)

@@ -15,11 +15,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pipeline.config.config import Config
-from pipeline.formats.weight_files import StateDict, read_tensors
+from pipeline.formats.weight_files import StateDict
 from pipeline.shards.prepare import prepare
 from pipeline.storage.files import write_json
 from pipeline.workspace import Workspace
 from teacher.checkpoints.hub_config import read_config
+from teacher.checkpoints.read import read_checkpoint
 from teacher.towers import text_tower, vision_tower
 from teacher.towers.text_tower import text_network
 from teacher.towers.vision_network import VisionNetwork, layout_of
@@ -62,12 +63,13 @@ def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The weight files that the towers have read so far, in order."""
     paths: list[Path] = []
 
-    def record(path: Path) -> StateDict:
-        paths.append(path)
-        return read_tensors(path)
+    def record(folder: Path) -> tuple[StateDict, tuple[Path, ...]]:
+        state, files = read_checkpoint(folder)
+        paths.extend(files)
+        return state, files
 
     for module in (text_tower, vision_tower):
-        monkeypatch.setattr(module, "read_tensors", record)
+        monkeypatch.setattr(module, "read_checkpoint", record)
     return paths
 
 

@@ -23,21 +23,21 @@ def test_the_digest_is_computed_once_per_file_identity(
 ) -> None:
     path, cache = tmp_path / "weights", tmp_path / "cache"
     path.write_bytes(b"one")
-    assert weights_digest(path, cache) == hashlib.sha256(b"one").hexdigest()
+    assert weights_digest((path,), cache) == hashlib.sha256(b"one").hexdigest()
     with monkeypatch.context() as patch:
         patch.setattr("teacher.encoding.identity.sha256_file", lambda _: pytest.fail("read again"))
-        assert weights_digest(path, cache) == hashlib.sha256(b"one").hexdigest()
+        assert weights_digest((path,), cache) == hashlib.sha256(b"one").hexdigest()
     path.write_bytes(b"another")
-    assert weights_digest(path, cache) == hashlib.sha256(b"another").hexdigest()
+    assert weights_digest((path,), cache) == hashlib.sha256(b"another").hexdigest()
 
 
 def test_a_damaged_cache_costs_only_a_reading(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     (tmp_path / "weights.json").write_text("{")
-    assert weights_digest(path, tmp_path) == hashlib.sha256(b"one").hexdigest()
+    assert weights_digest((path,), tmp_path) == hashlib.sha256(b"one").hexdigest()
     with pytest.raises(CheckpointError, match="expected a weights file"):
-        weights_digest(tmp_path / "nothing", tmp_path)
+        weights_digest((tmp_path / "nothing",), tmp_path)
 
 
 def test_the_identities_of_the_packaged_teacher_are_stable(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_tower_identity_covers_weights_and_preprocessing(goldens: Path, tmp_
         return tower_identity(files, settings, compute_dtype=dtype, cache=tmp_path)
 
     base = identity()
-    digest = hashlib.sha256(files.weights.read_bytes()).hexdigest()
+    digest = hashlib.sha256(files.weights[0].read_bytes()).hexdigest()
     assert base["weights"] == digest
     assert base == identity(max_depth_m=10.0)
     others = [identity("bfloat16"), identity(antialias=True), identity(holes="far")]
