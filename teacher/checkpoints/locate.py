@@ -128,6 +128,31 @@ def towers_in(name: str, revision: str | None = None) -> tuple[TowerName, ...]:
     return towers
 
 
+def find_checkpoint(
+    name: str, revision: str | None = None, *, local_only: bool = False
+) -> tuple[Path, str | None] | None:
+    """(folder with the config.json of one checkpoint, commit if it is the hub's) for a source.
+
+    None for a source of several towers. Of a hub repository only config.json is fetched: see
+    `fetch_weights` and `pipeline.core.hub`. Raises `CheckpointError`.
+    """
+    root, commit = _local_root(name, revision)
+    if root is not None:
+        return (root, commit) if os.path.lexists(root / CONFIG) else None
+    if "/" not in name or not _HUB_NAME.fullmatch(name):
+        return None
+    config = fetch_first(name, (CONFIG,), _SETTING, revision=revision, local_only=local_only)
+    return config.parent, config.parent.name
+
+
+def fetch_weights(repo: str, commit: str, *, local_only: bool = False) -> None:
+    """Fetch the weights of a hub repository, all shards of them. Raises `CheckpointError`."""
+    weights = fetch_first(repo, WEIGHTS, _SETTING, revision=commit, local_only=local_only)
+    if weights.name.endswith(INDEX_SUFFIX):
+        for shard in sorted(set(read_weight_map(weights).values())):
+            fetch_first(repo, (shard,), _SETTING, revision=commit, local_only=local_only)
+
+
 def tower_folder(modality: TowerName) -> str:
     """Name of a tower's sub-directory or repository: LanguageBind_Depth for depth."""
     return f"{PREFIX}_{modality.capitalize()}"
@@ -188,10 +213,7 @@ def _fetched(
     _require_same(repo, read_config(config), modality)
     # The commit that the configuration came from: a branch may move between two files.
     commit = config.parent.name
-    weights = fetch_first(repo, WEIGHTS, _SETTING, revision=commit, local_only=local_only)
-    if weights.name.endswith(INDEX_SUFFIX):
-        for shard in sorted(set(read_weight_map(weights).values())):
-            fetch_first(repo, (shard,), _SETTING, revision=commit, local_only=local_only)
+    fetch_weights(repo, commit, local_only=local_only)
     for file in TOKENIZER:
         fetch_optional(repo, file, revision=commit, local_only=local_only)
     return _single(config.parent, repo, commit)
