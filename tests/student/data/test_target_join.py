@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import CorruptShard, CorruptTarget, MissingTarget
 from pipeline.shards.manifest import Manifest
-from pipeline.shards.sample_reader import SampleRef, list_samples
 from pipeline.shards.prepare import prepare
+from pipeline.shards.sample_reader import SampleRef, list_samples
 from pipeline.targets.lookup import point_to_store
 from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.reader import CachedTeacher
