@@ -62,7 +62,7 @@ def encode(operation: Operation) -> dict[str, Any]:
     reports = []
     with EncodingProcess(config) as process:
         for part in split_units(units, num_ranges(len(units))):
-            name = "..".join(f"{unit.shard}-{unit.tower}" for unit in (part[0], part[-1]))
+            name = "..".join(f"{unit.shard}-{unit.label}" for unit in (part[0], part[-1]))
             state = encode_range(process, part, name, return_state=True)
             report = finished(operation, "precompute", name, state)
             failed = {failure["unit"] for failure in report["failed"]}

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.config import Config
+from pipeline.config.teacher import of_teacher
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.core.progress import progress_bar
 from pipeline.errors import MissingTarget
@@ -86,6 +87,7 @@ class AuditRow:
 
     modality: str
     output: str
+    """After `dense_teacher`: the second teacher's."""
     num_rows: int
     cosine_min: float
     cosine_median: float
@@ -101,7 +103,7 @@ class AuditReport:
 
     rows: tuple[AuditRow, ...]
     tolerance: float
-    """Largest 1 - cosine that raises no alarm."""
+    """Largest 1 - cosine that raises no alarm; of two teachers, the larger one."""
     record: str
     """Where the report lies as JSON."""
 
@@ -139,20 +141,24 @@ def audit(
     manifest = Manifest.load(workspace.dataset(config))
     plans = plan_towers(config, workspace)
     drawn = {
-        name: draw(store, manifest.all_shards, share, [seed, number])
-        for number, (name, store) in enumerate(_stores(config, plans).items())
+        which: draw(store, manifest.all_shards, share, [seed, number])
+        for number, (which, store) in enumerate(_stores(config, plans).items())
     }
     if not any(drawn.values()):
         raise MissingTarget(f"{workspace.targets(config)}: nothing is cached to audit. {REMEDY}")
-    allowed = tolerance or default_tolerance(config.store.dtype, config.teacher.dtype)
+    allowed = {
+        name: tolerance or default_tolerance(config.store.dtype, own.teacher.dtype)
+        for name, own in config.teachers().items()
+    }
     work = _Audit(config, workspace, Encoder(device or config.teacher.device))
     rows: list[AuditRow] = []
     with progress_bar("audit", sum(map(len, drawn.values())), "pictures", progress) as advance:
         for plan in plans:
             for name in plan.specs:
-                rows += work.modality(plan, name, drawn[name], allowed)
-                advance(len(drawn[name]), name)
-    settings = {"share": share, "seed": seed, "tolerance": allowed}
+                one = drawn[plan.teacher, name]
+                rows += work.modality(plan, name, one, allowed[plan.teacher])
+                advance(len(one), of_teacher(plan.teacher, name))
+    settings = {"share": share, "seed": seed, "tolerance": max(allowed.values())}
     return _recorded(config, workspace, manifest, plans, rows, settings)
 
 
@@ -200,7 +206,8 @@ class _Audit:
                 cached = _cached(plan.stores[name], output, batch)
                 drifts[output] += map(drift, [d.key for d in batch], cached, again[output])
         if drawn:
-            yield from (_row(name, output, found, tolerance) for output, found in drifts.items())
+            for output, of_output in drifts.items():
+                yield _row(name, of_teacher(plan.teacher, output), of_output, tolerance)
 
     def _encode(self, plan: TowerPlan, name: str, drawn: Sequence[Drawn]) -> Rows:
         """Output to one row each of `drawn`, computed as the pass does."""
@@ -209,8 +216,9 @@ class _Audit:
             decode_picture(p.data, plan.specs[name], f"{d.shard.path}: {d.key}.{name}")
             for p, d in zip(pictures, drawn, strict=True)
         )
-        tower = self._encoder.tower(plan, self._config.teacher.dtype)
-        outputs, views = self._config.teacher.outputs, ViewSettings.of(self._config)
+        teacher = self._config.for_teacher(plan.teacher).teacher
+        tower = self._encoder.tower(plan, teacher.dtype)
+        outputs, views = teacher.outputs, ViewSettings.of(self._config)
         if views is None:
             return self._encoder.encode(tower, list(arrays), outputs)
         # A made-up shard of the drawn samples: views depend on keys and sizes alone.
@@ -260,9 +268,10 @@ def _row(modality: str, output: str, drifts: Sequence[Drift], tolerance: float) 
     )
 
 
-def _stores(config: Config, plans: Sequence[TowerPlan]) -> dict[str, TargetStore]:
-    stores = {name: store for plan in plans for name, store in plan.stores.items()}
-    return {name: stores[name] for name in config.modalities}
+def _stores(config: Config, plans: Sequence[TowerPlan]) -> dict[tuple[str, str], TargetStore]:
+    """(Teacher, modality) to its store, in the config's order."""
+    stores = {(plan.teacher, name): store for plan in plans for name, store in plan.stores.items()}
+    return {(t, name): stores[t, name] for t in config.teachers() for name in config.modalities}
 
 
 def _recorded(
@@ -274,7 +283,10 @@ def _recorded(
     settings: Mapping[str, Any],
 ) -> AuditReport:
     """Write the report where its name says what was audited and how."""
-    towers = {n: s.provenance.tower_fingerprint for n, s in _stores(config, plans).items()}
+    towers = {
+        of_teacher(*which): store.provenance.tower_fingerprint
+        for which, store in _stores(config, plans).items()
+    }
     audited = {**settings, "manifest": manifest.digest(), "towers": towers}
     name = f"{fingerprint(audited)[:SHORT]}.json"
     path = workspace.root / "audits" / dataset_slug(config) / name

@@ -11,7 +11,6 @@ the dataset is being prepared; otherwise fails as `precompute` and `describe` do
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -173,14 +172,17 @@ def _rebuild_targets(
     config: Config, workspace: Workspace, findings: Sequence[Finding], progress: bool
 ) -> None:
     """Encode the shards and modalities of `findings`; restore stores, index entries and prompts."""
-    wanted: dict[str, set[str]] = defaultdict(set)
-    for finding in findings:
-        if finding.shard:
-            wanted[finding.shard].add(finding.modality)
+    wanted = {finding.shard for finding in findings if finding.shard}
+    dropped = {path for finding in findings if finding.shard for path in finding.drop}
     manifest = Manifest.load(workspace.dataset(config))
     shards = {shard.name: shard for shard in manifest.all_shards if shard.name in wanted}
-    holes = plan_units(plan_towers(config, workspace), list(shards.values()))
-    parts = [hole.only(wanted[hole.shard], shards[hole.shard]) for hole in holes]
+    plans = plan_towers(config, workspace)
+    parts = []
+    for hole in plan_units(plans, list(shards.values())):
+        stores = next(plan.stores for plan in plans if plan.label == hole.label)
+        records = {name: store.record_path(shards[hole.shard]) for name, store in stores.items()}
+        names = [name for name, record in records.items() if record in dropped]
+        parts.append(hole.only(names, shards[hole.shard]))
     units = [part for part in parts if part is not None]
     precompute(config, workspace, units=units, progress=progress)
     if any(finding.place.startswith(str(workspace.prompts)) for finding in findings):

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config.config import Config
+from pipeline.config.teacher import of_teacher
 from pipeline.datasets import open_dataset
 from pipeline.datasets.base import SourceSample
 from pipeline.errors import DatasetError, MissingTarget
@@ -43,7 +44,7 @@ class CoverageRow:
 
     stage: str
     what: str
-    """Split, modality, or `class prompts`."""
+    """Split, modality (after `dense_teacher`: the second teacher's), or `class prompts`."""
     unit: str
     there: int = 0
     missing: int = 0
@@ -84,16 +85,20 @@ class CoverageMap:
 
 
 def coverage_map(config: Config, workspace: Workspace, manifest: Manifest) -> CoverageMap:
-    """Check every commit record and the length of every object that it names."""
-    columns: dict[str, list[str]] = {name: [] for name in COVERAGE_SCHEMA.names}
+    """Check every commit record and the length of every object that it names.
+
+    An output of the second teacher is named `dense_teacher patch`.
+    """
     shards = manifest.all_shards
-    for modality in config.modalities:
-        for shard, states in zip(shards, _states(config, workspace, modality, shards), strict=True):
-            for output, state in states.items():
-                fields = (shard.split, modality, output, shard.name, state)
-                for column, value in zip(columns.values(), fields, strict=True):
-                    column.append(value)
-    return CoverageMap(pa.table(columns, schema=COVERAGE_SCHEMA))
+    fields = [
+        (shard.split, modality, of_teacher(teacher, output), shard.name, state)
+        for teacher, own in config.teachers().items()
+        for modality in config.modalities
+        for shard, states in zip(shards, _states(own, workspace, modality, shards), strict=True)
+        for output, state in states.items()
+    ]
+    columns = zip(*fields, strict=True) if fields else [[] for _ in COVERAGE_SCHEMA.names]
+    return CoverageMap(pa.table([*map(list, columns)], schema=COVERAGE_SCHEMA))
 
 
 def _states(
@@ -115,7 +120,11 @@ def coverage_rows(
     """
     return [
         *_prepare_rows(config, workspace, manifest),
-        *(_target_row(config, workspace, manifest, name) for name in config.modalities),
+        *(
+            _target_row(own, workspace, manifest, name, of_teacher(teacher, name))
+            for teacher, own in config.teachers().items()
+            for name in config.modalities
+        ),
         *_prompt_rows(config, workspace),
     ]
 
@@ -166,7 +175,7 @@ def _source(config: Config) -> _Source:
 
 
 def _target_row(
-    config: Config, workspace: Workspace, manifest: Manifest | None, modality: str
+    config: Config, workspace: Workspace, manifest: Manifest | None, modality: str, what: str
 ) -> CoverageRow:
     shards = manifest.all_shards if manifest else ()
     try:
@@ -177,11 +186,11 @@ def _target_row(
             p.name.startswith(f"{modality}-") for p in root.iterdir() if p.name != INDEX
         )
         note = "computed with other settings only" if others else ""
-        return CoverageRow("precompute", modality, "shards", missing=len(shards), note=note)
+        return CoverageRow("precompute", what, "shards", missing=len(shards), note=note)
     counts = store.coverage(shards)
     return CoverageRow(
         "precompute",
-        modality,
+        what,
         "shards",
         there=counts.there,
         missing=counts.missing,

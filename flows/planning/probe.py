@@ -95,18 +95,18 @@ def measure(
     decode_s: dict[str, float] = {}
     for name, spec in config.specs().items():
         decoded[name], decode_s[name] = _decode(source.images[name], spec)
-    rates = {plan.tower: _rate(config, plan, decoded, encoder) for plan in plans}
+    rates = {plan.label: _rate(config, plan, decoded, encoder) for plan in plans}
     written: dict[str, float] = {}
     for plan in plans:
         provenance = next(iter(plan.stores.values())).provenance
-        written[plan.tower] = commit_seconds(workspace, provenance)
+        written[plan.label] = commit_seconds(workspace, provenance)
     return Probe(
         device=encoder.device,
         overlaps=_overlaps(encoder.device),
         towers=rates,
         decode_s=decode_s,
         read_s_per_byte=source.read_s_per_byte,
-        commit_s={plan.tower: written[plan.tower] for plan in plans},
+        commit_s=written,
     )
 
 
@@ -179,7 +179,8 @@ def _rate(
     config: Config, plan: TowerPlan, decoded: Mapping[str, Images], encoder: Encoder
 ) -> TowerRate:
     started = time.perf_counter()
-    tower = encoder.tower(plan, config.teacher.dtype)
+    teacher = config.for_teacher(plan.teacher).teacher
+    tower = encoder.tower(plan, teacher.dtype)
     load_s = time.perf_counter() - started
     views = ViewSettings.of(config)
     stored = [image for name in plan.specs for image in decoded[name]]
@@ -193,7 +194,7 @@ def _rate(
     def seconds(size: int) -> float:
         batch = list(islice(cycle(stored), size))
         began = time.perf_counter()
-        encoder.encode(tower, batch, config.teacher.outputs)
+        encoder.encode(tower, batch, teacher.outputs)
         return time.perf_counter() - began
 
     seconds(1)

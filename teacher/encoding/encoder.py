@@ -18,7 +18,6 @@ from pipeline.core.device import choose_device
 from pipeline.core.fingerprint import fingerprint
 from pipeline.core.memory import is_out_of_memory
 from pipeline.errors import OutOfMemory
-from pipeline.modalities import TowerName
 from pipeline.targets.provenance import PATCH
 
 if TYPE_CHECKING:
@@ -33,11 +32,11 @@ log = logging.getLogger(__name__)
 
 
 class Encoder:
-    """At most one loaded tower of each name; another config's replaces it."""
+    """At most one loaded tower of each name and teacher; another config's replaces it."""
 
     def __init__(self, device: str = "auto") -> None:
         self._asked_device = device
-        self._towers: dict[TowerName, tuple[str, LoadedTower]] = {}
+        self._towers: dict[str, tuple[str, LoadedTower]] = {}
         self.largest_batch: int | None = None
         """Largest batch that fits, learned from batches that did not; None while all did."""
 
@@ -50,11 +49,11 @@ class Encoder:
         """The tower of `plan` in `dtype` arithmetic, loaded if it is not yet. Raises `CheckpointError`."""
         store = next(iter(plan.stores.values()))
         wanted = fingerprint(store.provenance.tower)
-        loaded, tower = self._towers.get(plan.tower, ("", None))
+        loaded, tower = self._towers.get(plan.label, ("", None))
         if tower is None or loaded != wanted:
-            self._towers.pop(plan.tower, None)  # first, so that no two are in memory
+            self._towers.pop(plan.label, None)  # first, so that no two are in memory
             tower = plan.source.load(dtype, self.device)
-            self._towers[plan.tower] = (wanted, tower)
+            self._towers[plan.label] = (wanted, tower)
         return tower
 
     def encode(self, tower: LoadedTower, images: Sequence[Sample], outputs: Sequence[str]) -> Rows:

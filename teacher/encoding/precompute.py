@@ -112,7 +112,8 @@ def precompute_prompts(
 def _num_all(config: Config, manifest: Manifest) -> int:
     """Targets of all shards, and one for the class prompts if the teacher has a text tower."""
     text = open_teacher(config.teacher.name, config.teacher.revision).text
-    return len(manifest.all_shards) * len(config.modalities) + int(text is not None)
+    images = len(manifest.all_shards) * len(config.modalities) * len(config.teachers())
+    return images + int(text is not None)
 
 
 def _missing(
@@ -124,13 +125,14 @@ def _missing(
     """All missing units, or those of them that `units` name."""
     if units is None:
         return plan_units(plans, shards)
-    requested: dict[tuple[str, int], set[str]] = defaultdict(set)
+    requested: dict[tuple[str, str], set[str]] = defaultdict(set)
     for unit in units:
-        requested[unit.split, unit.index].update(unit.modalities)
-    named = {shard.name: shard for shard in shards if (shard.split, shard.index) in requested}
+        requested[unit.shard, unit.teacher].update(unit.modalities)
+    asked_shards = {unit.shard for unit in units}
+    named = {shard.name: shard for shard in shards if shard.name in asked_shards}
     _require_known(config, units, named)
     parts = [
-        unit.only(requested[unit.split, unit.index], named[unit.shard])
+        unit.only(requested[unit.shard, unit.teacher], named[unit.shard])
         for unit in plan_units(plans, list(named.values()))
     ]
     return [part for part in parts if part is not None]
@@ -147,6 +149,11 @@ def _require_known(config: Config, units: Sequence[Unit], shards: Container[str]
             raise ConfigError(
                 f"unit {unit}: expected modalities among {', '.join(config.modalities)}. The units "
                 "belong to another config; plan them again."
+            )
+        if unit.teacher not in config.teachers():
+            raise ConfigError(
+                f"unit {unit}: the config has no table [{unit.teacher}]. The units belong to another "
+                "config; plan them again."
             )
 
 
@@ -238,7 +245,7 @@ class _EncodingPass:
         for name, count in counts.items():
             self._seconds[name] += (now - self._last) * count / counts.total()
         self._last = now
-        self._advance(counts.total(), f"{batch.shard.name} {batch.plan.tower}")
+        self._advance(counts.total(), f"{batch.shard.name} {batch.plan.label}")
 
     def _commit(self, batch: Batch, name: str) -> None:
         rows = self._rows_of(batch, name)
@@ -278,8 +285,8 @@ class _Writer:
 
 def encode_batch(config: Config, encoder: Encoder, batch: Batch) -> Rows:
     """Output to one row per image of the batch, with all its views if the config has views."""
-    tower = encoder.tower(batch.plan, config.teacher.dtype)
-    outputs, views = config.teacher.outputs, ViewSettings.of(config)
+    teacher, views = config.for_teacher(batch.plan.teacher).teacher, ViewSettings.of(config)
+    tower, outputs = encoder.tower(batch.plan, teacher.dtype), teacher.outputs
     if views is None:
         return encoder.encode(tower, list(batch.arrays), outputs)
     return encode_views(encoder, tower, batch, views, outputs)

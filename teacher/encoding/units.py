@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.config.config import Config
+from pipeline.config.teacher import TEACHER, of_teacher
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.formats.shard_tar import shard_name
 from pipeline.modalities import ModalitySpec, TowerName
@@ -32,6 +33,13 @@ class TowerPlan:
     specs: Mapping[str, ModalitySpec]
     stores: Mapping[str, TargetStore]
     """Modality to its target store, which need not exist yet."""
+    teacher: str = TEACHER
+    """Whose tower it is: the name of the config's table."""
+
+    @property
+    def label(self) -> str:
+        """A name for the tower among those of all teachers."""
+        return of_teacher(self.teacher, self.tower)
 
     @property
     def tower(self) -> TowerName:
@@ -45,7 +53,7 @@ class TowerPlan:
         """
         for store in self.stores.values():
             TargetStore.create(workspace.targets(config), store.provenance)
-            point_to_store(config, workspace, store)
+            point_to_store(config.for_teacher(self.teacher), workspace, store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,13 @@ class Unit:
     """Those whose targets are missing, in the config's order."""
     num_pictures: int
     """Images of these modalities."""
+    teacher: str = TEACHER
+    """Whose tower it is: the name of the config's table."""
+
+    @property
+    def label(self) -> str:
+        """As `TowerPlan.label`."""
+        return of_teacher(self.teacher, self.tower)
 
     @property
     def shard(self) -> str:
@@ -70,22 +85,31 @@ class Unit:
         return shard_name(self.split, self.index)
 
     def __str__(self) -> str:
-        return f"{self.shard} {self.tower} ({', '.join(self.modalities)})"
+        return f"{self.shard} {self.label} ({', '.join(self.modalities)})"
 
     def only(self, modalities: Container[str], shard: ShardInfo) -> Unit | None:
         """The unit restricted to these modalities; None if none is left."""
         kept = tuple(name for name in self.modalities if name in modalities)
-        return _unit(shard, self.tower, kept) if kept else None
+        return _unit(shard, self.teacher, self.tower, kept) if kept else None
 
 
 def plan_towers(
     config: Config, workspace: Workspace, *, local_only: bool = False
 ) -> list[TowerPlan]:
-    """The towers that a config needs, with the target store of each modality.
+    """The towers that a config needs, with the target store of each modality; teacher by teacher.
 
     `local_only` makes no request to a hub. Raises `ConfigError` (a tower that cannot read a modality)
     or `CheckpointError` (weights that cannot be located).
     """
+    return [
+        replace(plan, teacher=name)
+        for name, own in config.teachers().items()
+        for plan in _plan_teacher(own, workspace, local_only)
+    ]
+
+
+def _plan_teacher(config: Config, workspace: Workspace, local_only: bool) -> list[TowerPlan]:
+    """The towers of the config's first teacher."""
     groups: dict[TowerName, dict[str, ModalitySpec]] = {}
     for name, spec in config.specs().items():
         _require_readable(name, spec)
@@ -99,26 +123,27 @@ def plan_towers(
 def plan_units(plans: Sequence[TowerPlan], shards: Sequence[ShardInfo]) -> list[Unit]:
     """The targets that are not committed, in the order of `shards`, the towers of a shard together."""
     missing = {
-        name: {(shard.split, shard.index) for shard in store.missing(shards)}
+        (plan.teacher, name): {(shard.split, shard.index) for shard in store.missing(shards)}
         for plan in plans
         for name, store in plan.stores.items()
     }
     units = []
     for shard in shards:
         for plan in plans:
-            names = tuple(n for n in plan.stores if (shard.split, shard.index) in missing[n])
+            here = (shard.split, shard.index)
+            names = tuple(n for n in plan.stores if here in missing[plan.teacher, n])
             if names:
-                units.append(_unit(shard, plan.tower, names))
+                units.append(_unit(shard, plan.teacher, plan.tower, names))
     return units
 
 
-def _unit(shard: ShardInfo, tower: TowerName, modalities: tuple[str, ...]) -> Unit:
+def _unit(shard: ShardInfo, teacher: str, tower: TowerName, modalities: tuple[str, ...]) -> Unit:
     num_pictures = sum(sum(shard.present[name]) for name in modalities)
-    return Unit(shard.split, shard.index, tower, modalities, num_pictures)
+    return Unit(shard.split, shard.index, tower, modalities, num_pictures, teacher)
 
 
 def outdated_modalities(config: Config, workspace: Workspace) -> tuple[str, ...]:
-    """Modalities whose teacher's weights changed since their targets were computed.
+    """Modalities of which a teacher's weights changed since their targets were computed.
 
     Compares digests and makes no request to a hub: a teacher that is not on this machine counts as
     unchanged. Raises `MissingTarget` for a modality without targets.
@@ -127,8 +152,13 @@ def outdated_modalities(config: Config, workspace: Workspace) -> tuple[str, ...]
         plans = plan_towers(config, workspace, local_only=True)
     except CheckpointError:
         return ()
-    planned = {name: store for plan in plans for name, store in plan.stores.items()}
-    return tuple(n for n, s in planned.items() if resolve(config, workspace, n).path != s.path)
+    changed = [
+        name
+        for plan in plans
+        for name, store in plan.stores.items()
+        if resolve(config.for_teacher(plan.teacher), workspace, name).path != store.path
+    ]
+    return tuple(dict.fromkeys(changed))
 
 
 def split_units(units: Sequence[Unit], num_parts: int) -> list[list[Unit]]:
@@ -149,18 +179,18 @@ def split_units(units: Sequence[Unit], num_parts: int) -> list[list[Unit]]:
 
 
 def num_targets(units: Iterable[Unit]) -> int:
-    """Pairs of a shard and a modality in `units`, as stage reports count them."""
+    """Pairs of a shard and a modality in `units`, of each teacher, as stage reports count them."""
     return sum(len(unit.modalities) for unit in units)
 
 
 def bytes_to_write(plans: Sequence[TowerPlan], units: Sequence[Unit]) -> int:
     """Exact bytes of the objects that the units will commit."""
     sizes = {
-        name: sum(object_bytes(store.provenance).values())
+        (plan.teacher, name): sum(object_bytes(store.provenance).values())
         for plan in plans
         for name, store in plan.stores.items()
     }
-    return sum(sizes[name] for unit in units for name in unit.modalities)
+    return sum(sizes[unit.teacher, name] for unit in units for name in unit.modalities)
 
 
 def _plan_tower(

@@ -73,7 +73,11 @@ def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
-def write_source(root: Path, seed: int = 0) -> Path:
+DIM, SECOND_DIM = 12, 8
+"""Widths of the embeddings of `source` and of `second_source`."""
+
+
+def write_source(root: Path, seed: int = 0, dim: int = DIM) -> Path:
     """A source with an image and a depth tower of random weights, text halves and tokenizers."""
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -85,7 +89,7 @@ def write_source(root: Path, seed: int = 0) -> Path:
     for tower in ("Image", "Depth"):
         folder = root / f"LanguageBind_{tower}"
         folder.mkdir(parents=True)
-        write_json(folder / "config.json", _hub_config(tower, len(words)))
+        write_json(folder / "config.json", _hub_config(tower, len(words), dim))
         config = read_config(folder / "config.json")
         torch.manual_seed(seed)
         state = {**text_network(config).state_dict()}
@@ -95,7 +99,7 @@ def write_source(root: Path, seed: int = 0) -> Path:
     return root
 
 
-def _hub_config(tower: str, vocab_size: int) -> dict[str, object]:
+def _hub_config(tower: str, vocab_size: int, dim: int) -> dict[str, object]:
     shape = {
         "hidden_size": 16,
         "intermediate_size": 32,
@@ -105,7 +109,7 @@ def _hub_config(tower: str, vocab_size: int) -> dict[str, object]:
     }
     return {
         "model_type": f"LanguageBind{tower}",
-        "projection_dim": 12,
+        "projection_dim": dim,
         "text_config": {**shape, "vocab_size": vocab_size, "max_position_embeddings": 40},
         "vision_config": {**shape, "image_size": 32, "patch_size": 16, "lora_r": 0},
     }
@@ -115,6 +119,13 @@ def _hub_config(tower: str, vocab_size: int) -> dict[str, object]:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local source of two random towers; tests must not change it."""
     return write_source(tmp_path_factory.mktemp("source") / "small-teacher")
+
+
+@pytest.fixture(scope="session")
+def second_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another such source, of another width; tests must not change it."""
+    root = tmp_path_factory.mktemp("second-source") / "dense-teacher"
+    return write_source(root, seed=1, dim=SECOND_DIM)
 
 
 NUM_TRAIN, SHARD_SIZE, BATCH = 10, 4, 3
