@@ -26,6 +26,7 @@ from pipeline.targets.reader import CachedTeacher
 from student.runs.run import reads_prompts, reads_targets
 from teacher.encoding.child_process import EncodingProcess
 from teacher.encoding.units import plan_towers, plan_units, split_units
+from teacher.requirements import known_inputs
 
 MIN_RANGES, UNITS_PER_RANGE, MAX_RANGES = 8, 64, 100
 
@@ -34,7 +35,11 @@ Reports = dict[str, Any]
 
 
 def teach(operation: Operation) -> Reports:
-    """Bring shards, teacher targets and (if asked for) descriptions up to date."""
+    """Bring shards, teacher targets and (if asked for) descriptions up to date.
+
+    Raises `CheckpointError` or `ConfigError` before anything is prepared if no tower can embed a modality.
+    """
+    known_inputs(operation.config, local_only=False)
     reports = {"prepare": _stage(operation, "prepare"), "prompts": _stage(operation, "prompts")}
     reports["precompute"] = encode(operation)
     if operation.config.descriptions:

@@ -30,9 +30,10 @@ from pipeline.config.config import Config
 from pipeline.config.load import MAIN_ROW, load_config, rows
 from pipeline.core.retryable import TRY_AGAIN, worth_retrying
 from pipeline.errors import Any2SegError, CheckpointError, ConfigError
-from pipeline.modalities import KINDS
+from pipeline.modalities import KINDS, RENDERINGS
 from pipeline.workspace import Workspace
-from teacher.requirements import require_capable
+from teacher.encoding.tower_inputs import stated
+from teacher.requirements import known_inputs, require_capable
 
 app = typer.Typer(
     name="any2seg",
@@ -118,8 +119,24 @@ def teacher(
     revision: Annotated[str | None, typer.Option(help="Git revision of a hub name.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    image: Annotated[
+        Path | None,
+        typer.Option("--preview", metavar="IMAGE", help="Write what the tower will see of it."),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="With --preview: the image's kind.")] = "rgb",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="With --preview: the PNG to write.")
+    ] = None,
 ) -> None:
-    """Show the towers of a teacher and run its self-tests. Exit code 1 if one fails."""
+    """Show the towers of a teacher and run its self-tests. Exit code 1 if one fails.
+
+    With `--preview IMAGE --kind KIND` instead: a PNG of what the tower sees of that image.
+    """
+    if image is not None:
+        from flows.cli.preview import write_preview
+
+        write_preview(name, image, kind, output, revision)
+        return
     from teacher.check_tower import as_lines, check_towers
 
     cache = Path(user_cache_dir("any2seg"))
@@ -221,7 +238,13 @@ def doctor(
     diagnosis = examine(loaded, limit=None if everything else limit, seed=seed)
     samples = [decoded.sample for decoded in diagnosis.decoded]
     num_drawn = write_contact_sheet(sheet, loaded, samples, seed)
-    for line in lines(diagnosis, sheet=str(sheet) if num_drawn else ""):
+    drawn = str(sheet) if num_drawn else ""
+    seen = [
+        line
+        for name, inputs in known_inputs(loaded).items()
+        for line in stated(name, inputs.values())
+    ]
+    for line in lines(diagnosis, sheet=drawn, teacher=seen):
         print_line(line)
     if problems(diagnosis):
         raise typer.Exit(1)
@@ -244,10 +267,12 @@ def _config_of_folder(
 @app.command()
 def kinds() -> None:
     """List the kinds of modality that a config can use."""
-    table = Table("kind", "stored as", "unit", "scaled to 1.0", "teacher tower")
+    table = Table(
+        "kind", "stored as", "unit", "scaled to 1.0", "teacher tower", "in an image tower"
+    )
     for name, kind in KINDS.items():
         stored = f"{kind.dtype} x {kind.channels}"
-        table.add_row(name, stored, kind.unit, f"{kind.max_value:g}", kind.tower)
+        table.add_row(name, stored, kind.unit, f"{kind.max_value:g}", kind.tower, RENDERINGS[name])
     out.print(table)
 
 

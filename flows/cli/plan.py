@@ -51,7 +51,7 @@ def plan(
 
 
 def _show(todo: RunPlan) -> None:
-    for line in _prepare_lines(todo.prepare):
+    for line in (*_prepare_lines(todo.prepare), *todo.rendered):
         print_line(line)
     if todo.num_units:
         out.print(_table(todo))

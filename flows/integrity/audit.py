@@ -26,7 +26,6 @@ from pipeline.config.teacher import of_teacher
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.core.progress import progress_bar
 from pipeline.errors import MissingTarget
-from pipeline.formats.image_codec import decode_picture
 from pipeline.schemas import AUDIT_SCHEMA
 from pipeline.shards.manifest import MANIFEST, Manifest, ShardInfo, read_table
 from pipeline.shards.manifest_tables import Place, split_by_shard
@@ -36,7 +35,7 @@ from pipeline.targets.provenance import REMEDY
 from pipeline.targets.store import TargetStore
 from pipeline.targets.views import VIEW_BOX, ViewSettings
 from pipeline.workspace import Workspace, dataset_slug
-from teacher.encoding.batches import Batch, Picture
+from teacher.encoding.batches import Batch, Picture, decode_rendered
 from teacher.encoding.encoder import Encoder, Rows
 from teacher.encoding.units import TowerPlan, plan_towers
 from teacher.encoding.views import encode_views, stored_pictures_a_batch
@@ -213,7 +212,7 @@ class _Audit:
         """Output to one row each of `drawn`, computed as the pass does."""
         pictures = [Picture(name, place, self._bytes(d, name)) for place, d in enumerate(drawn)]
         arrays = (
-            decode_picture(p.data, plan.specs[name], f"{d.shard.path}: {d.key}.{name}")
+            decode_rendered(plan, name, p.data, f"{d.shard.path}: {d.key}.{name}")
             for p, d in zip(pictures, drawn, strict=True)
         )
         teacher = self._config.for_teacher(plan.teacher).teacher

@@ -13,6 +13,7 @@ from itertools import groupby
 
 from flows.planning.flops import flops_per_image, num_tokens
 from pipeline.config.config import Config
+from pipeline.modalities import Rendering
 from pipeline.shards.manifest import ShardInfo
 from pipeline.shards.prepare_plan import FutureShard
 from pipeline.targets.provenance import PATCH
@@ -30,6 +31,8 @@ class TowerWork:
     tower: str
     """Its label: see `TowerPlan.label`."""
     modality: str
+    rendering: Rendering
+    """What the tower sees of it."""
     num_shards: int
     num_images: int
     """Stored images; with K views each is encoded K times."""
@@ -160,6 +163,7 @@ def _work(
     return TowerWork(
         tower=plan.label,
         modality=name,
+        rendering=plan.inputs[name].rendering,
         num_shards=len(mine),
         num_images=count,
         num_tokens=_times(encoded, num_tokens(plan.source)),

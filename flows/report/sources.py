@@ -216,11 +216,19 @@ def read_passes(
         if shards:
             yield PassCost(
                 modality=name,
-                tower=config.specs()[modality].tower,
+                tower=_tower_of(store, config.specs()[modality].tower),
                 num_samples=sum(sum(shard.present[modality]) for shard in shards),
                 seconds=sum(float(store.cost(shard).get("seconds", 0.0)) for shard in shards),
                 num_bytes=sum(path.stat().st_size for path in _objects(store, shards)),
             )
+
+
+def _tower_of(store: TargetStore, default: str) -> str:
+    """The tower that embedded the modality: not the kind's own where the teacher has none."""
+    made_by = store.provenance.tower
+    if "rendering" in made_by:
+        default = "image"
+    return str(made_by.get("preprocessing", {}).get("tower", default))
 
 
 def target_stores(inputs: RunInputs) -> Mapping[str, TargetStore]:

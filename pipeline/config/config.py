@@ -33,7 +33,7 @@ from pipeline.core.frozen_model import Frozen
 from pipeline.datasets import ADAPTERS
 from pipeline.datasets.base import DatasetOptions
 from pipeline.errors import ConfigError
-from pipeline.modalities import LABEL, ModalitySpec, spec_for
+from pipeline.modalities import LABEL, ModalitySpec, allowed_renderings, spec_for
 from pipeline.storage.remote_path import RemotePath
 
 Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
@@ -107,7 +107,7 @@ class Config(Frozen):
         for name in self.modalities:
             if not name.isidentifier() or name in {LABEL, "meta"}:
                 raise ValueError(f"modalities.{name}: expected a plain word other than label, meta")
-        self.specs()
+        self._check_renderings()
         self._check_dense()
         described = self.descriptions is not None and self.descriptions.source == "from_labels"
         if self.student.lscd.scene_column and not described:
@@ -150,6 +150,16 @@ class Config(Frozen):
                 "student.lscd.dense_distance = 'kl' compares with class prompts, which are not "
                 "embedded with [dense_teacher]; set it to 'cosine', or leave [dense_teacher] out"
             )
+
+    def _check_renderings(self) -> None:
+        for name, spec in self.specs().items():
+            rendering = self.modalities[name].rendering
+            allowed = allowed_renderings(spec)
+            if rendering is not None and rendering not in allowed:
+                raise ValueError(
+                    f"modalities.{name}.rendering = {rendering!r}: kind {spec.kind!r} has {spec.channels} "
+                    f"channel(s) of {spec.unit}s; expected one of {', '.join(allowed)}"
+                )
 
     def _check_geometry(self) -> None:
         scales = self.train.scale != (1.0, 1.0)

@@ -107,15 +107,18 @@ def find_text_tower(name: str, revision: str | None = None) -> TowerFiles:
     return find_tower(name, "image", revision)
 
 
-def towers_in(name: str, revision: str | None = None) -> tuple[TowerName, ...]:
+def towers_in(
+    name: str, revision: str | None = None, *, local_only: bool = False
+) -> tuple[TowerName, ...]:
     """The towers of a source; all three for a hub organisation, whose repositories are not listed.
 
-    Raises `CheckpointError` as `find_tower` does, and for a directory without towers.
+    `local_only` looks for a hub name in the hub's cache alone. Raises `CheckpointError` as `find_tower`
+    does, and for a directory without towers.
     """
     root, _ = _local_root(name, revision)
     if root is None:
         if "/" in name and _HUB_NAME.fullmatch(name):
-            return (_fetched(name, None, revision).config.modality,)
+            return (_fetched(name, None, revision, local_only).config.modality,)
         return TOWERS
     if os.path.lexists(root / CONFIG):
         return (_single(root, name).config.modality,)

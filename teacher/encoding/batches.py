@@ -22,6 +22,7 @@ from pipeline.formats.image_codec import decode_picture
 from pipeline.formats.shard_tar import read_shard, stored_member
 from pipeline.shards.manifest import ShardInfo
 from teacher.encoding.units import TowerPlan, Unit
+from teacher.preprocessing.rendering import render
 
 Members = Mapping[str, Mapping[str, bytes]]
 """Key to modality to the stored image's bytes."""
@@ -153,9 +154,15 @@ def _batches(
 def _decoder(plan: TowerPlan, shard: ShardInfo) -> Any:
     def decode(picture: Picture) -> NDArray[Any]:
         where = f"{shard.path}: {shard.keys[picture.row]}.{picture.modality}"
-        return decode_picture(picture.data, plan.specs[picture.modality], where)
+        return decode_rendered(plan, picture.modality, picture.data, where)
 
     return decode
+
+
+def decode_rendered(plan: TowerPlan, modality: str, data: bytes, where: str) -> NDArray[Any]:
+    """A stored image, decoded and rendered for its tower. Raises as `decode_picture` does."""
+    seen = plan.inputs[modality]
+    return render(decode_picture(data, seen.spec, where), seen.spec, seen.rendering)
 
 
 def _one_ahead(items: Iterator[Batch]) -> Iterator[Batch]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.config.config import Config
 from pipeline.config.teacher import TEACHER, of_teacher
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError
 from pipeline.formats.shard_tar import shard_name
 from pipeline.modalities import ModalitySpec, TowerName
 from pipeline.shards.manifest import ShardInfo
@@ -22,7 +22,9 @@ from pipeline.targets.store import TargetStore, object_bytes
 from pipeline.targets.views import ViewSettings, view_identity, view_shapes
 from pipeline.workspace import Workspace
 from teacher.contract import Teacher, TeacherTower
+from teacher.encoding.tower_inputs import TowerInput, tower_inputs
 from teacher.open import open_teacher
+from teacher.preprocessing.rendering import rendering_identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class TowerPlan:
     """One tower and the modalities that it encodes, in the config's order."""
 
     source: TeacherTower
-    specs: Mapping[str, ModalitySpec]
+    inputs: Mapping[str, TowerInput]
+    """Modality to what the tower sees of it."""
     stores: Mapping[str, TargetStore]
     """Modality to its target store, which need not exist yet."""
     teacher: str = TEACHER
@@ -45,6 +48,11 @@ class TowerPlan:
     def tower(self) -> TowerName:
         """Name of the tower."""
         return self.source.name
+
+    @property
+    def specs(self) -> dict[str, ModalitySpec]:
+        """Modality to its stored form."""
+        return {name: seen.spec for name, seen in self.inputs.items()}
 
     def create_stores(self, config: Config, workspace: Workspace) -> None:
         """Create the stores that do not exist, and the index entries that refer to them.
@@ -104,19 +112,20 @@ def plan_towers(
     return [
         replace(plan, teacher=name)
         for name, own in config.teachers().items()
-        for plan in _plan_teacher(own, workspace, local_only)
+        for plan in _plan_teacher(own, workspace, local_only, is_first=name == TEACHER)
     ]
 
 
-def _plan_teacher(config: Config, workspace: Workspace, local_only: bool) -> list[TowerPlan]:
-    """The towers of the config's first teacher."""
-    groups: dict[TowerName, dict[str, ModalitySpec]] = {}
-    for name, spec in config.specs().items():
-        _require_readable(name, spec)
-        groups.setdefault(spec.tower, {})[name] = spec
+def _plan_teacher(
+    config: Config, workspace: Workspace, local_only: bool, *, is_first: bool
+) -> list[TowerPlan]:
+    """The towers of one teacher, which is the only one in `config`."""
     teacher = open_teacher(config.teacher.name, config.teacher.revision, local_only=local_only)
+    groups: dict[TowerName, dict[str, TowerInput]] = {}
+    for name, seen in tower_inputs(config, teacher.towers, is_first=is_first).items():
+        groups.setdefault(seen.tower, {})[name] = seen
     return [
-        _plan_tower(config, workspace, teacher, tower, specs) for tower, specs in groups.items()
+        _plan_tower(config, workspace, teacher, tower, inputs) for tower, inputs in groups.items()
     ]
 
 
@@ -198,7 +207,7 @@ def _plan_tower(
     workspace: Workspace,
     teacher: Teacher,
     tower: TowerName,
-    specs: Mapping[str, ModalitySpec],
+    inputs: Mapping[str, TowerInput],
 ) -> TowerPlan:
     source = teacher.tower(tower, **tower_options(config, tower))
     identity = source.identity(compute_dtype=config.teacher.dtype, cache=workspace.cache)
@@ -210,16 +219,16 @@ def _plan_tower(
             TargetProvenance(
                 modality=name,
                 teacher=config.teacher.name,
-                spec=spec.identity(),
-                tower=identity | view_identity(views),
+                spec=seen.spec.identity(),
+                tower=identity | rendering_identity(seen.rendering) | view_identity(views),
                 outputs=shapes,
                 dtype=config.store.dtype,
                 shard_size=config.store.shard_size,
             ),
         )
-        for name, spec in specs.items()
+        for name, seen in inputs.items()
     }
-    return TowerPlan(source, specs, stores)
+    return TowerPlan(source, inputs, stores)
 
 
 def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | str | None]:
@@ -237,11 +246,3 @@ def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | 
 def _output_shapes(config: Config, source: TeacherTower) -> dict[str, tuple[int, ...]]:
     shapes = source.output_shapes()
     return {output: shapes[output] for output in config.teacher.outputs}
-
-
-def _require_readable(name: str, spec: ModalitySpec) -> None:
-    if spec.tower == "depth" and spec.unit != "mm":
-        raise ConfigError(
-            f"modalities.{name}.tower: the depth tower reads millimetres, kind {spec.kind!r} holds "
-            f"{spec.unit}s; expected tower 'image' or a kind in mm"
-        )

@@ -113,7 +113,7 @@ class LanguageBind:
     @property
     def towers(self) -> tuple[TowerName, ...]:
         """See `Teacher`. Raises `CheckpointError` for a folder without towers."""
-        return towers_in(self.source, self.revision)
+        return towers_in(self.source, self.revision, local_only=self.local_only)
 
     @property
     def text(self) -> LanguageBindText:

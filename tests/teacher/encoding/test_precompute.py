@@ -36,6 +36,7 @@ from pipeline.workspace import Workspace
 from teacher.encoding.encoder import Encoder
 from teacher.encoding.precompute import precompute, precompute_prompts
 from teacher.encoding.units import Unit, num_targets, plan_towers, plan_units, split_units
+from teacher.preprocessing.rendering import render
 from tests.teacher.conftest import DIM, SECOND_DIM, make_config
 
 
@@ -70,7 +71,8 @@ def test_every_row_is_the_embedding_of_its_own_picture(config: Config, source: P
                     assert all(np.isnan(array[row]).all() for array in found.values())
                     continue
                 picture = decode_picture(members[key][picture_member(name)], spec, key)
-                output = tower.encode(tower.preprocess([picture]), patch=True)
+                shown = render(picture, spec, "grey_stretched" if name == "nir" else "as_stored")
+                output = tower.encode(tower.preprocess([shown]), patch=True)
                 for out, array in found.items():
                     expected = getattr(output, out)[0].numpy()
                     np.testing.assert_allclose(array[row], expected, atol=6e-4)

@@ -77,7 +77,7 @@ def test_a_tower_of_what_shards_do_not_hold_is_refused(tmp_path: Path, tower: st
 
 def test_a_tower_that_the_source_lacks_is_named(tmp_path: Path, source: Path) -> None:
     config = make_config(tmp_path, source, {"rgb": {"tower": "thermal"}})
-    with pytest.raises(CheckpointError, match=r"LanguageBind_Thermal/config\.json"):
+    with pytest.raises(CheckpointError, match=r"modalities\.rgb\.tower = .*no thermal tower"):
         plan_towers(config, Workspace.of(config))
 
 
@@ -108,6 +108,31 @@ def test_two_teachers_are_planned_side_by_side(config: Config, second_source: Pa
     assert num_targets(units) == 2 * len(shards) * 3
     sizes = [bytes_to_write(p, plan_units(p, shards)) for p in (plans, alone, plans[2:])]
     assert sizes[0] == sizes[1] + sizes[2] > sizes[1]
+
+
+def test_a_rendering_is_part_of_the_store_and_stored_values_are_not(
+    tmp_path: Path, source: Path
+) -> None:
+    modalities = {"nir": {}, "plain": {"kind": "nir", "rendering": "as_stored"}, "thermal": {}}
+    config = make_config(tmp_path, source, modalities)
+    [plan] = plan_towers(config, Workspace.of(config))
+    assert (plan.tower, plan.specs["thermal"].tower) == ("image", "thermal")
+    towers = {name: store.provenance.tower for name, store in plan.stores.items()}
+    assert towers["nir"] == towers["thermal"]
+    assert towers["nir"]["rendering"] == {"name": "grey_stretched", "version": 1}
+    assert towers["plain"] == {k: v for k, v in towers["nir"].items() if k != "rendering"}
+
+
+def test_a_teacher_of_images_alone_embeds_every_sensor(tmp_path: Path, source: Path) -> None:
+    modalities: dict[str, Any] = {"rgb": {}, "depth": {}, "lidar": {}}
+    config = make_config(tmp_path, source / "LanguageBind_Image", modalities)
+    [plan] = plan_towers(config, Workspace.of(config))
+    assert [str(seen) for seen in plan.inputs.values()] == [
+        "rgb: image tower, as_stored",
+        "depth: image tower, inverse_depth",
+        "lidar: image tower, sparse_range",
+    ]
+    assert len({store.provenance.tower_fingerprint for store in plan.stores.values()}) == 3
 
 
 def unit(index: int, num_pictures: int) -> Unit:
