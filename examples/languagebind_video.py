@@ -31,7 +31,8 @@ from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention, CLIPE
 from pipeline.formats.weight_files import StateDict
 from teacher import load_text_tower
 from teacher.checkpoints.hub_config import HubConfig, parse_config
-from teacher.checkpoints.locate import CONFIG, WEIGHTS, TowerFiles
+from teacher.checkpoints.locate import CONFIG, TowerFiles
+from teacher.checkpoints.weight_index import weight_files
 from teacher.preprocessing.config import CLIP_MEAN, CLIP_STD
 from teacher.towers.vision_network import (
     Embeddings,
@@ -142,8 +143,7 @@ def video_config(raw: Mapping[str, Any], where: str) -> HubConfig:
 
 def checkpoint_files(folder: Path, config: HubConfig) -> TowerFiles:
     """The files of a checkpoint folder, for `teacher.towers.vision_tower.load_network`."""
-    weights = next(folder / name for name in WEIGHTS if (folder / name).is_file())
-    return TowerFiles(str(folder), folder, weights, config, None)
+    return TowerFiles(str(folder), folder, weight_files(folder), config, None)
 
 
 def load_video_network(folder: Path) -> ClipNetwork:

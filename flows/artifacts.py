@@ -25,6 +25,7 @@ from flows.report.prediction_sheet import prediction_sheet
 from flows.report.score_lines import joined, missing_lines, noise_lines, setting
 from pipeline.config.config import Config
 from pipeline.config.load import rows
+from pipeline.config.teacher import of_teacher
 from pipeline.core.units_text import as_percent
 from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import Manifest
@@ -43,7 +44,8 @@ def artifact_key(config: Config, what: str) -> str:
 
 
 class PassProgress:
-    """One progress artifact for each modality: the percentage of its shards that have embeddings."""
+    """One progress artifact for each modality and teacher: the percentage of its shards that have
+    embeddings."""
 
     def __init__(self, config: Config, num_shards: int, units: Sequence[Unit]) -> None:
         self._num_shards = num_shards
@@ -54,7 +56,7 @@ class PassProgress:
                 key=artifact_key(config, f"precompute-{name}"),
                 description=f"Shards with {name} embeddings, of {num_shards}",
             )
-            for name in config.modalities
+            for name in (of_teacher(t, m) for t in config.teachers() for m in config.modalities)
         }
 
     def done(self, units: Sequence[Unit]) -> None:
@@ -69,7 +71,7 @@ class PassProgress:
 
 
 def _targets(units: Iterable[Unit]) -> Counter[str]:
-    return Counter(name for unit in units for name in unit.modalities)
+    return Counter(of_teacher(unit.teacher, name) for unit in units for name in unit.modalities)
 
 
 def show_coverage(config: Config, workspace: Workspace) -> None:
@@ -94,9 +96,10 @@ def _sample_rows(manifest: Manifest) -> Iterator[dict[str, Any]]:
 def _target_rows(
     config: Config, workspace: Workspace, manifest: Manifest
 ) -> Iterator[dict[str, Any]]:
-    for name in config.modalities:
+    asked = [(t, own, name) for t, own in config.teachers().items() for name in config.modalities]
+    for teacher, own, name in asked:
         try:
-            coverage = resolve(config, workspace, name).coverage(manifest.all_shards)
+            coverage = resolve(own, workspace, name).coverage(manifest.all_shards)
         except MissingTarget:
             counts = {"there": 0, "missing": len(manifest.all_shards), "stale": 0}
         else:
@@ -105,7 +108,7 @@ def _target_rows(
                 "missing": coverage.missing,
                 "stale": coverage.stale,
             }
-        yield {"what": f"shards with {name} embeddings", **counts}
+        yield {"what": f"shards with {of_teacher(teacher, name)} embeddings", **counts}
 
 
 def show_scores(config: Config, workspace: Workspace) -> None:

@@ -29,6 +29,7 @@ from pipeline.errors import WorkspaceBusy
 from pipeline.storage.files import read_json, write_json
 from pipeline.storage.lease import lease
 from pipeline.workspace import Workspace
+from teacher.requirements import require_capable
 
 Outcome = dict[str, Any] | State[Any]
 """Reports by stage, or the state in which the run ends."""
@@ -62,6 +63,7 @@ def operate(
         # The one read of the file in a flow run: Prefect stores the parameters, so they are path and
         # text, and a served run or a retry starts from them in a process that has nothing else.
         config = load_config(config_path, overrides)
+        require_capable(config)
         name = str(flow_run.get_flow_name())
         operation = Operation(name, config_path, overrides, config, Workspace.of(config))
         try:

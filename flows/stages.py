@@ -2,8 +2,8 @@
 
     load_stage("train")(config, workspace) -> StageReport
 
-A stage's module is imported when the stage is loaded, so `train` and `evaluate` import no teacher code: a
-student can be retrained where `transformers` is not installed.
+A stage's module is imported when the stage is loaded, so `train` and `evaluate` load no teacher: a student
+can be retrained where `transformers` is not installed.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from pipeline.targets.reader import CachedTeacher
 from student.runs.run import reads_prompts, reads_targets
 from teacher.encoding.child_process import EncodingProcess
 from teacher.encoding.units import plan_towers, plan_units, split_units
+from teacher.requirements import known_inputs
 
 MIN_RANGES, UNITS_PER_RANGE, MAX_RANGES = 8, 64, 100
 
@@ -34,7 +35,11 @@ Reports = dict[str, Any]
 
 
 def teach(operation: Operation) -> Reports:
-    """Bring shards, teacher targets and (if configured) descriptions up to date."""
+    """Bring shards, teacher targets and (if configured) descriptions up to date.
+
+    Raises `CheckpointError` or `ConfigError` before anything is prepared if no tower can embed a modality.
+    """
+    known_inputs(operation.config, local_only=False)
     reports = {"prepare": _stage(operation, "prepare"), "prompts": _stage(operation, "prompts")}
     reports["precompute"] = encode(operation)
     if operation.config.descriptions:
@@ -62,7 +67,7 @@ def encode(operation: Operation) -> dict[str, Any]:
     reports = []
     with EncodingProcess(config) as process:
         for part in split_units(units, num_ranges(len(units))):
-            name = "..".join(f"{unit.shard}-{unit.tower}" for unit in (part[0], part[-1]))
+            name = "..".join(f"{unit.shard}-{unit.label}" for unit in (part[0], part[-1]))
             state = encode_range(process, part, name, return_state=True)
             report = finished(operation, "precompute", name, state)
             failed = {failure["unit"] for failure in report["failed"]}

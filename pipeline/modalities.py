@@ -2,6 +2,7 @@
 
 A config names its modalities and gives each a kind; a kind is one row of `KINDS`. The stored form is
 what dataset adapters return, shards hold, the teacher preprocesses and the student normalises.
+`RENDERINGS` says how a teacher's image tower sees each kind.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pipeline.errors import ConfigError
 
 TowerName = Literal["image", "depth", "thermal"]
 Transfer = Literal["linear", "log"]
+Rendering = Literal["as_stored", "grey_stretched", "inverse_depth", "metric_depth", "sparse_range"]
+"""How a stored image is shown to a tower; `teacher.preprocessing.rendering` has the formulas."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -38,7 +41,7 @@ class ModalitySpec:
     max_value: float
     """Stored value that the student sees as 1.0; larger ones saturate there."""
     tower: TowerName
-    """LanguageBind tower that embeds it."""
+    """Tower that embeds it, if the teacher has one of that name; else its image tower does."""
     transfer: Transfer = "linear"
     """Stored value to [0, 1]: `linear` v/max, or `log` log(1 + v/1000) / log(1 + max/1000)."""
     mean: tuple[float, float, float] = HALF
@@ -111,6 +114,35 @@ KINDS: dict[str, ModalitySpec] = {
     "gray": _image("gray", 1),
     "gray16": _image16("gray16"),
 }
+
+
+# A table of its own and no field of `ModalitySpec`: manifests and students store every field of a spec,
+# and neither depends on what the teacher sees.
+RENDERINGS: dict[str, Rendering] = {
+    "rgb": "as_stored",
+    "depth": "inverse_depth",
+    "hha": "as_stored",
+    "event": "as_stored",
+    "lidar": "sparse_range",
+    "lidar_image": "as_stored",
+    "thermal": "grey_stretched",
+    "thermal16": "grey_stretched",
+    "nir": "grey_stretched",
+    "nir16": "grey_stretched",
+    "aolp": "as_stored",
+    "dolp": "as_stored",
+    "disparity": "grey_stretched",
+    "gray": "grey_stretched",
+    "gray16": "grey_stretched",
+}
+"""Kind to what an image tower sees of it, unless the config says otherwise."""
+
+
+def allowed_renderings(spec: ModalitySpec) -> tuple[Rendering, ...]:
+    """The renderings that can read the stored form of `spec`: grey needs one channel, depth millimetres."""
+    grey: tuple[Rendering, ...] = ("grey_stretched",) if spec.channels == 1 else ()
+    metric: tuple[Rendering, ...] = ("inverse_depth", "metric_depth", "sparse_range")
+    return ("as_stored", *grey, *(metric if spec.unit == "mm" else ()))
 
 
 def spec_for(kind: str, where: str, **overrides: Any) -> ModalitySpec:

@@ -29,9 +29,11 @@ from pipeline import VERSION
 from pipeline.config.config import Config
 from pipeline.config.load import MAIN_ROW, load_config, rows
 from pipeline.core.retryable import TRY_AGAIN, worth_retrying
-from pipeline.errors import Any2SegError, ConfigError
-from pipeline.modalities import KINDS
+from pipeline.errors import Any2SegError, CheckpointError, ConfigError
+from pipeline.modalities import KINDS, RENDERINGS
 from pipeline.workspace import Workspace
+from teacher.encoding.tower_inputs import stated
+from teacher.requirements import known_inputs, require_capable
 
 app = typer.Typer(
     name="any2seg",
@@ -45,6 +47,8 @@ app = typer.Typer(
 
     Start with `any2seg demo`; then copy a file from `configs/` and `any2seg run MY.toml`.""",
 )
+USAGE = 2
+"""Exit code for weights or a teacher that cannot be used, as for a command line that cannot be."""
 Row = Annotated[
     str, typer.Option(help="Experiment to run: `main`, or the name of a row in `[compare]`.")
 ]
@@ -61,7 +65,9 @@ Dataset = Annotated[
 
 def _run_stage(name: str, path: Path, overrides: list[str] | None, row: str = MAIN_ROW) -> Config:
     """Run a stage and print its report; returns the row's config."""
-    configs = rows(load_config(path, overrides or ()))
+    loaded = load_config(path, overrides or ())
+    require_capable(loaded)
+    configs = rows(loaded)
     if row not in configs:
         raise ConfigError(f"--row {row}: expected one of {', '.join(configs)}")
     config = configs[row]
@@ -113,8 +119,24 @@ def teacher(
     revision: Annotated[str | None, typer.Option(help="Git revision of a hub name.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    image: Annotated[
+        Path | None,
+        typer.Option("--preview", metavar="IMAGE", help="Write what the tower will see of it."),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="With --preview: the image's kind.")] = "rgb",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="With --preview: the PNG to write.")
+    ] = None,
 ) -> None:
-    """Show the towers of a teacher and run its self-tests. Exit code 1 if one fails."""
+    """Show the towers of a teacher and run its self-tests. Exit code 1 if one fails.
+
+    With `--preview IMAGE --kind KIND` instead: a PNG of what the tower sees of that image.
+    """
+    if image is not None:
+        from flows.cli.preview import write_preview
+
+        write_preview(name, image, kind, output, revision)
+        return
     from teacher.check_tower import as_lines, check_towers
 
     cache = Path(user_cache_dir("any2seg"))
@@ -212,10 +234,17 @@ def doctor(
     from pipeline.onboarding.doctor_text import lines
 
     loaded = _config_of_folder(folder, dataset, config, overrides)
+    require_capable(loaded)
     diagnosis = examine(loaded, limit=None if everything else limit, seed=seed)
     samples = [decoded.sample for decoded in diagnosis.decoded]
     num_drawn = write_contact_sheet(sheet, loaded, samples, seed)
-    for line in lines(diagnosis, sheet=str(sheet) if num_drawn else ""):
+    drawn = str(sheet) if num_drawn else ""
+    seen = [
+        line
+        for name, inputs in known_inputs(loaded).items()
+        for line in stated(name, inputs.values())
+    ]
+    for line in lines(diagnosis, sheet=drawn, teacher=seen):
         print_line(line)
     if problems(diagnosis):
         raise typer.Exit(1)
@@ -238,10 +267,12 @@ def _config_of_folder(
 @app.command()
 def kinds() -> None:
     """List the kinds of modality that a config can use."""
-    table = Table("kind", "stored as", "unit", "scaled to 1.0", "teacher tower")
+    table = Table(
+        "kind", "stored as", "unit", "scaled to 1.0", "teacher tower", "in an image tower"
+    )
     for name, kind in KINDS.items():
         stored = f"{kind.dtype} x {kind.channels}"
-        table.add_row(name, stored, kind.unit, f"{kind.max_value:g}", kind.tower)
+        table.add_row(name, stored, kind.unit, f"{kind.max_value:g}", kind.tower, RENDERINGS[name])
     out.print(table)
 
 
@@ -280,7 +311,9 @@ def _guarded(command: Callable[[], None]) -> int:
             raise
         text = f"error: {redacted(str(error))}"
         print_line(text, Console(stderr=True))
-        return TRY_AGAIN if passes else 1
+        if passes:
+            return TRY_AGAIN
+        return USAGE if isinstance(error, CheckpointError) else 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
@@ -288,5 +321,5 @@ def _guarded(command: Callable[[], None]) -> int:
 
 
 def main() -> None:
-    """Entry point of the console script: an `Any2SegError` becomes one line and exit code 1."""
+    """Entry point of the console script: an `Any2SegError` becomes one line and exit code 1 or 2."""
     sys.exit(_guarded(app))

@@ -14,6 +14,7 @@ from pipeline.config.load import load_config
 from pipeline.core.units_text import as_duration, as_size
 from pipeline.storage.disk_space import required_bytes
 from pipeline.workspace import Workspace
+from teacher.requirements import require_capable
 
 if TYPE_CHECKING:
     from flows.planning.estimate import Prediction, Probe
@@ -39,6 +40,7 @@ def plan(
     from flows.planning.plan_run import plan_run
 
     loaded = load_config(config, overrides or ())
+    require_capable(loaded)
     todo = plan_run(loaded, Workspace.of(loaded), probe=probe)
     if as_json:
         typer.echo(json.dumps(todo.as_json(), indent=2))
@@ -49,7 +51,7 @@ def plan(
 
 
 def _show(todo: RunPlan) -> None:
-    for line in _prepare_lines(todo.prepare):
+    for line in (*_prepare_lines(todo.prepare), *todo.rendered):
         print_line(line)
     if todo.num_units:
         out.print(_table(todo))
@@ -72,9 +74,11 @@ def _prepare_lines(todo: PreparePlan) -> Iterator[str]:
 def _table(todo: RunPlan) -> Table:
     table = Table("tower", "modality", "shards", "images", "tokens", "GFLOP", "bytes")
     for work in todo.towers:
+        flops = "unknown" if work.flops is None else f"{work.flops / 1e9:.1f}"
+        tokens = "unknown" if work.num_tokens is None else str(work.num_tokens)
         table.add_row(
             *(work.tower, work.modality, str(work.num_shards), str(work.num_images)),
-            *(str(work.num_tokens), f"{work.flops / 1e9:.1f}", as_size(work.num_bytes)),
+            *(tokens, flops, as_size(work.num_bytes)),
         )
     return table
 

@@ -15,6 +15,7 @@ from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.errors import WorkspaceBusy
 from pipeline.workspace import Workspace
+from teacher.requirements import require_capable
 
 DEMO_CONFIG = Path(__file__).parents[1] / "demo.toml"
 
@@ -32,6 +33,7 @@ def run(config: ConfigArgument, overrides: SetOption = None) -> None:
     from flows.planning.status import first_missing
 
     loaded = load_config(config, checked(overrides))
+    require_capable(loaded)
     missing = first_missing(loaded, Workspace.of(loaded))
     if missing is None:
         print_line("Nothing to do: every stage is complete.")
@@ -43,7 +45,7 @@ def run(config: ConfigArgument, overrides: SetOption = None) -> None:
 
 def refresh_teacher(config: ConfigArgument, overrides: SetOption = None) -> None:
     """Prepare new source data and embed what has no embeddings yet, as a Prefect flow."""
-    load_config(config, checked(overrides))
+    require_capable(load_config(config, checked(overrides)))
     _run_flow("refresh-teacher", config, overrides)
 
 
@@ -53,6 +55,7 @@ def retrain(config: ConfigArgument, overrides: SetOption = None) -> None:
     E.g. `any2seg retrain CONFIG --set student.backbone=pvt_v2_b0`. New class prompts are embedded.
     """
     loaded = load_config(config, checked(overrides))
+    require_capable(loaded)
     _run_flow("retrain", config, overrides)
     _print_report_path(loaded)
 

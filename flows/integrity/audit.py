@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.config import Config
+from pipeline.config.teacher import of_teacher
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.core.progress import progress_bar
 from pipeline.errors import MissingTarget
-from pipeline.formats.image_codec import decode_image
 from pipeline.schemas import AUDIT_SCHEMA
 from pipeline.shards.manifest import MANIFEST, Manifest, ShardInfo, read_table
 from pipeline.shards.manifest_tables import ShardId, split_by_shard
@@ -35,7 +35,7 @@ from pipeline.targets.provenance import REMEDY
 from pipeline.targets.store import TargetStore
 from pipeline.targets.views import VIEW_BOX, ViewConfig
 from pipeline.workspace import Workspace, dataset_slug
-from teacher.encoding.batches import Batch, Picture
+from teacher.encoding.batches import Batch, Picture, decode_rendered
 from teacher.encoding.encoder import Encoder, Rows
 from teacher.encoding.units import TowerPlan, plan_towers
 from teacher.encoding.views import encode_views, stored_pictures_a_batch
@@ -86,6 +86,7 @@ class AuditRow:
 
     modality: str
     output: str
+    """After `dense_teacher`: the second teacher's."""
     num_rows: int
     cosine_min: float
     cosine_median: float
@@ -101,7 +102,7 @@ class AuditReport:
 
     rows: tuple[AuditRow, ...]
     tolerance: float
-    """Largest 1 - cosine that raises no alarm."""
+    """Largest 1 - cosine that raises no alarm; of two teachers, the larger one."""
     record: str
     """Path of the report as JSON."""
 
@@ -139,20 +140,24 @@ def audit(
     manifest = Manifest.load(workspace.dataset(config))
     plans = plan_towers(config, workspace)
     drawn = {
-        name: draw(store, manifest.all_shards, share, [seed, number])
-        for number, (name, store) in enumerate(_stores(config, plans).items())
+        which: draw(store, manifest.all_shards, share, [seed, number])
+        for number, (which, store) in enumerate(_stores(config, plans).items())
     }
     if not any(drawn.values()):
         raise MissingTarget(f"{workspace.targets(config)}: nothing is cached to audit. {REMEDY}")
-    allowed = tolerance or default_tolerance(config.store.dtype, config.teacher.dtype)
+    allowed = {
+        name: tolerance or default_tolerance(config.store.dtype, own.teacher.dtype)
+        for name, own in config.teachers().items()
+    }
     work = _Audit(config, workspace, Encoder(device or config.teacher.device))
     rows: list[AuditRow] = []
     with progress_bar("audit", sum(map(len, drawn.values())), "images", progress) as advance:
         for plan in plans:
             for name in plan.specs:
-                rows += work.modality(plan, name, drawn[name], allowed)
-                advance(len(drawn[name]), name)
-    settings = {"share": share, "seed": seed, "tolerance": allowed}
+                one = drawn[plan.teacher, name]
+                rows += work.modality(plan, name, one, allowed[plan.teacher])
+                advance(len(one), of_teacher(plan.teacher, name))
+    settings = {"share": share, "seed": seed, "tolerance": max(allowed.values())}
     return _recorded(config, workspace, manifest, plans, rows, settings)
 
 
@@ -200,19 +205,19 @@ class _Audit:
                 cached = _cached(plan.stores[name], output, batch)
                 drifts[output] += map(drift, [d.key for d in batch], cached, recomputed[output])
         if drawn:
-            yield from (
-                _row(name, output, of_output, tolerance) for output, of_output in drifts.items()
-            )
+            for output, of_output in drifts.items():
+                yield _row(name, of_teacher(plan.teacher, output), of_output, tolerance)
 
     def _encode(self, plan: TowerPlan, name: str, drawn: Sequence[Drawn]) -> Rows:
         """Output to one row for each of `drawn`, computed as in the teacher pass."""
         images = [Picture(name, row, self._bytes(d, name)) for row, d in enumerate(drawn)]
         arrays = (
-            decode_image(p.data, plan.specs[name], f"{d.shard.path}: {d.key}.{name}")
+            decode_rendered(plan, name, p.data, f"{d.shard.path}: {d.key}.{name}")
             for p, d in zip(images, drawn, strict=True)
         )
-        tower = self._encoder.tower(plan, self._config.teacher.dtype)
-        outputs, views = self._config.teacher.outputs, ViewConfig.of(self._config)
+        teacher = self._config.for_teacher(plan.teacher).teacher
+        tower = self._encoder.tower(plan, teacher.dtype)
+        outputs, views = teacher.outputs, ViewConfig.of(self._config)
         if views is None:
             return self._encoder.encode(tower, list(arrays), outputs)
         # A stand-in shard of the drawn samples: view boxes depend on keys and sizes alone.
@@ -262,9 +267,10 @@ def _row(modality: str, output: str, drifts: Sequence[Drift], tolerance: float) 
     )
 
 
-def _stores(config: Config, plans: Sequence[TowerPlan]) -> dict[str, TargetStore]:
-    stores = {name: store for plan in plans for name, store in plan.stores.items()}
-    return {name: stores[name] for name in config.modalities}
+def _stores(config: Config, plans: Sequence[TowerPlan]) -> dict[tuple[str, str], TargetStore]:
+    """(Teacher, modality) to its store, in the config's order."""
+    stores = {(plan.teacher, name): store for plan in plans for name, store in plan.stores.items()}
+    return {(t, name): stores[t, name] for t in config.teachers() for name in config.modalities}
 
 
 def _recorded(
@@ -275,8 +281,11 @@ def _recorded(
     rows: Sequence[AuditRow],
     settings: Mapping[str, Any],
 ) -> AuditReport:
-    """Write the report under a name that covers what was audited and how."""
-    towers = {n: s.provenance.tower_fingerprint for n, s in _stores(config, plans).items()}
+    """Write the report where its name says what was audited and how."""
+    towers = {
+        of_teacher(*which): store.provenance.tower_fingerprint
+        for which, store in _stores(config, plans).items()
+    }
     audited = {**settings, "manifest": manifest.digest(), "towers": towers}
     name = f"{fingerprint(audited)[:SHORT]}.json"
     path = workspace.root / "audits" / dataset_slug(config) / name

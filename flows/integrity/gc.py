@@ -144,7 +144,8 @@ def unfinished_runs(workspace: Workspace) -> Iterator[Unfinished]:
 
 def _keep_run(workspace: Workspace, run: AnyPath, kept: _Kept) -> None:
     identity = read_identity(run)
-    named = [identity["dataset"], *identity["towers"].values(), identity["prompts"]]
+    towers = [*identity["towers"].values(), *identity.get("dense_towers", {}).values()]
+    named = [identity["dataset"], *towers, identity["prompts"]]
     kept.fingerprints |= {str(fingerprint)[:SHORT] for fingerprint in named if fingerprint}
     try:
         config = Config.model_validate(tomllib.loads((run / CONFIG).read_text()))
@@ -159,8 +160,9 @@ def _keep_config(workspace: Workspace, config: Config, kept: _Kept) -> None:
     kept.slugs.add(slug)
     kept.paths.add(str(workspace.dataset(config)))
     requests = [
-        (workspace.targets(config), name, target_request(config, name))
-        for name in config.modalities
+        (workspace.targets(config), name, target_request(own, name))
+        for own in config.teachers().values()
+        for name in own.modalities
     ]
     if config.descriptions is not None:
         root = workspace.root / "descriptions" / slug

@@ -11,7 +11,6 @@ are committed only after verification. What cannot be rebuilt is left unchanged 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -176,14 +175,17 @@ def _rebuild_targets(
     config: Config, workspace: Workspace, findings: Sequence[Finding], progress: bool
 ) -> None:
     """Encode the shards and modalities of `findings`; restore stores, index entries and prompts."""
-    modalities: dict[str, set[str]] = defaultdict(set)  # by shard
-    for finding in findings:
-        if finding.shard:
-            modalities[finding.shard].add(finding.modality)
+    shard_names = {finding.shard for finding in findings if finding.shard}
+    dropped = {path for finding in findings if finding.shard for path in finding.drop}
     manifest = Manifest.load(workspace.dataset(config))
-    shards = {shard.name: shard for shard in manifest.all_shards if shard.name in modalities}
-    missing = plan_units(plan_towers(config, workspace), list(shards.values()))
-    narrowed = [unit.only(modalities[unit.shard], shards[unit.shard]) for unit in missing]
+    shards = {shard.name: shard for shard in manifest.all_shards if shard.name in shard_names}
+    plans = plan_towers(config, workspace)
+    narrowed = []
+    for unit in plan_units(plans, list(shards.values())):
+        stores = next(plan.stores for plan in plans if plan.label == unit.label)
+        records = {name: store.record_path(shards[unit.shard]) for name, store in stores.items()}
+        names = [name for name, record in records.items() if record in dropped]
+        narrowed.append(unit.only(names, shards[unit.shard]))
     units = [unit for unit in narrowed if unit is not None]
     precompute(config, workspace, units=units, progress=progress)
     if any(finding.location.startswith(str(workspace.prompts)) for finding in findings):

@@ -125,7 +125,11 @@ class _StoreExamination:
         """Findings about `targets/<dataset>/`."""
         root = self._workspace.targets(self._config)
         requested = _Requested(PRECOMPUTE, self._shards)
-        ours = {_own_store(self._config, self._workspace, name) for name in self._config.modalities}
+        ours = {
+            _own_store(own, self._workspace, name)
+            for own in self._config.teachers().values()
+            for name in own.modalities
+        }
         yield from self._stores("verify targets", root, {path: requested for path in ours if path})
 
     def descriptions(self) -> Iterator[Finding]:

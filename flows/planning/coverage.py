@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config.config import Config
+from pipeline.config.teacher import of_teacher
 from pipeline.datasets import open_dataset
 from pipeline.datasets.base import SourceSample
 from pipeline.errors import DatasetError, MissingTarget
@@ -28,6 +29,7 @@ from pipeline.targets.lookup import INDEX, resolve
 from pipeline.targets.prompts import resolve_prompts
 from pipeline.targets.store import State
 from pipeline.workspace import Workspace
+from teacher.requirements import lacks_text
 
 READ_AGAIN = 256
 """Samples with new file times that `status` reads again at most; `prepare` reads the others."""
@@ -42,7 +44,7 @@ class CoverageRow:
 
     stage: str
     what: str
-    """Split, modality, or `class prompts`."""
+    """Split, modality (after `dense_teacher`: the second teacher's), or `class prompts`."""
     unit: str
     committed: int = 0
     missing: int = 0
@@ -87,16 +89,20 @@ class CoverageMap:
 
 
 def coverage_map(config: Config, workspace: Workspace, manifest: Manifest) -> CoverageMap:
-    """Check every commit record and the length of every object that it names."""
-    columns: dict[str, list[str]] = {name: [] for name in COVERAGE_SCHEMA.names}
+    """Check every commit record and the length of every object that it names.
+
+    An output of the second teacher is named `dense_teacher patch`.
+    """
     shards = manifest.all_shards
-    for modality in config.modalities:
-        for shard, states in zip(shards, _states(config, workspace, modality, shards), strict=True):
-            for output, state in states.items():
-                fields = (shard.split, modality, output, shard.name, state)
-                for column, value in zip(columns.values(), fields, strict=True):
-                    column.append(value)
-    return CoverageMap(pa.table(columns, schema=COVERAGE_SCHEMA))
+    fields = [
+        (shard.split, modality, of_teacher(teacher, output), shard.name, state)
+        for teacher, own in config.teachers().items()
+        for modality in config.modalities
+        for shard, states in zip(shards, _states(own, workspace, modality, shards), strict=True)
+        for output, state in states.items()
+    ]
+    columns = zip(*fields, strict=True) if fields else [[] for _ in COVERAGE_SCHEMA.names]
+    return CoverageMap(pa.table([*map(list, columns)], schema=COVERAGE_SCHEMA))
 
 
 def _states(
@@ -118,8 +124,12 @@ def coverage_rows(
     """
     return [
         *_prepare_rows(config, workspace, manifest),
-        *(_target_row(config, workspace, manifest, name) for name in config.modalities),
-        _prompt_row(config, workspace),
+        *(
+            _target_row(own, workspace, manifest, name, of_teacher(teacher, name))
+            for teacher, own in config.teachers().items()
+            for name in config.modalities
+        ),
+        *_prompt_rows(config, workspace),
     ]
 
 
@@ -170,7 +180,7 @@ def _source(config: Config) -> _Source:
 
 
 def _target_row(
-    config: Config, workspace: Workspace, manifest: Manifest | None, modality: str
+    config: Config, workspace: Workspace, manifest: Manifest | None, modality: str, what: str
 ) -> CoverageRow:
     shards = manifest.all_shards if manifest else ()
     try:
@@ -181,11 +191,11 @@ def _target_row(
             p.name.startswith(f"{modality}-") for p in root.iterdir() if p.name != INDEX
         )
         note = "computed with other settings only" if others else ""
-        return CoverageRow("precompute", modality, "shards", missing=len(shards), note=note)
+        return CoverageRow("precompute", what, "shards", missing=len(shards), note=note)
     counts = store.coverage(shards)
     return CoverageRow(
         "precompute",
-        modality,
+        what,
         "shards",
         committed=counts.committed,
         missing=counts.missing,
@@ -194,9 +204,12 @@ def _target_row(
     )
 
 
-def _prompt_row(config: Config, workspace: Workspace) -> CoverageRow:
+def _prompt_rows(config: Config, workspace: Workspace) -> Iterator[CoverageRow]:
+    """One row; none for a teacher without a text tower."""
     try:
         store = resolve_prompts(config, workspace)
     except MissingTarget:
-        return CoverageRow("precompute", "class prompts", "sets", missing=1)
-    return CoverageRow("precompute", "class prompts", "sets", committed=1, note=store.path.name)
+        if not lacks_text(config):
+            yield CoverageRow("precompute", "class prompts", "sets", missing=1)
+        return
+    yield CoverageRow("precompute", "class prompts", "sets", committed=1, note=store.path.name)

@@ -13,9 +13,10 @@ from itertools import groupby
 
 from flows.planning.flops import flops_per_image, num_tokens
 from pipeline.config.config import Config
-from pipeline.modalities import TowerName
+from pipeline.modalities import Rendering
 from pipeline.shards.manifest import ShardInfo
 from pipeline.shards.prepare_plan import FutureShard
+from pipeline.targets.provenance import PATCH
 from pipeline.targets.store import object_bytes
 from teacher.encoding.units import TowerPlan, Unit
 
@@ -27,13 +28,17 @@ ShardId = tuple[str, int]
 class TowerWork:
     """The missing work of one tower for one modality."""
 
-    tower: TowerName
+    tower: str
+    """Its label: see `TowerPlan.label`."""
     modality: str
+    rendering: Rendering
+    """What the tower sees of it."""
     num_shards: int
     num_images: int
     """Stored images; with K views each is encoded K times."""
-    num_tokens: int
-    flops: int
+    num_tokens: int | None
+    flops: int | None
+    """None: the teacher does not state what it computes."""
     num_bytes: int
     """Size of the objects to write, all outputs together."""
 
@@ -54,13 +59,14 @@ class Probe:
     device: str
     overlaps: bool
     """Whether decoding and writing have CPU cores to themselves while a tower computes."""
-    towers: Mapping[TowerName, TowerRate]
+    towers: Mapping[str, TowerRate]
+    """Label of a tower to its speed."""
     decode_s: Mapping[str, float]
     """Modality to seconds per image, with all decoding threads at work."""
     read_s_per_byte: float
     """0 if there is no shard to read."""
-    commit_s: Mapping[TowerName, float]
-    """Seconds to write, sync, read back and record one modality of one shard."""
+    commit_s: Mapping[str, float]
+    """Label of a tower to the seconds to write, sync, read back and record one modality of one shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ def future_units(plans: Sequence[TowerPlan], future: Sequence[FutureShard]) -> l
             tower=plan.tower,
             modalities=tuple(plan.stores),
             num_pictures=sum(shard.num_images[name] for name in plan.stores),
+            teacher=plan.teacher,
         )
         for i, shard in enumerate(future)
         for plan in plans
@@ -130,10 +137,10 @@ def estimate_time(units: Sequence[Unit], probe: Probe, shard_bytes: float) -> Pr
     """
     by_shard = [list(run) for _, run in groupby(units, key=lambda unit: (unit.split, unit.index))]
     read_s = shard_bytes * probe.read_s_per_byte
-    compute_s = sum(unit.num_pictures * probe.towers[unit.tower].image_s for unit in units)
+    compute_s = sum(unit.num_pictures * probe.towers[unit.label].image_s for unit in units)
     decode_s = sum(_decode_s(unit, probe) for unit in units)
-    write_s = sum(len(unit.modalities) * probe.commit_s[unit.tower] for unit in units)
-    load_s = sum(probe.towers[tower].load_s for tower in {unit.tower for unit in units})
+    write_s = sum(len(unit.modalities) * probe.commit_s[unit.label] for unit in units)
+    load_s = sum(probe.towers[label].load_s for label in {unit.label for unit in units})
     if probe.overlaps:
         each = [max(_shard_s(shard, probe), read_s) for shard in by_shard]
         busy = sum(each) + (read_s if by_shard else 0.0)
@@ -149,19 +156,24 @@ def _work(
     units: Sequence[Unit],
     num_images: Mapping[ShardId, Mapping[str, int]],
 ) -> TowerWork:
-    mine = [unit for unit in units if name in unit.modalities]
+    mine = [unit for unit in units if unit.label == plan.label and name in unit.modalities]
     count = sum(num_images[unit.split, unit.index][name] for unit in mine)
     encoded = count * max(1, config.teacher.views)
-    patch = "patch" in config.teacher.outputs
+    patch = PATCH in plan.stores[name].provenance.outputs
     return TowerWork(
-        tower=plan.tower,
+        tower=plan.label,
         modality=name,
+        rendering=plan.inputs[name].rendering,
         num_shards=len(mine),
         num_images=count,
-        num_tokens=encoded * num_tokens(plan.files.config),
-        flops=encoded * flops_per_image(plan.files.config, patch=patch),
+        num_tokens=_times(encoded, num_tokens(plan.source)),
+        flops=_times(encoded, flops_per_image(plan.source, patch=patch)),
         num_bytes=len(mine) * sum(object_bytes(plan.stores[name].provenance).values()),
     )
+
+
+def _times(count: int, each: int | None) -> int | None:
+    return None if each is None else count * each
 
 
 def _decode_s(unit: Unit, probe: Probe) -> float:
@@ -173,11 +185,11 @@ def _shard_s(units: Sequence[Unit], probe: Probe) -> float:
     """Seconds from the first batch of a shard to its last commit."""
     encoded = written = 0.0
     for unit in units:
-        compute = unit.num_pictures * probe.towers[unit.tower].image_s
+        compute = unit.num_pictures * probe.towers[unit.label].image_s
         step = max(compute, _decode_s(unit, probe)) / len(unit.modalities)
         for _ in unit.modalities:
             encoded += step
             # Commits are serial: the next one waits for the last, and encoding waits with it.
             encoded = max(encoded, written)
-            written = encoded + probe.commit_s[unit.tower]
+            written = encoded + probe.commit_s[unit.label]
     return written

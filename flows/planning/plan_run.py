@@ -34,7 +34,9 @@ from pipeline.workspace import Workspace
 from student.runs.inputs import identify
 from student.runs.run import steps_done
 from teacher.encoding.class_prompts import templates
+from teacher.encoding.tower_inputs import stated
 from teacher.encoding.units import TowerPlan, Unit, plan_towers, plan_units
+from teacher.requirements import lacks_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class RunPlan:
     probe: Probe | None
     prediction: Prediction | None
     """Time of `precompute`; None if nothing was probed or nothing is missing."""
+    rendered: tuple[str, ...]
+    """A line for each modality that its tower does not see as stored, or that has another tower."""
 
     @property
     def fits(self) -> bool:
@@ -127,6 +131,7 @@ def plan_run(config: Config, workspace: Workspace, *, probe: bool = True) -> Run
         free=free_bytes(workspace.root),
         probe=measured,
         prediction=estimate_time(units, measured, size) if measured else None,
+        rendered=tuple(line for p in plans for line in stated(p.teacher, p.inputs.values())),
     )
 
 
@@ -158,6 +163,8 @@ def _probe(
 
 
 def _num_prompts(config: Config, workspace: Workspace) -> int:
+    if lacks_text(config):
+        return 0
     try:
         resolve_prompts(config, workspace)
     except MissingTarget:

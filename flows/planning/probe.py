@@ -25,9 +25,7 @@ from numpy.typing import NDArray
 
 from flows.planning.estimate import Probe, TowerRate
 from pipeline.config.config import Config
-from pipeline.formats.image_codec import decode_image
 from pipeline.formats.shard_tar import stored_member
-from pipeline.modalities import ModalitySpec
 from pipeline.shards.manifest import ShardInfo
 from pipeline.shards.prepare_plan import SampleProbe
 from pipeline.storage.files import AnyPath
@@ -35,7 +33,7 @@ from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore
 from pipeline.targets.views import ViewConfig, cut, draw_boxes
 from pipeline.workspace import Workspace
-from teacher.encoding.batches import num_decoders, read_pictures
+from teacher.encoding.batches import decode_rendered, num_decoders, read_pictures
 from teacher.encoding.encoder import Encoder
 from teacher.encoding.units import TowerPlan
 
@@ -93,20 +91,21 @@ def measure(
     """Measure reading, decoding, every tower and committing; see the module's text."""
     decoded: dict[str, Images] = {}
     decode_s: dict[str, float] = {}
-    for name, spec in config.specs().items():
-        decoded[name], decode_s[name] = _decode(source.images[name], spec)
-    rates = {plan.tower: _rate(config, plan, decoded, encoder) for plan in plans}
+    for plan in plans:
+        for name in plan.specs:
+            decoded[name], decode_s[name] = _decode(plan, name, source.images[name])
+    rates = {plan.label: _rate(config, plan, decoded, encoder) for plan in plans}
     written: dict[str, float] = {}
     for plan in plans:
         provenance = next(iter(plan.stores.values())).provenance
-        written[plan.tower] = commit_seconds(workspace, provenance)
+        written[plan.label] = commit_seconds(workspace, provenance)
     return Probe(
         device=encoder.device,
         overlaps=_overlaps(encoder.device),
         towers=rates,
         decode_s=decode_s,
         read_s_per_byte=source.read_s_per_byte,
-        commit_s={plan.tower: written[plan.tower] for plan in plans},
+        commit_s=written,
     )
 
 
@@ -159,14 +158,14 @@ def _delete(folder: AnyPath) -> None:
         path.unlink(missing_ok=True)
 
 
-def _decode(members: Sequence[bytes], spec: ModalitySpec) -> tuple[Images, float]:
-    """Some decoded images, and the seconds for one with all threads at work."""
+def _decode(plan: TowerPlan, modality: str, members: Sequence[bytes]) -> tuple[Images, float]:
+    """Some decoded and rendered images, and the seconds for one with all threads at work."""
     some = members[:NUM_DECODED]
     if not some:
         return [], 0.0
 
     def decode(data: bytes) -> NDArray[Any]:
-        return decode_image(data, spec, "probe")
+        return decode_rendered(plan, modality, data, "probe")
 
     with ThreadPoolExecutor(num_decoders()) as pool:
         decode(some[0])
@@ -179,7 +178,8 @@ def _rate(
     config: Config, plan: TowerPlan, decoded: Mapping[str, Images], encoder: Encoder
 ) -> TowerRate:
     started = time.perf_counter()
-    tower = encoder.tower(plan, config.teacher.dtype)
+    teacher = config.for_teacher(plan.teacher).teacher
+    tower = encoder.tower(plan, teacher.dtype)
     load_s = time.perf_counter() - started
     views = ViewConfig.of(config)
     stored = [image for name in plan.specs for image in decoded[name]]
@@ -193,7 +193,7 @@ def _rate(
     def seconds(size: int) -> float:
         batch = list(islice(cycle(stored), size))
         began = time.perf_counter()
-        encoder.encode(tower, batch, config.teacher.outputs)
+        encoder.encode(tower, batch, teacher.outputs)
         return time.perf_counter() - began
 
     seconds(1)

@@ -19,6 +19,7 @@ from PIL import Image
 from pipeline.config.config import Config
 from pipeline.config.load import dump_config
 from pipeline.config.load import rows as configured_rows
+from pipeline.config.teacher import of_teacher
 from pipeline.core.fingerprint import fingerprint
 from pipeline.datasets.base import RGB
 from pipeline.errors import Any2SegError, MissingTarget
@@ -77,6 +78,7 @@ class PassCost:
     """The teacher pass over one modality."""
 
     modality: str
+    """After `dense_teacher`: the second teacher's pass."""
     tower: str
     num_samples: int
     seconds: float
@@ -197,6 +199,8 @@ def fingerprints(main: RunRow) -> Iterator[dict[str, str]]:
     yield {"name": "manifest", "value": identity["manifest"]}
     for modality, tower in identity["towers"].items():
         yield {"name": f"tower of {modality}", "value": tower}
+    for modality, tower in identity.get("dense_towers", {}).items():
+        yield {"name": f"dense tower of {modality}", "value": tower}
     yield {"name": "prompts", "value": identity["prompts"] or "not used by any loss"}
     yield {"name": "code version", "value": identity["code"]}
 
@@ -205,27 +209,38 @@ def read_passes(
     config: Config, manifest: Manifest, stores: Mapping[str, TargetStore]
 ) -> Iterator[PassCost]:
     """Time and bytes of the teacher pass over each modality, for the shards that are committed."""
-    for modality, store in stores.items():
+    for name, store in stores.items():
+        modality = store.provenance.modality
         missing = {shard.name for shard in store.missing(manifest.all_shards)}
         shards = [shard for shard in manifest.all_shards if shard.name not in missing]
         if shards:
             yield PassCost(
-                modality=modality,
-                tower=config.specs()[modality].tower,
+                modality=name,
+                tower=_tower_of(store, config.specs()[modality].tower),
                 num_samples=sum(sum(shard.present[modality]) for shard in shards),
                 seconds=sum(float(store.cost(shard).get("seconds", 0.0)) for shard in shards),
                 num_bytes=sum(path.stat().st_size for path in _objects(store, shards)),
             )
 
 
+def _tower_of(store: TargetStore, default: str) -> str:
+    """The tower that embedded the modality: not the kind's own where the teacher has none."""
+    made_by = store.provenance.tower
+    if "rendering" in made_by:
+        default = "image"
+    return str(made_by.get("preprocessing", {}).get("tower", default))
+
+
 def target_stores(inputs: RunInputs) -> Mapping[str, TargetStore]:
-    """The target store of each modality that has one, whether or not the losses read it."""
-    if inputs.teacher is not None:
+    """The target store of each modality that has one, whether or not the losses read it; a second
+    teacher's by `dense_teacher MODALITY`."""
+    if inputs.teacher is not None and inputs.config.dense_teacher is None:
         return inputs.teacher.stores
     stores = {}
-    for modality in inputs.config.modalities:
-        with contextlib.suppress(MissingTarget):
-            stores[modality] = resolve(inputs.config, inputs.workspace, modality)
+    for teacher, own in inputs.config.teachers().items():
+        for modality in own.modalities:
+            with contextlib.suppress(MissingTarget):
+                stores[of_teacher(teacher, modality)] = resolve(own, inputs.workspace, modality)
     return stores
 
 

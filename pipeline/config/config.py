@@ -21,13 +21,19 @@ from pipeline.config.data import ModalityConfig, PrepareConfig, StoreConfig
 from pipeline.config.operations import NotifyConfig, ScaleConfig, ScheduleConfig
 from pipeline.config.presets import PRESETS, with_preset
 from pipeline.config.student import StudentConfig
-from pipeline.config.teacher import DescriptionsConfig, TeacherConfig
+from pipeline.config.teacher import (
+    DENSE_TEACHER,
+    TEACHER,
+    DenseTeacherConfig,
+    DescriptionsConfig,
+    TeacherConfig,
+)
 from pipeline.config.train import EvaluateConfig, TrainConfig
 from pipeline.core.frozen_model import Frozen
 from pipeline.datasets import ADAPTERS
 from pipeline.datasets.base import DatasetOptions
 from pipeline.errors import ConfigError
-from pipeline.modalities import LABEL, ModalitySpec, spec_for
+from pipeline.modalities import LABEL, ModalitySpec, allowed_renderings, spec_for
 from pipeline.storage.remote_path import RemotePath
 
 Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
@@ -49,6 +55,8 @@ class Config(Frozen):
     store: StoreConfig = StoreConfig()
     prepare: PrepareConfig = PrepareConfig()
     teacher: TeacherConfig = TeacherConfig()
+    dense_teacher: DenseTeacherConfig | None = None
+    """A second teacher for `student.lscd.dense`; `[teacher]` alone if left out."""
     student: StudentConfig = StudentConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -99,11 +107,8 @@ class Config(Frozen):
         for name in self.modalities:
             if not name.isidentifier() or name in {LABEL, "meta"}:
                 raise ValueError(f"modalities.{name}: expected a plain word other than label, meta")
-        self.specs()
-        if self.student.lscd.dense and "patch" not in self.teacher.outputs:
-            raise ValueError(
-                'student.lscd.dense > 0 needs teacher.outputs = ["embedding", "patch"]'
-            )
+        self._check_renderings()
+        self._check_dense()
         described = self.descriptions is not None and self.descriptions.source == "from_labels"
         if self.student.lscd.scene_column and not described:
             raise ValueError(
@@ -125,6 +130,37 @@ class Config(Frozen):
                 )
         return self
 
+    def _check_dense(self) -> None:
+        second, lscd = self.dense_teacher, self.student.lscd
+        if second is None:
+            if lscd.dense and "patch" not in self.teacher.outputs:
+                raise ValueError(
+                    'student.lscd.dense > 0 needs teacher.outputs = ["embedding", "patch"], or a '
+                    "table [dense_teacher]"
+                )
+            return
+        both = self.teacher.model_copy(update={"outputs": ("embedding", "patch")})
+        if second.beside(self.teacher) == both:
+            raise ValueError(
+                f"dense_teacher.name = {second.name!r} is the teacher itself; leave [dense_teacher] "
+                'out and set teacher.outputs = ["embedding", "patch"]'
+            )
+        if lscd.dense and lscd.dense_distance == "kl":
+            raise ValueError(
+                "student.lscd.dense_distance = 'kl' compares with class prompts, which are not "
+                "embedded with [dense_teacher]; set it to 'cosine', or leave [dense_teacher] out"
+            )
+
+    def _check_renderings(self) -> None:
+        for name, spec in self.specs().items():
+            rendering = self.modalities[name].rendering
+            allowed = allowed_renderings(spec)
+            if rendering is not None and rendering not in allowed:
+                raise ValueError(
+                    f"modalities.{name}.rendering = {rendering!r}: kind {spec.kind!r} has {spec.channels} "
+                    f"channel(s) of {spec.unit}s; expected one of {', '.join(allowed)}"
+                )
+
     def _check_geometry(self) -> None:
         scales = self.train.scale != (1.0, 1.0)
         if scales and self.teacher.views:
@@ -138,6 +174,18 @@ class Config(Frozen):
                 "teacher.views (crops that the teacher saw too), leave it out, or set inter to 0 "
                 "(intra and dense follow a crop)"
             )
+
+    def teachers(self) -> dict[str, Config]:
+        """Name of each teacher (of its table) to this config with that teacher alone."""
+        names = (TEACHER,) if self.dense_teacher is None else (TEACHER, DENSE_TEACHER)
+        return {name: self.for_teacher(name) for name in names}
+
+    def for_teacher(self, name: str) -> Config:
+        """This config with one of its teachers as `teacher`, and no second one."""
+        if self.dense_teacher is None:
+            return self
+        teacher = self.teacher if name == TEACHER else self.dense_teacher.beside(self.teacher)
+        return self.model_copy(update={"teacher": teacher, "dense_teacher": None})
 
     def specs(self) -> dict[str, ModalitySpec]:
         """Registry row of each modality with the config's overrides, in the config's order."""

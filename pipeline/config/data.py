@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from pipeline.core.frozen_model import Frozen
-from pipeline.modalities import TowerName
+from pipeline.modalities import Rendering, TowerName
 
 
 class ModalityConfig(Frozen):
@@ -26,7 +26,10 @@ class ModalityConfig(Frozen):
     kind: str = ""
     """Row of the modality registry (`any2seg kinds` lists them); empty: the modality's own name."""
     tower: TowerName | None = None
-    """LanguageBind tower that embeds it; default: the registry's."""
+    """Tower that embeds it; default: the registry's if the teacher has it, else the image tower."""
+    rendering: Rendering | None = None
+    """How that tower sees it; default: an image tower sees the registry's rendering, others the stored
+    values (`any2seg kinds`)."""
     max_value: PositiveFloat | None = None
     """Stored value that the student sees as 1.0 (for `depth` and `lidar`: millimetres)."""
 

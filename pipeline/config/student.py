@@ -25,7 +25,8 @@ class LscdConfig(Frozen):
     intra: NonNegativeFloat = 0.1
     """Class-wise pixel features against class prompts."""
     dense: NonNegativeFloat = 0.0
-    """Projected features against the teacher's patch embeddings; needs `patch` in `teacher.outputs`."""
+    """Projected features to the teacher's patch embeddings; needs `patch` in `teacher.outputs`, or
+    a `[dense_teacher]`."""
     tau: PositiveFloat = 0.1
     """Temperature of all correlation rows."""
     distance: Literal["kl", "mse"] = "kl"

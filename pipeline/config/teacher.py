@@ -1,4 +1,4 @@
-"""`[teacher]` and `[descriptions]` of the configuration.
+"""`[teacher]`, `[dense_teacher]` and `[descriptions]` of the configuration.
 
 Checks across tables are in `pipeline.config.config`.
 """
@@ -18,6 +18,14 @@ from pydantic import (
 
 from pipeline.core.device import DeviceName
 from pipeline.core.frozen_model import Frozen
+
+TEACHER, DENSE_TEACHER = "teacher", "dense_teacher"
+"""The config's tables that name a teacher, and so the teachers' names in units, plans and reports."""
+
+
+def of_teacher(name: str, what: str) -> str:
+    """`what`, after the teacher's name where that is the second one: `patch`, `dense_teacher patch`."""
+    return what if name == TEACHER else f"{name} {what}"
 
 
 class TeacherConfig(Frozen):
@@ -62,6 +70,26 @@ class TeacherConfig(Frozen):
         if not value[0] <= value[1] <= 1.0:
             raise ValueError("expected [least, largest] with 0 < least <= largest <= 1")
         return value
+
+
+class DenseTeacherConfig(Frozen):
+    """A second teacher, whose patch embeddings `student.lscd.dense` reads in place of the first's.
+
+    Fields as in `[teacher]`. Device, batch size and views are the first's: both teachers see the same
+    views, in one pass. Of its text nothing is read. Its stores hold `embedding` beside `patch`, as
+    every store with patches does.
+    """
+
+    name: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_depth_m: NonNegativeFloat | None = None
+    depth_holes: Literal["upstream", "far"] = "upstream"
+    antialias: bool = False
+
+    def beside(self, first: TeacherConfig) -> TeacherConfig:
+        """This teacher in the form of a `[teacher]` table, with what it shares with the first."""
+        return first.model_copy(update=dict(self) | {"outputs": ("embedding", "patch")})
 
 
 class DescriptionsConfig(Frozen):

@@ -3,52 +3,51 @@
 from __future__ import annotations
 
 import pickle
+import re
+import zipfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
+from pipeline.formats.foreign_file import file_form, file_problem
+from pipeline.formats.safetensors_header import read_state
 
 StateDict = dict[str, Tensor]
 """Tensor name to tensor."""
-UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    KeyError,
-)
-"""What safetensors and torch raise for truncated, corrupted or foreign files."""
+FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _REMEDY = "Fetch it again from a source you trust."
+_GLOBAL = re.compile(r"GLOBAL (\S+)")
+_CODE = "more than tensors, which could run code when read"
 
 
 def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
     """All tensors of a file, on the CPU, in their stored dtype.
 
-    Raises `CheckpointError`, ending with `remedy`, for a file that is missing, corrupted, or holds
-    anything but a flat dict of tensors.
+    `remedy` ends the message of the `CheckpointError` for a file that is absent or corrupted, that
+    holds anything but a flat dict of tensors, or whose numbers are not all finite.
     """
-    if not path.is_file():
+    problem = file_problem(path)
+    if problem == "no such file":
         raise CheckpointError(f"{path}: no such file. {remedy}")
+    if problem:
+        raise CheckpointError(f"{path}: expected a file of weights, found {problem}. {remedy}")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        # `weights_only` refuses every pickled object that is no tensor, so no code in the file can run.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        excess = "more than tensors: " if isinstance(error, pickle.UnpicklingError) else ""
+            state = load_file(path)
+        else:
+            # Refuses every pickled object that is not a tensor, so no code in the file can run.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    # A corrupted pickle makes the unpickler raise anything: IndexError, struct.error, TypeError, ...
+    except Exception as error:
         raise CheckpointError(
-            f"{path}: expected a checkpoint of tensors only, found {excess}{first_line(error)}. {remedy}"
+            f"{path}: expected a checkpoint of tensors only, found {_reason(path, error)}. {remedy}"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(
-            f"{path}: expected a flat dict of tensors, found something else. {remedy}"
-        )
+    content = _foreign_content(state) or _unusable_tensor(state)
+    if content:
+        raise CheckpointError(f"{path}: expected a flat dict of tensors, found {content}. {remedy}")
     return dict(state)
 
 
@@ -56,3 +55,54 @@ def first_line(error: Exception) -> str:
     """Class and first line of an error."""
     lines = str(error).strip().splitlines() or ["no reason given"]
     return f"{type(error).__name__}: {lines[0]}"
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """What a file is that safetensors or torch could not read."""
+    form = file_form(path)
+    if path.suffix == ".safetensors":
+        if form and "safetensors" not in form:
+            return form
+        try:
+            read_state(path)
+        except (ValueError, RecursionError, MemoryError) as problem:
+            return f"a corrupted file ({first_line(problem)})"
+        return first_line(error)
+    if form and "zip" not in form:
+        return form
+    if form and not zipfile.is_zipfile(path):
+        return "a zip archive that is cut short"
+    if isinstance(error, pickle.UnpicklingError):
+        # The message's first line advises to read the file with its code.
+        name = _GLOBAL.search(str(error))
+        return f"{_CODE} ({name[1]})" if name else f"{_CODE}, or a corrupted pickle"
+    return first_line(error)
+
+
+def _foreign_content(state: object) -> str | None:
+    """What a file holds that is no flat dict of tensors; None if it is one."""
+    if not isinstance(state, dict):
+        return f"a {type(state).__name__}"
+    if not state:
+        return "no tensor"
+    for name, value in state.items():
+        if isinstance(value, dict):
+            return (
+                f"a dict under {name!r} (save that one alone: `torch.save(state[{name!r}], FILE)`)"
+            )
+        if not isinstance(value, Tensor) or not isinstance(name, str):
+            return f"a {type(value).__name__} under {name!r}"
+    return None
+
+
+def _unusable_tensor(state: StateDict) -> str | None:
+    """The first tensor that is not plain or holds NaN or infinity; None if there is none."""
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            return f"a sparse, quantised or empty tensor: {name}"
+        if tensor.dtype in FLOAT_DTYPES and tensor.numel():
+            # Both are NaN if any number is.
+            low, high = tensor.aminmax()
+            if not (low.isfinite() and high.isfinite()):
+                return f"NaN or infinity in {name}"
+    return None

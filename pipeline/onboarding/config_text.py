@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.core.splits import TEST_SPLIT, TRAIN_SPLIT, VAL_SPLIT
 from pipeline.datasets.card import DatasetCard
 from pipeline.datasets.label_sets import CITYSCAPES_PALETTE
-from pipeline.modalities import KINDS, LABEL
+from pipeline.modalities import KINDS, LABEL, RENDERINGS
 from pipeline.onboarding.file_header import file_form
 from pipeline.onboarding.guess_labels import Labels
 from pipeline.onboarding.guess_splits import Splits
@@ -87,9 +87,19 @@ def folder_lines(tree: Tree) -> Iterator[str]:
             yield f"kind = {_toml(modality.kind)}"
         if modality.max_value:
             yield f"max_value = {modality.max_value:g}  # brighter values saturate"
+        yield from _rendering_lines(modality.kind)
     yield from _training_lines(
         tree.labels, len(tree.sensors), tree.split_sizes, PLACEHOLDERS in tree.classes_reason
     )
+
+
+def _rendering_lines(kind: str) -> Iterator[str]:
+    """The default as a comment: written as a setting it would also apply to a tower of the kind's own."""
+    tower, rendering = KINDS[kind].tower, RENDERINGS[kind]
+    if rendering == "as_stored":
+        return
+    who = "The teacher's image tower" if tower == "image" else f"A teacher without a {tower} tower"
+    yield f'# {who} sees it {rendering}; to change that: rendering = "..." (`any2seg kinds`).'
 
 
 def _palette_lines(tree: Tree) -> Iterator[str]:

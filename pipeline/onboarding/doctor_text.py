@@ -20,8 +20,11 @@ NUM_EXAMPLES = 3
 _NUMBER = re.compile(r"[\d.]+%?( of \d+)?|-")
 
 
-def lines(diagnosis: Diagnosis, sheet: str = "") -> Iterator[str]:
-    """The whole report, line by line; `sheet` is the path of the contact sheet."""
+def lines(diagnosis: Diagnosis, sheet: str = "", teacher: Sequence[str] = ()) -> Iterator[str]:
+    """The whole report, line by line; `sheet` is the path of the contact sheet.
+
+    `teacher`: what its towers see of the sensors that they were not built for, a line each.
+    """
     yield f"{diagnosis.config.dataset.adapter}: {_root(diagnosis)}"
     if diagnosis.listing:
         yield from _section("Samples listed", _split_table(diagnosis))
@@ -34,6 +37,10 @@ def lines(diagnosis: Diagnosis, sheet: str = "") -> Iterator[str]:
         yield _speed(diagnosis)
         if sheet:
             yield f"Contact sheet: {sheet}"
+    if teacher:
+        yield ""
+        yield "Seen by the teacher"
+        yield from (f"  {line}" for line in teacher)
     remarks = notes(diagnosis)
     if remarks:
         yield ""

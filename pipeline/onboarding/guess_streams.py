@@ -49,7 +49,10 @@ SENSOR_WORDS: dict[str, tuple[str, ...]] = {
     "nir": ("nir", "nearinfrared"),
     "aolp": ("aolp",),
     "dolp": ("dolp",),
-    "gray": ("red", "green", "blue", "rededge", "swir", "gray", "grey", "mono", "pan", "band"),
+    "gray": (
+        *("red", "green", "blue", "rededge", "swir", "gray", "grey", "mono", "pan", "band"),
+        *("sar", "vv", "vh"),
+    ),
     "rgb": (
         *("rgb", "img", "imgs", "image", "images", "color", "colour", "camera", "photo", "photos"),
         *("leftimg8bit", "left", "cam", "framecamera", "vis", "visible"),

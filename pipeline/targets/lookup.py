@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.config.config import Config
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.errors import MissingTarget
+from pipeline.modalities import RENDERINGS
 from pipeline.storage.files import AnyPath, read_json, relative, write_json
 from pipeline.targets.provenance import REMEDY, store_schema
 from pipeline.targets.store import TargetStore
@@ -75,7 +76,18 @@ def target_request(config: Config, modality: str) -> dict[str, Any]:
         "antialias": teacher.antialias,
         "dtype": config.store.dtype,
     }
-    return request | view_identity(ViewConfig.of(config))
+    return request | _rendering(config, modality) | view_identity(ViewConfig.of(config))
+
+
+def _rendering(config: Config, modality: str) -> dict[str, str]:
+    """The rendering, as far as the config decides it; empty for stored values in the image tower."""
+    # Whether the teacher has another tower is not known here. Without it, an explicit `as_stored` and
+    # the kind's rendering are different targets, so what is explicit is always part of the request.
+    spec, chosen = config.specs()[modality], config.modalities[modality].rendering
+    if spec.tower != "image":
+        return {} if chosen is None else {"rendering": chosen}
+    rendering = chosen or RENDERINGS[spec.kind]
+    return {} if rendering == "as_stored" else {"rendering": rendering}
 
 
 def point_to_store(config: Config, workspace: Workspace, store: TargetStore) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.config import Config
+from pipeline.config.teacher import DENSE_TEACHER, TEACHER
 from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import CorruptShard, FingerprintMismatch, MissingTarget
 from pipeline.shards.manifest import ShardInfo
@@ -49,9 +50,8 @@ Targets = Mapping[str, Mapping[str, Rows]]
 class TeacherSource(Protocol):
     """Gives the teacher targets of the samples of a shard."""
 
-    @property
-    def dim(self) -> int:
-        """D, the width of an embedding."""
+    def width(self, output: str) -> int:
+        """Width of one vector of an output (`embedding`, `patch`)."""
 
     def targets(self, shard: ShardInfo) -> Targets:
         """Rows in the order of `shard.keys`; NaN where the sample lacks the modality. A modality
@@ -70,51 +70,82 @@ class CachedTeacher:
     outputs: tuple[str, ...] = (EMBEDDING,)
     _checked: dict[tuple[str, str], Path] = field(default_factory=dict, compare=False, repr=False)
     """(Store, digest) of the dense objects that this process has checked whole."""
+    dense_stores: Mapping[str, TargetStore] = field(default_factory=dict)
+    """A second teacher's stores, one a modality, from which `patch` is read; empty: there is none."""
 
     @classmethod
     def open(
         cls, config: Config, workspace: Workspace, outputs: tuple[str, ...] = (EMBEDDING,)
     ) -> CachedTeacher:
         """The stores that serve a config. Raises `MissingTarget`, `FingerprintMismatch`."""
-        stores = {name: resolve(config, workspace, name) for name in config.modalities}
-        teacher = cls(stores, outputs)
+        teacher = cls.find(config, workspace, outputs)
         teacher.require_one_width()
         return teacher
 
+    @classmethod
+    def find(cls, config: Config, workspace: Workspace, outputs: tuple[str, ...]) -> CachedTeacher:
+        """As `open`, whatever the widths. Of two teachers, those of which an output is read."""
+
+        def stores_of(teacher: str) -> dict[str, TargetStore]:
+            own = config.for_teacher(teacher)
+            return {name: resolve(own, workspace, name) for name in config.modalities}
+
+        if config.dense_teacher is None or PATCH not in outputs:
+            return cls(stores_of(TEACHER), outputs)
+        first = stores_of(TEACHER) if EMBEDDING in outputs else {}
+        return cls(first, outputs, dense_stores=stores_of(DENSE_TEACHER))
+
     @property
-    def dim(self) -> int:
-        """D, the width of an embedding."""
-        return next(iter(self.stores.values())).provenance.dim
+    def all_stores(self) -> tuple[TargetStore, ...]:
+        """Every store that is read, the first teacher's first."""
+        return (*self.stores.values(), *self.dense_stores.values())
+
+    def width(self, output: str) -> int:
+        """See `TeacherSource`."""
+        store = next(iter(self._stores_of(output).values()))
+        return store.provenance.outputs[output][-1]
+
+    def _stores_of(self, output: str) -> Mapping[str, TargetStore]:
+        """Modality to the store that an output is read from."""
+        # Without an embedding to read there are no stores of the first teacher; the views' boxes
+        # are the same in both.
+        if self.dense_stores and (output == PATCH or not self.stores):
+            return self.dense_stores
+        return self.stores
 
     def require_one_width(self) -> None:
-        """Raise `FingerprintMismatch` unless the embeddings of all modalities have one width."""
-        dims = {name: store.provenance.dim for name, store in self.stores.items()}
-        if len(set(dims.values())) > 1:
-            raise FingerprintMismatch(f"expected embeddings of one width, found {dims}. {REMEDY}")
+        """Raise `FingerprintMismatch` unless an output has one width in all modalities."""
+        for output in self.outputs:
+            stores = self._stores_of(output)
+            dims = {name: it.provenance.outputs[output][-1] for name, it in stores.items()}
+            if len(set(dims.values())) > 1:
+                raise FingerprintMismatch(
+                    f"expected {output} targets of one width, found {dims}. {REMEDY}"
+                )
 
     def require_complete(self, shards: Sequence[ShardInfo]) -> None:
         """Raise `MissingTarget` unless every shard has its targets, before a long run starts."""
-        for modality, store in self.stores.items():
+        for store in self.all_stores:
             missing = store.missing(shards)
             if missing:
                 raise MissingTarget(
-                    f"{store.path}: {len(missing)} of {len(shards)} shards have no {modality} "
-                    f"targets (first: {missing[0].name}). {REMEDY}"
+                    f"{store.path}: {len(missing)} of {len(shards)} shards have no "
+                    f"{store.provenance.modality} targets (first: {missing[0].name}). {REMEDY}"
                 )
 
     def targets(self, shard: ShardInfo) -> Targets:
         """See `TeacherSource`. An object's digest is checked when it is read whole; a dense one's,
         once a process."""
-        return {
-            modality: self._outputs(store, shard) if store.is_committed(shard) else {}
-            for modality, store in self.stores.items()
-        }
+        committed = {store.path for store in self.all_stores if store.is_committed(shard)}
+        rows: dict[str, dict[str, Rows]] = {it.provenance.modality: {} for it in self.all_stores}
+        for output in self.outputs:
+            for modality, store in self._stores_of(output).items():
+                if store.path in committed:
+                    rows[modality][output] = self._read(store, shard, output)
+        return rows
 
-    def _outputs(self, store: TargetStore, shard: ShardInfo) -> dict[str, Rows]:
-        return {
-            output: self._dense(store, shard) if output == PATCH else store.read(shard, output)
-            for output in self.outputs
-        }
+    def _read(self, store: TargetStore, shard: ShardInfo, output: str) -> Rows:
+        return self._dense(store, shard) if output == PATCH else store.read(shard, output)
 
     def _dense(self, store: TargetStore, shard: ShardInfo) -> Rows:
         checked = (str(store.path), (store.objects(shard) or {}).get(PATCH, ""))
@@ -127,12 +158,16 @@ class CachedTeacher:
 
     def missing_targets(self, shard: ShardInfo) -> Mapping[str, frozenset[str]]:
         """See `TeacherSource`. A sample's target is missing if its shard's object is, or if its
-        embedding is not finite."""
-        return {name: _missing_keys(store, shard) for name, store in self.stores.items()}
+        embedding is not finite; of two teachers, if either's is."""
+        missing: dict[str, frozenset[str]] = {}
+        for store in self.all_stores:
+            name = store.provenance.modality
+            missing[name] = missing.get(name, frozenset()) | _missing_keys(store, shard)
+        return missing
 
     def content(self, shards: Sequence[ShardInfo]) -> str:
         """Hex sha256 over which objects exist: missing targets depend on nothing else."""
-        stores = sorted(self.stores.items())
+        stores = [*sorted(self.stores.items()), *sorted(self.dense_stores.items())]
         return fingerprint(
             [
                 [name, shard.name, objects]

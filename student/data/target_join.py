@@ -73,8 +73,8 @@ def open_join(
     """The join that the losses with weight need, the samples to train on, and what is missing.
 
     `live`: a teacher that encodes on demand, in place of the cached targets. Raises `MissingTarget`
-    if the training split lacks a target under the policy `error`, and `FingerprintMismatch` if the
-    towers' embeddings differ in width.
+    if the training split lacks a target under the policy `error`, and `FingerprintMismatch` if an
+    output differs in width among the modalities.
     """
     config, cached = inputs.config, inputs.teacher
     if cached is None:
@@ -151,7 +151,8 @@ class TargetJoin:
             if _has_target(ref, m)
         }
         # Nothing in the batch has a target: any shape of the right width, all of it masked.
-        empty = (self.source.dim,) if output == EMBEDDING else (1, self.source.dim)
+        width = self.source.width(output)
+        empty = (width,) if output == EMBEDDING else (1, width)
         first = next(iter(row_of.values()), np.zeros(empty, np.float32))
         stacked = np.zeros((len(refs), len(self.modalities), *first.shape), first.dtype)
         for index, row in row_of.items():

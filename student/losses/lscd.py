@@ -9,7 +9,8 @@ weight:
 All terms read each modality's features before fusion: intra at stride 16, inter and dense at stride
 32. The projections to the teacher's width serve training only and are no part of the student.
 
-Legend: M modalities, B samples, C channels, H W space, K classes, D teacher width, P patches.
+Legend: M modalities, B samples, C channels, H W space, K classes, D width of the teacher's embeddings
+and prompts, F width of its (or the dense teacher's) patch embeddings, P patches.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class TeacherBatch:
     embedding: Tensor | None = None
     """(B, M, D) unit-norm embeddings."""
     patch: Tensor | None = None
-    """(B, M, P, D) patch embeddings of a square grid, row by row, over the centred square."""
+    """(B, M, P, F) patch embeddings of a square grid, row by row, over the centred square."""
     has_target: Tensor | None = None
     """(B, M) bool: which of these rows hold targets; None: those of all present modalities."""
     scene: Tensor | None = None
@@ -63,18 +64,24 @@ class Lscd(nn.Module):
         channels: Sequence[int],
         prompts_KD: Tensor | None = None,
         width: int | None = None,
+        dense_width: int | None = None,
     ) -> None:
         """`prompts`: unit-norm class prompts, for intra and for dense under `kl`; `width`: D, for
-        dense and the scene column."""
+        the scene column and for dense; `dense_width`: F, if the patches lie in a space of their
+        own, to which dense then has its own projection."""
         super().__init__()
         self.config = config
         self.prompts_KD: Tensor | None
         self.register_buffer("prompts_KD", prompts_KD, persistent=False)
         # In checkpoints a projection is named by the stage that it reads, counted from 1.
         self.project_picture, self.project_class = nn.ModuleDict(), nn.ModuleDict()
-        if config.dense or (config.inter and config.scene_column):
+        self.project_dense = nn.ModuleDict()
+        dense_shares = bool(config.dense) and dense_width is None
+        if dense_shares or (config.inter and config.scene_column):
             assert width is not None
             self.project_picture["modality_4"] = nn.Linear(channels[POOLED_STAGE], width)
+        if config.dense and dense_width is not None:
+            self.project_dense["modality_4"] = nn.Linear(channels[POOLED_STAGE], dense_width)
         if config.intra:
             assert prompts_KD is not None
             # One-hot prompts have K columns instead of D.
@@ -164,7 +171,8 @@ class Lscd(nn.Module):
         weights_M: Tensor | None,
     ) -> Tensor:
         assert teacher.patch is not None
-        projected = self.project_picture["modality_4"](features_MBCHW.permute(0, 1, 3, 4, 2))
+        project = self.project_dense or self.project_picture
+        projected = project["modality_4"](features_MBCHW.permute(0, 1, 3, 4, 2))
         height, width = features_MBCHW.shape[-2:]
         patches, inside_BHW = resampled_patches(teacher.patch, teacher.view, height, width)
         valid_MB11 = valid_BM.T[:, :, None, None]

@@ -31,7 +31,6 @@ from pipeline.schemas import RUN_SCHEMA
 from pipeline.shards.manifest import Manifest
 from pipeline.storage.files import sha256_file, write_bytes, write_json
 from pipeline.targets.descriptions import SCENE, resolve_descriptions
-from pipeline.targets.lookup import resolve
 from pipeline.targets.prompts import PromptStore, resolve_prompts
 from pipeline.targets.reader import CachedTeacher
 from pipeline.targets.store import TargetStore
@@ -91,14 +90,12 @@ def open_inputs(
         "modalities": [[name, asdict(spec)] for name, spec in config.specs().items()],
         "dataset": fingerprint(dataset_identity(config)),
         "manifest": manifest.digest(),
-        "towers": {
-            name: store.provenance.tower_fingerprint
-            for name, store in (teacher.stores if teacher else {}).items()
-        },
+        "towers": _towers(teacher.stores) if teacher else {},
         "prompts": prompts.fingerprint if prompts else "",
         **view_identity(ViewConfig.of(config)),
         **_content_identity(config, manifest, teacher),
         **({"scene": descriptions.provenance.tower_fingerprint} if descriptions else {}),
+        **_dense_identity(teacher),
     }
     run = _run_of(config, workspace, identity)
     return RunInputs(config, workspace, manifest, teacher, prompts, descriptions, run)
@@ -123,9 +120,17 @@ def _open_teacher(config: Config, workspace: Workspace) -> CachedTeacher | None:
     if not outputs:
         return None
     stored = (*outputs, VIEW_BOX) if config.teacher.views else outputs
-    return CachedTeacher(
-        {name: resolve(config, workspace, name) for name in config.modalities}, stored
-    )
+    return CachedTeacher.find(config, workspace, stored)
+
+
+def _dense_identity(teacher: CachedTeacher | None) -> dict[str, dict[str, str]]:
+    if teacher is None or not teacher.dense_stores:
+        return {}
+    return {"dense_towers": _towers(teacher.dense_stores)}
+
+
+def _towers(stores: Mapping[str, TargetStore]) -> dict[str, str]:
+    return {name: store.provenance.tower_fingerprint for name, store in stores.items()}
 
 
 def _open_descriptions(config: Config, workspace: Workspace) -> TargetStore | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
@@ -21,12 +21,14 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.config.config import Config
 from pipeline.core.device import choose_device, threads
 from pipeline.core.progress import progress_bar
 from pipeline.core.random_stream import RandomStream
 from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.errors import Any2SegError
 from pipeline.shards.sample_reader import list_samples
+from pipeline.targets.provenance import EMBEDDING, PATCH
 from pipeline.targets.reader import TeacherSource
 from pipeline.targets.views import ViewConfig
 from student.data.augment import Augment
@@ -289,8 +291,19 @@ def _build_lscd(inputs: RunInputs, model: Student, join: TargetJoin | None) -> L
         class_prompts_KD = torch.from_numpy(inputs.prompts.class_embedding())
     elif lscd_config.intra:
         class_prompts_KD = torch.eye(model.head.classify.out_channels)
-    width = join.source.dim if join else None
-    return Lscd(lscd_config, model.backbone.channels, class_prompts_KD, width)
+    widths = {output: join.source.width(output) for output in join.outputs} if join else {}
+    return Lscd(
+        lscd_config,
+        model.backbone.channels,
+        class_prompts_KD,
+        widths.get(EMBEDDING, widths.get(PATCH)),
+        widths.get(PATCH) if _has_dense_space(inputs.config, widths) else None,
+    )
+
+
+def _has_dense_space(config: Config, widths: Mapping[str, int]) -> bool:
+    """Whether the patches that are read lie in another space than the embeddings."""
+    return config.dense_teacher is not None or len(set(widths.values())) > 1
 
 
 def _averaged_logits(ema: Ema[Student]) -> Reference:

@@ -8,7 +8,6 @@ The joint width is the top-level `projection_dim` (768); the sub-configs' 512 is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,17 @@ from typing import Any, get_args
 
 from pipeline.errors import CheckpointError
 from pipeline.modalities import TowerName
+from teacher.checkpoints.config_fields import (
+    field_error,
+    require_integer,
+    require_number,
+    require_section,
+    shown,
+)
+from teacher.checkpoints.json_file import JsonDict, read_json_object
 
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 PREFIX = "LanguageBind"
-JsonDict = dict[str, Any]
 
 CLIP_VISION_DEFAULTS: JsonDict = {
     "hidden_size": 768,
@@ -63,6 +69,20 @@ TEXT_DEFAULTS: JsonDict = {
     "pad_token_id": 1,
     "add_time_attn": False,
 }
+ACTIVATIONS = ("gelu", "quick_gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+_LARGEST: dict[str, int] = {
+    "hidden_size": 1 << 16,
+    "intermediate_size": 1 << 20,
+    "num_hidden_layers": 1 << 10,
+    "num_attention_heads": 1 << 12,
+    "patch_size": 1 << 12,
+    "vocab_size": 1 << 24,
+    "max_position_embeddings": 1 << 20,
+}
+"""Beyond these a field is damage: modules of that size would be built before any tensor is compared."""
+_LARGEST_WIDTH, _LARGEST_SIDE = 1 << 16, 1 << 14
+"""Of the joint space; of the input in pixels."""
+_NUMBERS = ("layer_norm_eps", "lora_alpha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +123,8 @@ def effective(
 def parse_config(raw: Mapping[str, Any], where: str) -> HubConfig:
     """Upstream's effective configuration of a config.json's content.
 
-    `where` names the file in errors. Raises `CheckpointError` for any model type but the towers'.
+    `where` names the file in errors. Raises `CheckpointError` for any model type but the towers', and
+    for a field of the wrong type or size.
     """
     modality = _modality_of(raw, where)
     defaults = {
@@ -111,39 +132,62 @@ def parse_config(raw: Mapping[str, Any], where: str) -> HubConfig:
         **LANGUAGEBIND_VISION_DEFAULTS,
         **MODALITY_DEFAULTS.get(modality, {}),
     }
-    section = raw.get("vision_config") or {}
-    override = raw.get("vision_config_dict")
-    return HubConfig(
+    section = require_section(raw, "vision_config", where) or {}
+    override = require_section(raw, "vision_config_dict", where)
+    text = require_section(raw, "text_config", where) or {}
+    text_override = require_section(raw, "text_config_dict", where)
+    config = HubConfig(
         modality=modality,
-        projection_dim=int(raw.get("projection_dim", 512)),
-        logit_scale_init=float(raw.get("logit_scale_init_value", 2.6592)),
+        projection_dim=require_integer(raw, "projection_dim", where, _LARGEST_WIDTH, 512),
+        logit_scale_init=require_number(raw, "logit_scale_init_value", where, 2.6592),
         vision=effective(defaults, section, override),
-        text=effective(TEXT_DEFAULTS, raw.get("text_config") or {}, raw.get("text_config_dict")),
+        text=effective(TEXT_DEFAULTS, text, text_override),
         stated={**section, **(override or {})},
     )
+    _require_fields(config.vision, f"{where}: vision_config")
+    _require_fields(config.text, f"{where}: text_config")
+    _require_grid(config, where)
+    if modality == "depth":
+        require_number(config.vision, "max_depth", f"{where}: vision_config")
+    return config
+
+
+def _require_fields(section: JsonDict, where: str) -> None:
+    for name, largest in _LARGEST.items():
+        if name in section:
+            require_integer(section, name, where, largest)
+    for name in _NUMBERS:
+        if name in section:
+            require_number(section, name, where)
+    if section["hidden_act"] not in ACTIVATIONS:
+        raise field_error(
+            where, "hidden_act", f"one of {', '.join(ACTIVATIONS)}", section["hidden_act"]
+        )
+
+
+def _require_grid(config: HubConfig, where: str) -> None:
+    size = config.vision["image_size"]
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    for value in sides:
+        require_integer({"image_size": value}, "image_size", where, _LARGEST_SIDE)
+    if min(config.grid) < 1:
+        patch = config.vision["patch_size"]
+        raise field_error(where, "image_size", f"at least one patch of {patch} pixels", size)
 
 
 def _modality_of(raw: Mapping[str, Any], where: str) -> TowerName:
-    model_type = str(raw.get("model_type", ""))
+    model_type = raw.get("model_type")
     for tower in TOWERS:
         if model_type == f"{PREFIX}{tower.capitalize()}":
             return tower
     known = ", ".join(f"{PREFIX}{tower.capitalize()}" for tower in TOWERS)
     raise CheckpointError(
-        f"{where}: expected a model_type of {known}, found {model_type!r}. "
-        "Point teacher.name at a LanguageBind checkpoint of one of these; examples/ loads video and "
+        f"{where}: model_type: expected a supported one ({known}), found {shown(model_type)}. "
+        "Give teacher.name a checkpoint of one of these; examples/ loads LanguageBind's video and "
         "audio ones."
     )
 
 
 def read_config(path: Path) -> HubConfig:
     """Read and parse a config.json. `CheckpointError` if it is not there or not JSON."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: expected a readable config.json, found: {error}. Fetch the checkpoint again."
-        ) from error
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(raw).__name__}.")
-    return parse_config(raw, str(path))
+    return parse_config(read_json_object(path), str(path))

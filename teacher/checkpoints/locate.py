@@ -2,7 +2,7 @@
 
 - `languagebind-tiny` is the root shipped with this package.
 - A local root holds one sub-directory a tower (LanguageBind_Image, LanguageBind_Depth, ...); a
-  directory with a config.json is one tower by itself.
+  directory with a config.json is one tower by itself, and so is a folder of the hub's cache.
 - `ORG/REPO` is one tower on the hub, `ORG` stands for `ORG/LanguageBind_<Tower>`. HF_HUB_OFFLINE is
   honoured; a revision pins what is fetched.
 
@@ -11,20 +11,27 @@ Files fetched from the hub go into its own cache.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.hub import fetch_first, fetch_optional
 from pipeline.errors import CheckpointError
+from pipeline.formats.foreign_file import file_problem
 from pipeline.modalities import TowerName
+from teacher.checkpoints.hub_cache import resolve_snapshot
 from teacher.checkpoints.hub_config import PREFIX, TOWERS, HubConfig, read_config
+from teacher.checkpoints.weight_index import (
+    INDEX_SUFFIX,
+    WEIGHTS,
+    read_weight_map,
+    weight_files,
+)
 
 TINY = "languagebind-tiny"
 ASSETS = Path(__file__).parents[1] / "assets"
 CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""In order of preference; the second is a pickle that is read as tensors only."""
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
 _SETTING = "teacher.name"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -37,10 +44,16 @@ class TowerFiles:
     name: str
     """The name that a user would give to load this tower."""
     directory: Path
-    weights: Path
+    weights: tuple[Path, ...]
+    """One file, or its shards."""
     config: HubConfig
     revision: str | None
-    """Commit of a hub snapshot; None for local files."""
+    """Commit of a hub snapshot; None for other local files."""
+
+    @property
+    def where(self) -> str:
+        """What error messages name as the place of the weights: their file, or the shards' folder."""
+        return str(self.weights[0] if len(self.weights) == 1 else self.directory)
 
     def tokenizer_files(self) -> tuple[Path, ...]:
         """tokenizer.json alone if there, else vocab.json and merges.txt.
@@ -66,8 +79,9 @@ def find_tower(
     `local_only` looks for a hub name in the hub's cache alone. Raises `CheckpointError` when the
     source has no such tower or lacks files.
     """
-    if name == TINY or Path(name).is_dir():
-        return _local(ASSETS / TINY if name == TINY else Path(name), name, modality)
+    root, commit = _local_root(name, revision)
+    if root is not None:
+        return _local(root, name, modality, commit)
     if _HUB_NAME.fullmatch(name):
         repo = name if "/" in name else f"{name}/{tower_folder(modality)}"
         return _fetched(repo, modality, revision, local_only)
@@ -83,32 +97,63 @@ def find_text_tower(name: str, revision: str | None = None) -> TowerFiles:
     The text towers of all released L/14 checkpoints are the same frozen weights upstream.
     Raises `CheckpointError` as `find_tower` does.
     """
-    if name == TINY or Path(name).is_dir():
-        root = ASSETS / TINY if name == TINY else Path(name)
-        if (root / CONFIG).is_file():
-            return _single(root, name)
+    root, commit = _local_root(name, revision)
+    if root is not None:
+        if os.path.lexists(root / CONFIG):
+            return _single(root, name, commit)
         return _local(root, name, towers_in(name)[0])
     if "/" in name and _HUB_NAME.fullmatch(name):
         return _fetched(name, None, revision)
     return find_tower(name, "image", revision)
 
 
-def towers_in(name: str, revision: str | None = None) -> tuple[TowerName, ...]:
+def towers_in(
+    name: str, revision: str | None = None, *, local_only: bool = False
+) -> tuple[TowerName, ...]:
     """The towers of a source; all three for a hub organisation, whose repositories are not listed.
 
-    Raises `CheckpointError` as `find_tower` does, and for a directory without towers.
+    `local_only` looks for a hub name in the hub's cache alone. Raises `CheckpointError` as `find_tower`
+    does, and for a directory without towers.
     """
-    if name != TINY and not Path(name).is_dir():
+    root, _ = _local_root(name, revision)
+    if root is None:
         if "/" in name and _HUB_NAME.fullmatch(name):
-            return (_fetched(name, None, revision).config.modality,)
+            return (_fetched(name, None, revision, local_only).config.modality,)
         return TOWERS
-    root = ASSETS / TINY if name == TINY else Path(name)
-    if (root / CONFIG).is_file():
+    if os.path.lexists(root / CONFIG):
         return (_single(root, name).config.modality,)
-    towers = tuple(tower for tower in TOWERS if (root / tower_folder(tower) / CONFIG).is_file())
+    towers = tuple(t for t in TOWERS if os.path.lexists(root / tower_folder(t) / CONFIG))
     if not towers:
-        raise CheckpointError(f"{root}: expected {CONFIG} or {PREFIX}_<Tower>/{CONFIG}, found none")
+        raise CheckpointError(
+            f"{root}: expected {CONFIG} or {PREFIX}_<Tower>/{CONFIG}, found none. Give teacher.name the "
+            "folder that holds them."
+        )
     return towers
+
+
+def find_checkpoint(
+    name: str, revision: str | None = None, *, local_only: bool = False
+) -> tuple[Path, str | None] | None:
+    """(folder with the config.json of one checkpoint, commit if it is the hub's) for a source.
+
+    None for a source of several towers. Of a hub repository only config.json is fetched: see
+    `fetch_weights` and `pipeline.core.hub`. Raises `CheckpointError`.
+    """
+    root, commit = _local_root(name, revision)
+    if root is not None:
+        return (root, commit) if os.path.lexists(root / CONFIG) else None
+    if "/" not in name or not _HUB_NAME.fullmatch(name):
+        return None
+    config = fetch_first(name, (CONFIG,), _SETTING, revision=revision, local_only=local_only)
+    return config.parent, config.parent.name
+
+
+def fetch_weights(repo: str, commit: str, *, local_only: bool = False) -> None:
+    """Fetch the weights of a hub repository, all shards of them. Raises `CheckpointError`."""
+    weights = fetch_first(repo, WEIGHTS, _SETTING, revision=commit, local_only=local_only)
+    if weights.name.endswith(INDEX_SUFFIX):
+        for shard in sorted(set(read_weight_map(weights).values())):
+            fetch_first(repo, (shard,), _SETTING, revision=commit, local_only=local_only)
 
 
 def tower_folder(modality: TowerName) -> str:
@@ -116,11 +161,28 @@ def tower_folder(modality: TowerName) -> str:
     return f"{PREFIX}_{modality.capitalize()}"
 
 
-def _local(root: Path, name: str, modality: TowerName) -> TowerFiles:
-    if (root / CONFIG).is_file():
-        return _require_modality(_single(root, name), modality)
+def _local_root(name: str, revision: str | None) -> tuple[Path | None, str | None]:
+    """(folder of a local source, its commit in the hub's cache); (None, None) for a hub name."""
+    if name == TINY:
+        return ASSETS / TINY, None
+    folder = Path(name)
+    if folder.is_dir():
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise CheckpointError(f"{folder}: expected a folder that can be read; change its mode.")
+        return resolve_snapshot(folder, revision)
+    if os.path.lexists(folder):
+        raise CheckpointError(
+            f"{folder}: expected the folder of a checkpoint, found {file_problem(folder) or 'a file'}. "
+            "Give teacher.name the folder that holds it."
+        )
+    return None, None
+
+
+def _local(root: Path, name: str, modality: TowerName, commit: str | None = None) -> TowerFiles:
+    if os.path.lexists(root / CONFIG):
+        return _require_modality(_single(root, name, commit), modality)
     folder = root / tower_folder(modality)
-    if not (folder / CONFIG).is_file():
+    if not os.path.lexists(folder / CONFIG):
         others = sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
         raise CheckpointError(
             f"{root}: expected {CONFIG}, or {tower_folder(modality)}/{CONFIG} for the {modality} "
@@ -130,12 +192,8 @@ def _local(root: Path, name: str, modality: TowerName) -> TowerFiles:
 
 
 def _single(folder: Path, name: str, revision: str | None = None) -> TowerFiles:
-    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
-    if weights is None:
-        raise CheckpointError(
-            f"{folder}: expected {' or '.join(WEIGHTS)}, found neither. Fetch the checkpoint again."
-        )
-    return TowerFiles(name, folder, weights, read_config(folder / CONFIG), revision)
+    config = read_config(folder / CONFIG)
+    return TowerFiles(name, folder, weight_files(folder), config, revision)
 
 
 def _require_modality(files: TowerFiles, modality: TowerName) -> TowerFiles:
@@ -158,7 +216,7 @@ def _fetched(
     _require_same(repo, read_config(config), modality)
     # The commit that the configuration came from: a branch may move between two files.
     commit = config.parent.name
-    fetch_first(repo, WEIGHTS, _SETTING, revision=commit, local_only=local_only)
+    fetch_weights(repo, commit, local_only=local_only)
     for file in TOKENIZER:
         fetch_optional(repo, file, revision=commit, local_only=local_only)
     return _single(config.parent, repo, commit)

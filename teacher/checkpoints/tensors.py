@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.formats.weight_files import StateDict
+from pipeline.formats.weight_files import FLOAT_DTYPES, StateDict
 from teacher.checkpoints.hub_config import HubConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,6 +37,7 @@ def plain_state(raw: Mapping[str, Tensor], config: HubConfig, where: str) -> Sta
     W += (alpha / r) * B @ A, r from the tensors, alpha from the config (Hu et al. 2021, eq. 3).
     """
     state = rename_lora_keys(raw)
+    require_floats(state, where)
     check_stated(state, config, where)
     state = merge_lora(state, float(config.vision["lora_alpha"]), where)
     if _PATCH in state and state[_PATCH].ndim == 5:
@@ -116,15 +117,41 @@ def _flatten_tube(kernel: Tensor, where: str) -> Tensor:
     return kernel[:, :, 0].contiguous()
 
 
+def require_floats(state: Mapping[str, Tensor], where: str) -> None:
+    """Raise `CheckpointError` naming the first tensors that are no floating-point numbers."""
+    _refuse([_dtype_problem(n, t) for n, t in state.items() if t.dtype not in FLOAT_DTYPES], where)
+
+
 def require_exact(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Raise `CheckpointError` naming the first missing, unexpected or mis-shaped tensors."""
+    """Raise `CheckpointError` naming the first missing, unexpected, mis-shaped or mis-typed tensors.
+
+    `expected` may lie on the meta device. Where it has floats, any floating-point dtype will do;
+    elsewhere (position ids, counters) the dtype is free.
+    """
+    both = sorted(expected.keys() & state.keys())
     problems = [f"missing {name}" for name in sorted(expected.keys() - state.keys())]
     problems += [f"unexpected {name}" for name in sorted(state.keys() - expected.keys())]
     problems += [
         f"{name}: expected {tuple(expected[name].shape)}, found {tuple(state[name].shape)}"
-        for name in sorted(expected.keys() & state.keys())
+        for name in both
         if expected[name].shape != state[name].shape
     ]
+    problems += [
+        _dtype_problem(name, state[name])
+        for name in both
+        if expected[name].is_floating_point() and state[name].dtype not in FLOAT_DTYPES
+    ]
+    _refuse(problems, where)
+
+
+def _dtype_problem(name: str, tensor: Tensor) -> str:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return (
+        f"{name}: expected floating-point numbers, found {dtype} (quantised weights are not read)"
+    )
+
+
+def _refuse(problems: list[str], where: str) -> None:
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise CheckpointError(

@@ -5,12 +5,13 @@ Upstream runs transformers' slow tokenizer, which passes every text through `ftf
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError
+from pipeline.formats.foreign_file import file_problem
+from teacher.checkpoints.json_file import AGAIN, read_json_object
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -23,6 +24,12 @@ class ClipTokenizer:
     """Texts to padded token ids of one fixed length."""
 
     def __init__(self, vocab: dict[str, int], merges: Merges, where: str) -> None:
+        ids = list(vocab.values())
+        if not all(isinstance(id_, int) for id_ in ids) or sorted(ids) != list(range(len(ids))):
+            raise CheckpointError(
+                f"{where}: expected each id from 0 to {len(ids) - 1} once in the vocabulary, found "
+                "others. Fetch the checkpoint again."
+            )
         bos, eos = vocab.get(BOS), vocab.get(EOS)
         if bos is None or eos is None or eos != len(vocab) - 1:
             raise CheckpointError(
@@ -69,19 +76,39 @@ def load_tokenizer(files: Sequence[Path]) -> ClipTokenizer:
         raise
     except Exception as error:  # the Rust tokenizer raises bare Exception for unusable merges
         raise CheckpointError(
-            f"{where}: expected tokenizer files, found: {error!r}. Fetch the checkpoint again."
+            f"{where}: expected tokenizer files, found unusable ones: {error!r}. "
+            "Fetch the checkpoint again."
         ) from error
 
 
 def _from_json(file: Path) -> tuple[dict[str, int], Merges]:
-    model = json.loads(file.read_text(encoding="utf-8"))["model"]
+    model = _require(file, "model", read_json_object(file).get("model"), dict)
+    merges = _require(file, "model.merges", model.get("merges"), list)
     # Older files join a pair by a space, newer ones list the two.
-    pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
-    return model["vocab"], [(left, right) for left, right in pairs]
+    pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in merges)
+    vocab = _require(file, "model.vocab", model.get("vocab"), dict)
+    return vocab, [(left, right) for left, right in pairs]
 
 
 def _from_vocabulary(vocab_file: Path, merges_file: Path) -> tuple[dict[str, int], Merges]:
-    vocab = json.loads(vocab_file.read_text(encoding="utf-8"))
+    vocab = read_json_object(vocab_file)
+    problem = file_problem(merges_file)
+    if problem:
+        raise CheckpointError(f"{merges_file}: expected BPE merges, found {problem}. {AGAIN}")
     lines = merges_file.read_text(encoding="utf-8").split("\n")
-    pairs = (tuple(line.split()) for line in lines if not line.startswith("#version"))
-    return vocab, [(pair[0], pair[1]) for pair in pairs if len(pair) == 2]
+    pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in pairs):
+        odd = next(" ".join(pair) for pair in pairs if len(pair) != 2)
+        raise CheckpointError(
+            f"{merges_file}: expected lines of two symbols, found {odd[:40]!r}. {AGAIN}"
+        )
+    return vocab, [(left, right) for left, right in pairs]
+
+
+def _require(file: Path, field: str, value: object, kind: type) -> Any:
+    if isinstance(value, kind):
+        return value
+    raise CheckpointError(
+        f"{file}: expected tokenizer files with a {kind.__name__} under {field}, found a "
+        f"{type(value).__name__}. {AGAIN}"
+    )

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from pipeline.formats.image_codec import decode_image
 from pipeline.formats.shard_tar import read_shard, stored_member
-from pipeline.modalities import TowerName
 from pipeline.shards.manifest import ShardInfo
 from teacher.encoding.units import TowerPlan, Unit
+from teacher.preprocessing.rendering import render
 
 Members = Mapping[str, Mapping[str, bytes]]
 """Key to modality to the stored image's bytes."""
@@ -60,7 +60,7 @@ def decoded_batches(
     batch_size: int,
 ) -> Generator[Batch]:
     """The batches of `units`, in their order, which keeps the units of a shard together."""
-    by_tower = {plan.tower: plan for plan in plans}
+    by_label = {plan.label: plan for plan in plans}
     by_id = {(shard.split, shard.index): shard for shard in shards}
     groups = [list(run) for _, run in groupby(units, key=lambda unit: (unit.split, unit.index))]
     todo = [(by_id[group[0].split, group[0].index], group) for group in groups]
@@ -69,7 +69,7 @@ def decoded_batches(
         ThreadPoolExecutor(max_workers=num_decoders()) as decoders,
     ):
         yield from _one_ahead(
-            _batches(by_tower, _read(todo, by_tower, reader), batch_size, decoders)
+            _batches(by_label, _read(todo, by_label, reader), batch_size, decoders)
         )
 
 
@@ -108,13 +108,13 @@ def read_pictures(shard: ShardInfo, modalities: Iterable[str]) -> Members:
 
 def _read(
     todo: Sequence[tuple[ShardInfo, list[Unit]]],
-    plans: Mapping[TowerName, TowerPlan],
+    plans: Mapping[str, TowerPlan],
     reader: ThreadPoolExecutor,
 ) -> Iterator[tuple[ShardInfo, list[Unit], Members]]:
     """Shards with their units and images; the next shard is read while one is encoded."""
 
     def read(shard: ShardInfo, units: list[Unit]) -> Members:
-        return read_pictures(shard, [name for unit in units for name in plans[unit.tower].specs])
+        return read_pictures(shard, [name for unit in units for name in plans[unit.label].specs])
 
     ahead = [reader.submit(read, *item) for item in todo[:1]]
     for item, following in zip(todo, [*todo[1:], None], strict=True):
@@ -125,14 +125,14 @@ def _read(
 
 
 def _batches(
-    plans: Mapping[TowerName, TowerPlan],
+    plans: Mapping[str, TowerPlan],
     work: Iterable[tuple[ShardInfo, list[Unit], Members]],
     batch_size: int,
     decoders: ThreadPoolExecutor,
 ) -> Iterator[Batch]:
     for shard, units, members in work:
         for unit in units:
-            plan = plans[unit.tower]
+            plan = plans[unit.label]
             wanted = [
                 batch
                 for batch in batches(plan, shard, members, batch_size)
@@ -154,9 +154,15 @@ def _batches(
 def _decoder(plan: TowerPlan, shard: ShardInfo) -> Any:
     def decode(picture: Picture) -> NDArray[Any]:
         where = f"{shard.path}: {shard.keys[picture.row]}.{picture.modality}"
-        return decode_image(picture.data, plan.specs[picture.modality], where)
+        return decode_rendered(plan, picture.modality, picture.data, where)
 
     return decode
+
+
+def decode_rendered(plan: TowerPlan, modality: str, data: bytes, where: str) -> NDArray[Any]:
+    """A stored image, decoded and rendered for its tower. Raises as `decode_image` does."""
+    seen = plan.inputs[modality]
+    return render(decode_image(data, seen.spec, where), seen.spec, seen.rendering)
 
 
 def _one_ahead(items: Iterator[Batch]) -> Iterator[Batch]:

@@ -19,7 +19,7 @@ from pipeline.config.teacher import DescriptionsConfig
 from pipeline.core.hub import fetch_snapshot
 from pipeline.errors import CheckpointError
 from pipeline.modalities import ModalitySpec, to_unit_range
-from teacher.encoding.identity import weights_digest
+from teacher.encoding.identity import file_digest
 
 RENDERING_VERSION = 1
 """Increment it when the same stored image starts to be rendered differently."""
@@ -42,7 +42,7 @@ def captioner_identity(options: DescriptionsConfig, folder: Path, cache: Path) -
         )
     return {
         "source": "captioner",
-        "weights": [weights_digest(path, cache) for path in weights],
+        "weights": [file_digest(path, cache) for path in weights],
         "prompt": options.prompt,
         "max_new_tokens": options.max_new_tokens,
         "rendering": RENDERING_VERSION,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from teacher.towers.text_tower import TextTower
+    from teacher.contract import LoadedText
 
 _PHOTOS = [
     "bad photo of a",
@@ -146,7 +146,7 @@ def templates(name: str) -> tuple[str, ...]:
     return TEMPLATES[name]
 
 
-def embed_classes(text: TextTower, classes: Sequence[str], template_set: str) -> ClassPrompts:
+def embed_classes(text: LoadedText, classes: Sequence[str], template_set: str) -> ClassPrompts:
     """Embed every class in every template of the set, and ensemble them per class."""
     chosen = templates(template_set)
     prompts = [template.format(name) for name in classes for template in chosen]

@@ -73,7 +73,7 @@ def precompute_spread(
             details = _run_ranges(client, config, units, progress)
         _require_done(plan_units(plans, shards))
     done = num_targets(units) + num_new_prompts
-    asked = len(shards) * len(config.modalities) + 1
+    asked = len(shards) * len(config.modalities) * len(config.teachers()) + 1
     return StageReport(
         stage="precompute",
         done=done,

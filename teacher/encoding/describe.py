@@ -40,11 +40,10 @@ from pipeline.targets.descriptions import (
 from pipeline.targets.provenance import EMBEDDING, TargetProvenance
 from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
-from teacher.checkpoints.locate import find_text_tower
-from teacher.encoding.identity import text_identity
+from teacher.requirements import require_text
 
 if TYPE_CHECKING:
-    from teacher.towers.text_tower import TextTower
+    from teacher.contract import LoadedText, TeacherText
 
 SENTENCE_VERSION = 1
 """Increment it when the same label starts to give another sentence."""
@@ -74,12 +73,13 @@ def describe(
     chosen = device or config.teacher.device
     slots = _writers(config, workspace, manifest, options, chosen)
     shards = described_shards(options, manifest)
-    text = _LazyText(config, chosen)
+    source = require_text(config, "descriptions")
+    text = _LazyText(source, config.teacher.dtype, chosen)
     done = 0
     with progress_bar("describe", len(shards) * len(slots), "shards", progress) as advance:
         for slot, (identity, write) in slots.items():
             texts = TextStore.create(descriptions_root(config, workspace), slot, identity)
-            store = _embedding_store(config, workspace, slot, identity)
+            store = _embedding_store(config, workspace, source, slot, identity)
             point_to_descriptions(config, workspace, options, store)
             for shard in shards:
                 done += _describe_shard(in_slot(shard, slot), slot, texts, write, store, text)
@@ -193,37 +193,32 @@ class _CaptionWriter:
 class _LazyText:
     """The text tower, loaded on first use."""
 
-    def __init__(self, config: Config, device: str) -> None:
-        self._config, self._device = config, device
-        self._tower: TextTower | None = None
+    def __init__(self, source: TeacherText, dtype: str, device: str) -> None:
+        self._source, self._dtype, self._device = source, dtype, device
+        self._tower: LoadedText | None = None
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(N, E) unit-norm float32."""
         if self._tower is None:
-            from teacher.towers.text_tower import load_text_tower
-
-            teacher = self._config.teacher
-            self._tower = load_text_tower(
-                teacher.name,
-                revision=teacher.revision,
-                dtype=teacher.dtype,
-                device=choose_device(self._device),
-            )
+            self._tower = self._source.load(self._dtype, choose_device(self._device))
         rows: NDArray[np.float32] = self._tower.encode(texts).cpu().numpy()
         return rows
 
 
 def _embedding_store(
-    config: Config, workspace: Workspace, slot: str, identity: Mapping[str, Any]
+    config: Config,
+    workspace: Workspace,
+    source: TeacherText,
+    slot: str,
+    identity: Mapping[str, Any],
 ) -> TargetStore:
-    files = find_text_tower(config.teacher.name, config.teacher.revision)
-    tower = text_identity(files, compute_dtype=config.teacher.dtype, cache=workspace.cache)
+    tower = source.identity(compute_dtype=config.teacher.dtype, cache=workspace.cache)
     provenance = TargetProvenance(
         modality=slot,
         teacher=config.teacher.name,
         spec={"descriptions": dict(identity)},
         tower=tower,
-        outputs={EMBEDDING: (files.config.projection_dim,)},
+        outputs={EMBEDDING: (source.embedding_dim,)},
         dtype=config.store.dtype,
         shard_size=config.store.shard_size,
     )

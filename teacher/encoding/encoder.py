@@ -18,13 +18,12 @@ from pipeline.core.device import choose_device
 from pipeline.core.fingerprint import fingerprint
 from pipeline.core.memory import is_out_of_memory
 from pipeline.errors import OutOfMemory
-from pipeline.modalities import TowerName
 from pipeline.targets.provenance import PATCH
 
 if TYPE_CHECKING:
+    from teacher.contract import LoadedTower
     from teacher.encoding.units import TowerPlan
     from teacher.preprocessing.config import Sample
-    from teacher.towers.vision_tower import Tower
 
 Rows = dict[str, NDArray[np.float32]]
 """Output to (N, ...), one row per image."""
@@ -33,11 +32,11 @@ log = logging.getLogger(__name__)
 
 
 class Encoder:
-    """At most one loaded tower of each name; another config's replaces it."""
+    """At most one loaded tower of each name and teacher; another config's replaces it."""
 
     def __init__(self, device: str = "auto") -> None:
         self._asked_device = device
-        self._towers: dict[TowerName, tuple[str, Tower]] = {}
+        self._towers: dict[str, tuple[str, LoadedTower]] = {}
         self.largest_batch: int | None = None
         """Largest batch that fits, learned from batches that did not; None while all did."""
 
@@ -46,20 +45,18 @@ class Encoder:
         """Device of the towers, with `auto` resolved."""
         return choose_device(self._asked_device)
 
-    def tower(self, plan: TowerPlan, dtype: str) -> Tower:
+    def tower(self, plan: TowerPlan, dtype: str) -> LoadedTower:
         """The tower of `plan` in `dtype` arithmetic, loaded if it is not yet. Raises `CheckpointError`."""
         store = next(iter(plan.stores.values()))
         wanted = fingerprint(store.provenance.tower)
-        loaded, tower = self._towers.get(plan.tower, ("", None))
+        loaded, tower = self._towers.get(plan.label, ("", None))
         if tower is None or loaded != wanted:
-            from teacher.towers.vision_tower import load_from_files
-
-            self._towers.pop(plan.tower, None)  # first, so that no two are in memory
-            tower = load_from_files(plan.files, plan.preprocessing, dtype, self.device)
-            self._towers[plan.tower] = (wanted, tower)
+            self._towers.pop(plan.label, None)  # first, so that no two are in memory
+            tower = plan.source.load(dtype, self.device)
+            self._towers[plan.label] = (wanted, tower)
         return tower
 
-    def encode(self, tower: Tower, images: Sequence[Sample], outputs: Sequence[str]) -> Rows:
+    def encode(self, tower: LoadedTower, images: Sequence[Sample], outputs: Sequence[str]) -> Rows:
         """Preprocess and encode one batch, in micro-batches if it does not fit at once.
 
         A micro-batch that runs out of memory is retried with half as many images; later batches start
@@ -75,7 +72,9 @@ class Encoder:
                 start += len(microbatch)
         return {name: np.concatenate([rows[name] for rows in encoded]) for name in outputs}
 
-    def _try(self, tower: Tower, images: Sequence[Sample], outputs: Sequence[str]) -> Rows | None:
+    def _try(
+        self, tower: LoadedTower, images: Sequence[Sample], outputs: Sequence[str]
+    ) -> Rows | None:
         """The rows, or None after the batch size was halved."""
         try:
             output = tower.encode(tower.preprocess(images), patch=PATCH in outputs)
@@ -89,8 +88,8 @@ class Encoder:
         _release_cached_memory()
         return None
 
-    def _halve(self, tower: Tower, size: int, reason: str) -> None:
-        name = tower.preprocessing.tower
+    def _halve(self, tower: LoadedTower, size: int, reason: str) -> None:
+        name = next((name for name, (_, it) in self._towers.items() if it is tower), "image")
         if size == 1:
             raise OutOfMemory(
                 f"{name} tower on {tower.device}: expected memory for one image at a time, "

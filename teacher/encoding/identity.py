@@ -8,15 +8,19 @@ Batch size and device are left out: they change the last bits of an embedding, n
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError
 from pipeline.storage.files import read_json, sha256_file, write_json
 from teacher.checkpoints.locate import TowerFiles
 from teacher.preprocessing.config import Preprocessing
+
+if TYPE_CHECKING:
+    from teacher.contract import TeacherText
 
 FORWARD_VERSION = 1
 """Increment it when the same weights and pixel values start to give other embeddings."""
@@ -31,12 +35,27 @@ _VISION_FIELDS = (
 _TEXT_FIELDS = ("num_attention_heads", "max_position_embeddings", "hidden_act", "layer_norm_eps")
 
 
-def weights_digest(path: Path, cache: Path) -> str:
-    """Hex sha256 of a weights file, cached in `cache`. `CheckpointError` if it cannot be read."""
+def weights_digest(files: Sequence[Path], cache: Path) -> str:
+    """Hex sha256 of the files of weights. Raises `CheckpointError` as `file_digest` does.
+
+    One file: that of its bytes. Shards: that of the lines which `sha256sum SHARDS` prints for their
+    names; how tensors are spread over shards is part of it.
+    """
+    digests = {path.name: file_digest(path, cache) for path in files}
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_digest(path: Path, cache: Path) -> str:
+    """Hex sha256 of one file, cached in `cache`. `CheckpointError` if it cannot be read."""
     try:
         stat = path.stat()
     except OSError as error:
-        raise CheckpointError(f"{path}: expected a weights file, found: {error}.") from error
+        raise CheckpointError(
+            f"{path}: expected a weights file, found: {error}. Fetch the checkpoint again."
+        ) from error
     key = str(path.resolve())
     identity = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     known = _known(cache)
@@ -83,7 +102,7 @@ def text_identity(files: TowerFiles, *, compute_dtype: str, cache: Path) -> dict
 
 
 def prompt_identity(
-    files: TowerFiles,
+    text: TeacherText,
     classes: Sequence[str],
     templates: Sequence[str],
     *,
@@ -92,7 +111,7 @@ def prompt_identity(
 ) -> dict[str, Any]:
     """Everything that the embedded class prompts depend on, JSON-ready."""
     return {
-        **text_identity(files, compute_dtype=compute_dtype, cache=cache),
+        **text.identity(compute_dtype=compute_dtype, cache=cache),
         "classes": list(classes),
         "templates": list(templates),
     }

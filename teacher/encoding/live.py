@@ -6,8 +6,6 @@
 It satisfies `pipeline.targets.reader.TeacherSource`. Towers, preprocessing, batches and stored dtype
 are those of `precompute`, so on the same machine its targets equal the cached ones bit for bit.
 Nothing is kept: a shard is encoded again in every epoch. One process only.
-
-Legend: D teacher width.
 """
 
 from __future__ import annotations
@@ -19,7 +17,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipeline.config.config import Config
+from pipeline.config.teacher import DENSE_TEACHER, TEACHER
 from pipeline.shards.manifest import ShardInfo
+from pipeline.targets.provenance import PATCH
 from pipeline.targets.reader import Targets
 from pipeline.workspace import Workspace
 from teacher.encoding.batches import decoded_batches
@@ -52,31 +52,39 @@ class LiveTeacher:
         precompute_prompts(config, workspace, device=device)
         return cls(config, plans, Encoder(device or config.teacher.device))
 
-    @property
-    def dim(self) -> int:
-        """Width D of an embedding."""
-        return next(iter(self.plans[0].stores.values())).provenance.dim
+    def width(self, output: str) -> int:
+        """Width of one vector of an output."""
+        plan = next(plan for plan in self.plans if plan.teacher == self._teacher_of(output))
+        return next(iter(plan.stores.values())).provenance.outputs[output][-1]
+
+    def _teacher_of(self, output: str) -> str:
+        second = output == PATCH and self.config.dense_teacher is not None
+        return DENSE_TEACHER if second else TEACHER
 
     def targets(self, shard: ShardInfo) -> Targets:
         """Modality to output to rows in the order of `shard.keys`; NaN where a sample lacks the modality.
 
         Raises `CorruptShard` or `OutOfMemory`.
         """
-        rows: dict[str, dict[str, NDArray[Any]]] = {
-            name: empty_rows(store, shard)
-            for plan in self.plans
-            for name, store in plan.stores.items()
+        rows: dict[str, dict[str, dict[str, NDArray[Any]]]] = {
+            plan.teacher: {} for plan in self.plans
         }
+        for plan in self.plans:
+            rows[plan.teacher] |= {n: empty_rows(s, shard) for n, s in plan.stores.items()}
         units = [
-            Unit(shard.split, shard.index, plan.tower, tuple(plan.stores), num_pictures=0)
+            Unit(shard.split, shard.index, plan.tower, tuple(plan.stores), 0, plan.teacher)
             for plan in self.plans
         ]
         size = stored_pictures_a_batch(self.config)
         with closing(decoded_batches(self.plans, [shard], units, size)) as batches:
             for batch in batches:
                 if batch.pictures:
-                    scatter(batch, encode_batch(self.config, self.encoder, batch), rows)
-        return rows
+                    encoded = encode_batch(self.config, self.encoder, batch)
+                    scatter(batch, encoded, rows[batch.plan.teacher])
+        return {
+            name: {output: rows[self._teacher_of(output)][name][output] for output in outputs}
+            for name, outputs in (rows[TEACHER] | rows.get(DENSE_TEACHER, {})).items()
+        }
 
     def missing_targets(self, shard: ShardInfo) -> Mapping[str, frozenset[str]]:
         """No sample is without its targets."""

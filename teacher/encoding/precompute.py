@@ -36,7 +36,6 @@ from pipeline.targets.prompts import PromptStore, point_to_prompts
 from pipeline.targets.store import TargetStore
 from pipeline.targets.views import ViewConfig
 from pipeline.workspace import Workspace
-from teacher.checkpoints.locate import find_text_tower
 from teacher.encoding.batches import Batch, decoded_batches
 from teacher.encoding.class_prompts import embed_classes, templates
 from teacher.encoding.encoder import Encoder, Rows
@@ -50,6 +49,7 @@ from teacher.encoding.units import (
     plan_units,
 )
 from teacher.encoding.views import encode_views, stored_pictures_a_batch
+from teacher.open import open_teacher
 
 
 def precompute(
@@ -79,8 +79,7 @@ def precompute(
     encoder = encoder or Encoder(device or config.teacher.device)
     if todo:
         _encode(config, plans, manifest.all_shards, todo, encoder, progress)
-    # Plus one for the class prompts.
-    requested = num_targets(units) if units is not None else _num_all(config, manifest) + 1
+    requested = num_targets(units) if units is not None else _num_all(config, manifest)
     done = num_targets(todo) + int(new_prompts)
     return StageReport(
         stage="precompute",
@@ -99,7 +98,10 @@ def precompute(
 def precompute_prompts(
     config: Config, workspace: Workspace, *, device: str | None = None
 ) -> StageReport:
-    """Embed the class prompts if they are missing; loads the text tower and no other."""
+    """Embed the class prompts if they are missing; loads the text tower and no other.
+
+    A teacher without a text tower has none to embed.
+    """
     started = time.perf_counter()
     manifest = Manifest.load(workspace.dataset(config))
     embedded = _embed_prompts(config, workspace, manifest.classes, device)
@@ -108,7 +110,10 @@ def precompute_prompts(
 
 
 def _num_all(config: Config, manifest: Manifest) -> int:
-    return len(manifest.all_shards) * len(config.modalities)
+    """Targets of all shards, and one for the class prompts if the teacher has a text tower."""
+    text = open_teacher(config.teacher.name, config.teacher.revision).text
+    images = len(manifest.all_shards) * len(config.modalities) * len(config.teachers())
+    return images + int(text is not None)
 
 
 def _missing(
@@ -120,13 +125,14 @@ def _missing(
     """All missing units, or those of them that `units` name."""
     if units is None:
         return plan_units(plans, shards)
-    requested: dict[tuple[str, int], set[str]] = defaultdict(set)
+    requested: dict[tuple[str, str], set[str]] = defaultdict(set)
     for unit in units:
-        requested[unit.split, unit.index].update(unit.modalities)
-    named = {shard.name: shard for shard in shards if (shard.split, shard.index) in requested}
+        requested[unit.shard, unit.teacher].update(unit.modalities)
+    asked_shards = {unit.shard for unit in units}
+    named = {shard.name: shard for shard in shards if shard.name in asked_shards}
     _require_known(config, units, named)
     parts = [
-        unit.only(requested[unit.split, unit.index], named[unit.shard])
+        unit.only(requested[unit.shard, unit.teacher], named[unit.shard])
         for unit in plan_units(plans, list(named.values()))
     ]
     return [part for part in parts if part is not None]
@@ -144,16 +150,26 @@ def _require_known(config: Config, units: Sequence[Unit], shards: Container[str]
                 f"unit {unit}: expected modalities among {', '.join(config.modalities)}. The units "
                 "belong to another config; plan them again."
             )
+        if unit.teacher not in config.teachers():
+            raise ConfigError(
+                f"unit {unit}: the config has no table [{unit.teacher}]. The units belong to another "
+                "config; plan them again."
+            )
 
 
 def _embed_prompts(
     config: Config, workspace: Workspace, classes: Sequence[str], device: str | None
 ) -> bool:
-    """Embed the class prompts if they are missing; True if they were."""
+    """Embed the class prompts if they are missing; True if they were.
+
+    False, writing nothing, for a teacher without a text tower.
+    """
     teacher = config.teacher
-    files = find_text_tower(teacher.name, teacher.revision)
+    source = open_teacher(teacher.name, teacher.revision).text
+    if source is None:
+        return False
     identity = prompt_identity(
-        files,
+        source,
         classes,
         templates(teacher.templates),
         compute_dtype=teacher.dtype,
@@ -162,14 +178,7 @@ def _embed_prompts(
     store = PromptStore.find(workspace.prompts, teacher.name, identity)
     missing = store is None
     if store is None:
-        from teacher.towers.text_tower import load_text_tower
-
-        text = load_text_tower(
-            teacher.name,
-            revision=teacher.revision,
-            dtype=teacher.dtype,
-            device=choose_device(device or teacher.device),
-        )
+        text = source.load(teacher.dtype, choose_device(device or teacher.device))
         prompts = embed_classes(text, classes, teacher.templates)
         store = PromptStore.create(
             workspace.prompts,
@@ -236,7 +245,7 @@ class _EncodingPass:
         for name, count in counts.items():
             self._seconds[name] += (now - self._last) * count / counts.total()
         self._last = now
-        self._advance(counts.total(), f"{batch.shard.name} {batch.plan.tower}")
+        self._advance(counts.total(), f"{batch.shard.name} {batch.plan.label}")
 
     def _commit(self, batch: Batch, name: str) -> None:
         rows = self._rows_of(batch, name)
@@ -276,8 +285,8 @@ class _Writer:
 
 def encode_batch(config: Config, encoder: Encoder, batch: Batch) -> Rows:
     """Output to one row per image of the batch, with all its views if the config has views."""
-    tower = encoder.tower(batch.plan, config.teacher.dtype)
-    outputs, views = config.teacher.outputs, ViewConfig.of(config)
+    teacher, views = config.for_teacher(batch.plan.teacher).teacher, ViewConfig.of(config)
+    tower, outputs = encoder.tower(batch.plan, teacher.dtype), teacher.outputs
     if views is None:
         return encoder.encode(tower, list(batch.arrays), outputs)
     return encode_views(encoder, tower, batch, views, outputs)

@@ -8,37 +8,51 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.config.config import Config
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.config.teacher import TEACHER, of_teacher
+from pipeline.errors import CheckpointError
 from pipeline.formats.shard_tar import shard_name
 from pipeline.modalities import ModalitySpec, TowerName
 from pipeline.shards.manifest import ShardInfo
 from pipeline.targets.lookup import point_to_store, resolve
-from pipeline.targets.provenance import EMBEDDING, PATCH, TargetProvenance
+from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore, object_bytes
 from pipeline.targets.views import ViewConfig, view_identity, view_shapes
 from pipeline.workspace import Workspace
-from teacher.checkpoints.locate import TowerFiles, find_tower
-from teacher.encoding.identity import tower_identity
-from teacher.preprocessing.config import Preprocessing, preprocessing_for
+from teacher.contract import Teacher, TeacherTower
+from teacher.encoding.tower_inputs import TowerInput, tower_inputs
+from teacher.open import open_teacher
+from teacher.preprocessing.rendering import rendering_identity
 
 
 @dataclass(frozen=True, slots=True)
 class TowerPlan:
     """One tower and the modalities that it encodes, in the config's order."""
 
-    files: TowerFiles
-    preprocessing: Preprocessing
-    specs: Mapping[str, ModalitySpec]
+    source: TeacherTower
+    inputs: Mapping[str, TowerInput]
+    """Modality to what the tower sees of it."""
     stores: Mapping[str, TargetStore]
     """Modality to its target store, which need not exist yet."""
+    teacher: str = TEACHER
+    """Whose tower it is: the name of the config's table."""
+
+    @property
+    def label(self) -> str:
+        """A name for the tower among those of all teachers."""
+        return of_teacher(self.teacher, self.tower)
 
     @property
     def tower(self) -> TowerName:
         """Name of the tower."""
-        return self.preprocessing.tower
+        return self.source.name
+
+    @property
+    def specs(self) -> dict[str, ModalitySpec]:
+        """Modality to its stored form."""
+        return {name: seen.spec for name, seen in self.inputs.items()}
 
     def create_stores(self, config: Config, workspace: Workspace) -> None:
         """Create the stores that do not exist, and the index entries that refer to them.
@@ -47,7 +61,7 @@ class TowerPlan:
         """
         for store in self.stores.values():
             TargetStore.create(workspace.targets(config), store.provenance)
-            point_to_store(config, workspace, store)
+            point_to_store(config.for_teacher(self.teacher), workspace, store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,13 @@ class Unit:
     """Those whose targets are missing, in the config's order."""
     num_pictures: int
     """Images of these modalities."""
+    teacher: str = TEACHER
+    """Whose tower it is: the name of the config's table."""
+
+    @property
+    def label(self) -> str:
+        """As `TowerPlan.label`."""
+        return of_teacher(self.teacher, self.tower)
 
     @property
     def shard(self) -> str:
@@ -72,54 +93,66 @@ class Unit:
         return shard_name(self.split, self.index)
 
     def __str__(self) -> str:
-        return f"{self.shard} {self.tower} ({', '.join(self.modalities)})"
+        return f"{self.shard} {self.label} ({', '.join(self.modalities)})"
 
     def only(self, modalities: Container[str], shard: ShardInfo) -> Unit | None:
         """The unit restricted to these modalities; None if none is left."""
         kept = tuple(name for name in self.modalities if name in modalities)
-        return _unit(shard, self.tower, kept) if kept else None
+        return _unit(shard, self.teacher, self.tower, kept) if kept else None
 
 
 def plan_towers(
     config: Config, workspace: Workspace, *, local_only: bool = False
 ) -> list[TowerPlan]:
-    """The towers that a config needs, with the target store of each modality.
+    """The towers that a config needs, with the target store of each modality; teacher by teacher.
 
     `local_only` makes no request to a hub. Raises `ConfigError` (a tower that cannot read a modality)
     or `CheckpointError` (weights that cannot be located).
     """
-    groups: dict[TowerName, dict[str, ModalitySpec]] = {}
-    for name, spec in config.specs().items():
-        _require_readable(name, spec)
-        groups.setdefault(spec.tower, {})[name] = spec
     return [
-        _plan_tower(config, workspace, tower, specs, local_only) for tower, specs in groups.items()
+        replace(plan, teacher=name)
+        for name, own in config.teachers().items()
+        for plan in _plan_teacher(own, workspace, local_only, is_first=name == TEACHER)
+    ]
+
+
+def _plan_teacher(
+    config: Config, workspace: Workspace, local_only: bool, *, is_first: bool
+) -> list[TowerPlan]:
+    """The towers of one teacher, which is the only one in `config`."""
+    teacher = open_teacher(config.teacher.name, config.teacher.revision, local_only=local_only)
+    groups: dict[TowerName, dict[str, TowerInput]] = {}
+    for name, seen in tower_inputs(config, teacher.towers, is_first=is_first).items():
+        groups.setdefault(seen.tower, {})[name] = seen
+    return [
+        _plan_tower(config, workspace, teacher, tower, inputs) for tower, inputs in groups.items()
     ]
 
 
 def plan_units(plans: Sequence[TowerPlan], shards: Sequence[ShardInfo]) -> list[Unit]:
     """The targets that are not committed, in the order of `shards`, the towers of a shard together."""
     missing = {
-        name: {(shard.split, shard.index) for shard in store.missing(shards)}
+        (plan.teacher, name): {(shard.split, shard.index) for shard in store.missing(shards)}
         for plan in plans
         for name, store in plan.stores.items()
     }
     units = []
     for shard in shards:
         for plan in plans:
-            names = tuple(n for n in plan.stores if (shard.split, shard.index) in missing[n])
+            here = (shard.split, shard.index)
+            names = tuple(n for n in plan.stores if here in missing[plan.teacher, n])
             if names:
-                units.append(_unit(shard, plan.tower, names))
+                units.append(_unit(shard, plan.teacher, plan.tower, names))
     return units
 
 
-def _unit(shard: ShardInfo, tower: TowerName, modalities: tuple[str, ...]) -> Unit:
+def _unit(shard: ShardInfo, teacher: str, tower: TowerName, modalities: tuple[str, ...]) -> Unit:
     num_pictures = sum(sum(shard.present[name]) for name in modalities)
-    return Unit(shard.split, shard.index, tower, modalities, num_pictures)
+    return Unit(shard.split, shard.index, tower, modalities, num_pictures, teacher)
 
 
 def outdated_modalities(config: Config, workspace: Workspace) -> tuple[str, ...]:
-    """Modalities whose teacher's weights changed since their targets were computed.
+    """Modalities of which a teacher's weights changed since their targets were computed.
 
     Compares digests and makes no request to a hub: a teacher that is not on this machine counts as
     unchanged. Raises `MissingTarget` for a modality without targets.
@@ -128,8 +161,13 @@ def outdated_modalities(config: Config, workspace: Workspace) -> tuple[str, ...]
         plans = plan_towers(config, workspace, local_only=True)
     except CheckpointError:
         return ()
-    planned = {name: store for plan in plans for name, store in plan.stores.items()}
-    return tuple(n for n, s in planned.items() if resolve(config, workspace, n).path != s.path)
+    changed = [
+        name
+        for plan in plans
+        for name, store in plan.stores.items()
+        if resolve(config.for_teacher(plan.teacher), workspace, name).path != store.path
+    ]
+    return tuple(dict.fromkeys(changed))
 
 
 def split_units(units: Sequence[Unit], num_parts: int) -> list[list[Unit]]:
@@ -150,50 +188,47 @@ def split_units(units: Sequence[Unit], num_parts: int) -> list[list[Unit]]:
 
 
 def num_targets(units: Iterable[Unit]) -> int:
-    """Pairs of a shard and a modality in `units`, as stage reports count them."""
+    """Pairs of a shard and a modality in `units`, of each teacher, as stage reports count them."""
     return sum(len(unit.modalities) for unit in units)
 
 
 def bytes_to_write(plans: Sequence[TowerPlan], units: Sequence[Unit]) -> int:
     """Exact bytes of the objects that the units will commit."""
     sizes = {
-        name: sum(object_bytes(store.provenance).values())
+        (plan.teacher, name): sum(object_bytes(store.provenance).values())
         for plan in plans
         for name, store in plan.stores.items()
     }
-    return sum(sizes[name] for unit in units for name in unit.modalities)
+    return sum(sizes[unit.teacher, name] for unit in units for name in unit.modalities)
 
 
 def _plan_tower(
     config: Config,
     workspace: Workspace,
+    teacher: Teacher,
     tower: TowerName,
-    specs: Mapping[str, ModalitySpec],
-    local_only: bool,
+    inputs: Mapping[str, TowerInput],
 ) -> TowerPlan:
-    files = find_tower(config.teacher.name, tower, config.teacher.revision, local_only=local_only)
-    preprocessing = preprocessing_for(files.config, **tower_options(config, tower))
-    identity = tower_identity(
-        files, preprocessing, compute_dtype=config.teacher.dtype, cache=workspace.cache
-    )
+    source = teacher.tower(tower, **tower_options(config, tower))
+    identity = source.identity(compute_dtype=config.teacher.dtype, cache=workspace.cache)
     views = ViewConfig.of(config)
-    shapes = view_shapes(_output_shapes(config, files), views)
+    shapes = view_shapes(_output_shapes(config, source), views)
     stores = {
         name: TargetStore.planned(
             workspace.targets(config),
             TargetProvenance(
                 modality=name,
                 teacher=config.teacher.name,
-                spec=spec.identity(),
-                tower=identity | view_identity(views),
+                spec=seen.spec.identity(),
+                tower=identity | rendering_identity(seen.rendering) | view_identity(views),
                 outputs=shapes,
                 dtype=config.store.dtype,
                 shard_size=config.store.shard_size,
             ),
         )
-        for name, spec in specs.items()
+        for name, seen in inputs.items()
     }
-    return TowerPlan(files, preprocessing, specs, stores)
+    return TowerPlan(source, inputs, stores)
 
 
 def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | str | None]:
@@ -208,16 +243,6 @@ def tower_options(config: Config, tower: TowerName) -> dict[str, bool | float | 
     return {"antialias": teacher.antialias}
 
 
-def _output_shapes(config: Config, files: TowerFiles) -> dict[str, tuple[int, ...]]:
-    dim = files.config.projection_dim
-    rows, columns = files.config.grid
-    shapes = {EMBEDDING: (dim,), PATCH: (rows * columns, dim)}
+def _output_shapes(config: Config, source: TeacherTower) -> dict[str, tuple[int, ...]]:
+    shapes = source.output_shapes()
     return {output: shapes[output] for output in config.teacher.outputs}
-
-
-def _require_readable(name: str, spec: ModalitySpec) -> None:
-    if spec.tower == "depth" and spec.unit != "mm":
-        raise ConfigError(
-            f"modalities.{name}.tower: the depth tower reads millimetres, kind {spec.kind!r} holds "
-            f"{spec.unit}s; expected tower 'image' or a kind in mm"
-        )

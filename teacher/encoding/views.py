@@ -17,7 +17,7 @@ from teacher.encoding.batches import Batch
 from teacher.encoding.encoder import Encoder, Rows
 
 if TYPE_CHECKING:
-    from teacher.towers.vision_tower import Tower
+    from teacher.contract import LoadedTower
 
 
 def stored_pictures_a_batch(config: Config) -> int:
@@ -26,7 +26,11 @@ def stored_pictures_a_batch(config: Config) -> int:
 
 
 def encode_views(
-    encoder: Encoder, tower: Tower, batch: Batch, settings: ViewConfig, outputs: Sequence[str]
+    encoder: Encoder,
+    tower: LoadedTower,
+    batch: Batch,
+    settings: ViewConfig,
+    outputs: Sequence[str],
 ) -> Rows:
     """Output to (N, K, ...) of the batch's N images and K views, and `view_box` (N, K, 5)."""
     arrays = list(batch.arrays)

@@ -36,10 +36,10 @@ def to_pixels(
     Samples are image files or arrays: (H, W) or (H, W, 3), uint8 or uint16; (H, W) millimetres for
     depth. Raises `ValueError` naming the position of a sample of another form.
     """
-    arrays = [_as_array(sample, index) for index, sample in enumerate(samples)]
+    arrays = [sample_array(sample, index) for index, sample in enumerate(samples)]
     size_px = preprocessing.size_px
     out = torch.empty((len(arrays), 3, size_px, size_px), device=device)
-    for indices in _groups(arrays):
+    for indices in groups_of_one_shape(arrays):
         batch = np.stack([arrays[i] for i in indices])
         if preprocessing.tower == "depth":
             unit_BCHW = _depth_unit(batch, preprocessing, device, indices[0])
@@ -83,7 +83,8 @@ def depth_to_unit(depth_mm: Tensor, max_depth_m: float, holes: str) -> Tensor:
     return metres.clamp(max=max_depth_m) / max_depth_m
 
 
-def _as_array(sample: Sample, index: int) -> ImageArray:
+def sample_array(sample: Sample, index: int) -> ImageArray:
+    """The array of a sample, read if it is a file. `ValueError` naming `index` if it has another form."""
     if isinstance(sample, (str, Path)):
         try:
             return read_any_image(Path(sample))
@@ -95,7 +96,7 @@ def _as_array(sample: Sample, index: int) -> ImageArray:
     return sample
 
 
-def _groups(arrays: Sequence[ImageArray]) -> list[list[int]]:
+def groups_of_one_shape(arrays: Sequence[ImageArray]) -> list[list[int]]:
     """Indices by shape and dtype, so that each group is resized as one batch."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, array in enumerate(arrays):

@@ -16,9 +16,10 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from pipeline.errors import CheckpointError
-from pipeline.formats.weight_files import read_tensors
+from teacher.checkpoints.config_fields import require_divisible
 from teacher.checkpoints.hub_config import HubConfig
 from teacher.checkpoints.locate import TowerFiles, find_text_tower
+from teacher.checkpoints.read import read_checkpoint
 from teacher.checkpoints.tensors import plain_state, require_exact, split_halves, torch_dtype
 from teacher.checkpoints.tokenizer import ClipTokenizer, load_tokenizer
 
@@ -113,23 +114,34 @@ def load_text_tower(
 
     A checkpoint without tokenizer files still encodes token ids. Raises `CheckpointError`.
     """
-    files = find_text_tower(str(path_or_name), revision)
+    return load_text_files(find_text_tower(str(path_or_name), revision), dtype=dtype, device=device)
+
+
+def load_text_files(
+    files: TowerFiles, *, dtype: str = "float32", device: str | torch.device = "cpu"
+) -> TextTower:
+    """Load a text tower whose files have been located. Raises `CheckpointError`."""
     network = _load_network(files)
     nn.Module.to(network, device=device, dtype=torch_dtype(dtype))
     return TextTower(files, network, torch.device(device))
 
 
-def text_network(config: HubConfig) -> CLIPTextModelWithProjection:
-    """A text network of the config's shape, freshly initialised, in evaluation mode."""
+def text_network(config: HubConfig, where: str = "text_config") -> CLIPTextModelWithProjection:
+    """A text network of the config's shape, freshly initialised, in evaluation mode.
+
+    Raises `CheckpointError` for a width that the heads do not divide.
+    """
     text = config.text
+    width, num_heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+    require_divisible(width, num_heads, where)
     network = CLIPTextModelWithProjection(
         CLIPTextConfig(
             vocab_size=int(text["vocab_size"]),
-            hidden_size=int(text["hidden_size"]),
+            hidden_size=width,
             intermediate_size=int(text["intermediate_size"]),
             projection_dim=config.projection_dim,
             num_hidden_layers=int(text["num_hidden_layers"]),
-            num_attention_heads=int(text["num_attention_heads"]),
+            num_attention_heads=num_heads,
             max_position_embeddings=int(text["max_position_embeddings"]),
             hidden_act=str(text["hidden_act"]),
             layer_norm_eps=float(text["layer_norm_eps"]),
@@ -143,22 +155,23 @@ def text_network(config: HubConfig) -> CLIPTextModelWithProjection:
     return network
 
 
-def expected_text_tensors(config: HubConfig) -> dict[str, Tensor]:
+def expected_text_tensors(config: HubConfig, where: str = "text_config") -> dict[str, Tensor]:
     """Name to (storage-less) tensor of the text half that the config describes."""
     with torch.device("meta"):
-        return dict(text_network(config).state_dict())
+        return dict(text_network(config, where).state_dict())
 
 
 def _load_network(files: TowerFiles) -> CLIPTextModelWithProjection:
-    where = str(files.weights)
-    _, text = split_halves(plain_state(read_tensors(files.weights), files.config, where))
+    where = files.where
+    state, _ = read_checkpoint(files.directory)
+    _, text = split_halves(plain_state(state, files.config, where))
     if not text:
         raise CheckpointError(
             f"{where}: expected text_model.* tensors, found a checkpoint without a text tower. "
             "Add the Image checkpoint to the source, or name one that has a text half."
         )
     with torch.device("meta"):
-        network = text_network(files.config)
+        network = text_network(files.config, where)
     require_exact(text, network.state_dict(), where)
     network.load_state_dict(text, strict=True, assign=True)
     # A non-persistent buffer: no checkpoint carries it, so it still has no storage here.

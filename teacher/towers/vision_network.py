@@ -20,6 +20,7 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoderLay
 
 from pipeline.errors import CheckpointError
 from pipeline.formats.weight_files import StateDict
+from teacher.checkpoints.config_fields import require_divisible
 from teacher.checkpoints.hub_config import HubConfig
 
 
@@ -77,11 +78,7 @@ def layout_of(config: HubConfig, state: StateDict, where: str) -> VisionLayout:
     """The layout in config.json, checked against the positions in the file. `CheckpointError`."""
     vision = config.vision
     width, num_heads = int(vision["hidden_size"]), int(vision["num_attention_heads"])
-    if width % num_heads:
-        raise CheckpointError(
-            f"{where}: expected a hidden_size in config.json that num_attention_heads divides, found "
-            f"{width} and {num_heads}. Use the config.json that belongs to these weights."
-        )
+    require_divisible(width, num_heads, where)
     positions = state.get("vision_model.embeddings.position_embedding.weight")
     rows, columns = config.grid
     if positions is not None and positions.shape[0] != rows * columns + 1:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.formats.weight_files import StateDict, read_tensors
+from pipeline.formats.weight_files import StateDict
 from pipeline.modalities import TowerName
 from teacher.checkpoints.hub_config import HubConfig
 from teacher.checkpoints.locate import TowerFiles, find_tower
+from teacher.checkpoints.read import read_checkpoint
 from teacher.checkpoints.tensors import plain_state, require_exact, split_halves, torch_dtype
 from teacher.preprocessing.config import Preprocessing, Sample, preprocessing_for
 from teacher.preprocessing.images import to_pixels
@@ -96,14 +97,14 @@ def load_network(
 
     `build` makes the network for a config and the vision tensors; the last argument names the file.
     """
-    where = str(files.weights)
-    state = plain_state(read_tensors(files.weights), files.config, where)
+    where = files.where
+    state = plain_state(read_checkpoint(files.directory)[0], files.config, where)
     vision, text = split_halves(state)
     # Without storage: the checkpoint's tensors take the place of the parameters.
     with torch.device("meta"):
         network = build(files.config, vision, where)
     require_exact(vision, network.state_dict(), where)
     if text:
-        require_exact(text, expected_text_tensors(files.config), where)
+        require_exact(text, expected_text_tensors(files.config, where), where)
     network.load_state_dict(vision, strict=True, assign=True)
     return network.eval().requires_grad_(False)

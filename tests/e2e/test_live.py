@@ -62,7 +62,7 @@ def test_the_live_teacher_gives_what_the_cache_holds(tmp_path: Path, views: int)
     outputs = ("embedding", "patch")
     stored = CachedTeacher.open(cached, Workspace.of(cached), outputs)
     source = LiveTeacher.open(live, Workspace.of(live))
-    assert source.dim == stored.dim
+    assert source.width("patch") == stored.width("patch")
     for shard in Manifest.load(Workspace.of(live).dataset(live)).shards("train"):
         one, other = source.targets(shard), stored.targets(shard)
         assert source.missing_targets(shard) == stored.missing_targets(shard)

@@ -187,12 +187,12 @@ def test_retraining_loads_the_text_tower_once_and_no_other(
 ) -> None:
     loaded: list[Path] = []
     for module in (text_tower, vision_tower):
-        monkeypatch.setattr(module, "read_tensors", recorded(module.read_tensors, loaded))
+        monkeypatch.setattr(module, "read_checkpoint", recorded(module.read_checkpoint, loaded))
     targets = files_of(copy, "targets")
     overrides = ["teacher.templates=driving", "student.backbone=mobilenetv3_small_050"]
     state: State = retrain(str(copy), overrides, return_state=True)
     assert state.is_completed(), state
-    assert loaded == [find_text_tower(load_config(copy).teacher.name).weights]
+    assert loaded == [find_text_tower(load_config(copy).teacher.name).directory]
     assert files_of(copy, "targets") == targets
     assert len([p for p in (copy.parent / "workspace/runs").iterdir() if p.is_dir()]) == 2
 

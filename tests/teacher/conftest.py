@@ -15,11 +15,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pipeline.config.config import Config
-from pipeline.formats.weight_files import StateDict, read_tensors
+from pipeline.formats.weight_files import StateDict
 from pipeline.shards.prepare import prepare
 from pipeline.storage.files import write_json
 from pipeline.workspace import Workspace
 from teacher.checkpoints.hub_config import read_config
+from teacher.checkpoints.read import read_checkpoint
 from teacher.towers import text_tower, vision_tower
 from teacher.towers.text_tower import text_network
 from teacher.towers.vision_network import VisionNetwork, layout_of
@@ -62,16 +63,21 @@ def weights_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The weight files that the towers have read so far, in order."""
     paths: list[Path] = []
 
-    def record(path: Path) -> StateDict:
-        paths.append(path)
-        return read_tensors(path)
+    def record(folder: Path) -> tuple[StateDict, tuple[Path, ...]]:
+        state, files = read_checkpoint(folder)
+        paths.extend(files)
+        return state, files
 
     for module in (text_tower, vision_tower):
-        monkeypatch.setattr(module, "read_tensors", record)
+        monkeypatch.setattr(module, "read_checkpoint", record)
     return paths
 
 
-def write_source(root: Path, seed: int = 0) -> Path:
+DIM, SECOND_DIM = 12, 8
+"""Widths of the embeddings of `source` and of `second_source`."""
+
+
+def write_source(root: Path, seed: int = 0, dim: int = DIM) -> Path:
     """A source with an image and a depth tower of random weights, text halves and tokenizers."""
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -83,7 +89,7 @@ def write_source(root: Path, seed: int = 0) -> Path:
     for tower in ("Image", "Depth"):
         folder = root / f"LanguageBind_{tower}"
         folder.mkdir(parents=True)
-        write_json(folder / "config.json", _hub_config(tower, len(words)))
+        write_json(folder / "config.json", _hub_config(tower, len(words), dim))
         config = read_config(folder / "config.json")
         torch.manual_seed(seed)
         state = {**text_network(config).state_dict()}
@@ -93,7 +99,7 @@ def write_source(root: Path, seed: int = 0) -> Path:
     return root
 
 
-def _hub_config(tower: str, vocab_size: int) -> dict[str, object]:
+def _hub_config(tower: str, vocab_size: int, dim: int) -> dict[str, object]:
     shape = {
         "hidden_size": 16,
         "intermediate_size": 32,
@@ -103,7 +109,7 @@ def _hub_config(tower: str, vocab_size: int) -> dict[str, object]:
     }
     return {
         "model_type": f"LanguageBind{tower}",
-        "projection_dim": 12,
+        "projection_dim": dim,
         "text_config": {**shape, "vocab_size": vocab_size, "max_position_embeddings": 40},
         "vision_config": {**shape, "image_size": 32, "patch_size": 16, "lora_r": 0},
     }
@@ -113,6 +119,13 @@ def _hub_config(tower: str, vocab_size: int) -> dict[str, object]:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local source of two random towers; tests must not change it."""
     return write_source(tmp_path_factory.mktemp("source") / "small-teacher")
+
+
+@pytest.fixture(scope="session")
+def second_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another such source, of another width; tests must not change it."""
+    root = tmp_path_factory.mktemp("second-source") / "dense-teacher"
+    return write_source(root, seed=1, dim=SECOND_DIM)
 
 
 NUM_TRAIN, SHARD_SIZE, BATCH = 10, 4, 3

@@ -67,7 +67,7 @@ def test_planned_units_and_bytes_equal_the_pass(config: Config, views: int) -> N
     assert sum(item.num_images for item in work) * times == sum(encoded)
     assert {i.modality: i.num_images for i in work} == {"rgb": 13, "nir": 12, "depth": 12}
     assert sum(item.num_tokens for item in work) == sum(encoded) * 5
-    flops = flops_per_image(plans[0].files.config, patch=True)
+    flops = flops_per_image(plans[0].source, patch=True)
     assert sum(item.flops for item in work) == sum(encoded) * flops
     assert plan_units(plans, manifest.all_shards) == []
 

@@ -31,6 +31,12 @@ from tests.pipeline.config.small_config import BASE, load, message
         ("dataset.classes=['a','a']", ["dataset", "'a' is listed twice"]),
         ("modalities.rgb.kind=radar", ["modalities.rgb.kind", "unknown kind 'radar'", "thermal"]),
         ("modalities.rgb.tower=sonar", ["modalities.rgb.tower", "'image'", "'thermal'"]),
+        ("modalities.rgb.rendering=blue", ["modalities.rgb.rendering", "'grey_stretched'"]),
+        (
+            "modalities.rgb.rendering=grey_stretched",
+            ["modalities.rgb.rendering = 'grey_stretched'", "'rgb' has 3 channel", "of as_stored"],
+        ),
+        ("modalities.ir.rendering=inverse_depth", ["one of as_stored, grey_stretched"]),
         ("modalities.label.kind=rgb", ["modalities.label", "other than label"]),
         ("student.lscd.dense=1.0", ["student.lscd.dense", "teacher.outputs"]),
         ("student.lscd.language=0.1", ["student.lscd.language: no such field; expected", "intra"]),

@@ -95,6 +95,22 @@ def test_a_request_holds_only_what_concerns_the_tower(make_config: Callable) -> 
         assert target_request(make_config(irrelevant), "depth") == target_request(plain, "depth")
 
 
+def test_a_request_names_a_rendering_only_where_it_changes_something(make_config: Callable) -> None:
+    plain = target_request(make_config(), "rgb")
+    assert "rendering" not in plain
+    assert target_request(make_config("modalities.rgb.rendering=as_stored"), "rgb") == plain
+    thermal = "modalities.t.kind=thermal"
+    own = target_request(make_config(thermal), "t")
+    assert "rendering" not in own
+    for chosen in ("as_stored", "grey_stretched"):
+        request = target_request(make_config(thermal, f"modalities.t.rendering={chosen}"), "t")
+        assert request == own | {"rendering": chosen}
+    image = "modalities.t={kind='nir'}"
+    assert target_request(make_config(image), "t")["rendering"] == "grey_stretched"
+    stored = make_config(image, "modalities.t.rendering=as_stored")
+    assert "rendering" not in target_request(stored, "t")
+
+
 def test_an_entry_that_leads_to_another_modality_serves_nothing(
     make_source: Callable, make_config: Callable
 ) -> None:

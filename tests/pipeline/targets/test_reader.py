@@ -113,7 +113,7 @@ def test_a_row_follows_its_key_in_any_order(keys: list[str]) -> None:
 
 
 def test_the_width_comes_from_the_stores(teacher: CachedTeacher) -> None:
-    assert teacher.dim == DIM
+    assert teacher.width("embedding") == DIM
 
 
 def test_missing_shards_are_named_before_a_run(prepared: Prepared) -> None:

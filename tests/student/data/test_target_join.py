@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -10,13 +11,17 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import CorruptShard, CorruptTarget, MissingTarget
 from pipeline.shards.manifest import Manifest
+from pipeline.shards.prepare import prepare
 from pipeline.shards.sample_reader import SampleRef, list_samples
+from pipeline.targets.lookup import point_to_store
+from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.reader import CachedTeacher
+from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
 from student.data.target_join import WINDOW_SHARDS, TargetJoin, apply_policy, has_target, open_join
 from student.data.train_stream import TrainStream
@@ -40,10 +45,11 @@ def refs(config):
 class Numbered:
     """A source that answers row r of a shard with the number r; NaN for `keys`."""
 
-    dim = 1
-
     def __init__(self, keys=()):
         self.keys = keys
+
+    def width(self, output):
+        return 1
 
     def targets(self, shard):
         rows = np.arange(len(shard.keys), dtype=float)[:, None]
@@ -58,10 +64,11 @@ class Numbered:
 class ByKey:
     """A source whose rows only the sample of that key and modality has; `missing` are NaN."""
 
-    dim = DIM
-
     def __init__(self, missing, without=()):
         self.missing, self.without = missing, without
+
+    def width(self, output):
+        return DIM
 
     def targets(self, shard):
         targets = targets_of(shard, self.missing)
@@ -179,6 +186,114 @@ def test_every_sample_of_every_shard_gets_its_own_stored_rows(fresh, make_config
     assert num_pairs == 2 * manifest.num_samples == 40
 
 
+DENSE_DIM, PATCHES = 6, 4
+
+
+def patch_of(key, modality):
+    """Patch rows that only this sample and modality of the dense teacher have."""
+    rng = np.random.default_rng([*f"dense/{key}/{modality}".encode()])
+    return rng.random((PATCHES, DENSE_DIM)).astype(np.float16)
+
+
+def teach_dense(config, workspace, manifest, modality):
+    """The dense teacher's store; its embeddings differ from the first teacher's in width."""
+    spec = config.specs()[modality]
+    outputs = {"embedding": (DENSE_DIM,), "patch": (PATCHES, DENSE_DIM)}
+    fields = {"teacher": "dense", "spec": spec.identity(), "tower": {"weights": "dense"}}
+    provenance = TargetProvenance(
+        modality=modality, outputs=outputs, shard_size=config.store.shard_size, **fields
+    )
+    store = TargetStore.create(workspace.targets(config), provenance)
+    for shard in manifest.all_shards:
+        patch = np.stack([patch_of(key, modality) for key in shard.keys])
+        store.commit(shard, {"embedding": patch[:, 0], "patch": patch}, {})
+    point_to_store(config.for_teacher("dense_teacher"), workspace, store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def two_teachers(scenes, make_config, tmp_path_factory):
+    """A workspace with the embeddings of one teacher and the patches of another."""
+    folder = tmp_path_factory.mktemp("two") / "workspace"
+    shutil.copytree(scenes, folder)
+    two = {"teacher": {"name": "first"}, "dense_teacher": {"name": "dense"}}
+    config = make_config(folder, modalities={"rgb": {}, "depth": {}}, **two)
+    workspace = Workspace.of(config)
+    shutil.rmtree(workspace.dataset(config), ignore_errors=True)
+    prepare(config, workspace, progress=False)
+    manifest = Manifest.load(workspace.dataset(config))
+    for name in config.modalities:
+        teach((config, workspace, manifest), name)
+        teach_dense(config, workspace, manifest, name)
+    return config, workspace, manifest
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_two_stores_of_a_modality_never_serve_each_others_rows(two_teachers, data):
+    """Whatever either of them lacks: embeddings from the first, patches from the second, by key."""
+    config, workspace, manifest = two_teachers
+    names = tuple(config.modalities)
+    source = CachedTeacher.open(config, workspace, ("embedding", "patch"))
+    shards = manifest.shards("train")
+    columns = {"embedding": source.stores, "patch": source.dense_stores}
+    pairs = [(o, n, s) for o in columns for n in names for s in range(len(shards))]
+    lost = data.draw(st.lists(st.sampled_from(pairs), max_size=5, unique=True), "lost")
+    refs = data.draw(st.permutations(list_samples(manifest, "train", names)), "order")
+    records = [columns[o][n].record_path(shards[s]) for o, n, s in lost]
+    for record in records:
+        record.rename(record.with_suffix(".lost"))
+    try:
+        check_two_columns(source, refs, names, {(n, shards[s].name) for _, n, s in lost})
+    finally:
+        for record in records:
+            record.with_suffix(".lost").rename(record)
+
+
+def check_two_columns(source, refs, names, lost):
+    untaught = {(n, ref.key) for ref in refs for n in names if (n, ref.shard.name) in lost}
+    if len({key for _, key in untaught}) < len(refs):
+        kept, counts = apply_policy(source, refs, names, "skip")
+        assert {ref.key for ref in kept} == {r.key for r in refs} - {k for _, k in untaught}
+        assert counts.skipped == len(refs) - len(kept)
+    masked, _ = apply_policy(source, refs, names, "mask")
+    rows = TargetJoin(source, names, ("embedding", "patch")).rows(masked)
+    assert rows["embedding"].shape[2:] == (DIM,)
+    assert rows["patch"].shape[-1] == DENSE_DIM
+    for b, ref in enumerate(masked):
+        for m, name in enumerate(names):
+            there = int((name, ref.key) not in untaught)
+            np.testing.assert_array_equal(rows["embedding"][b, m], row_of(ref.key, name) * there)
+            np.testing.assert_array_equal(rows["patch"][b, m], patch_of(ref.key, name) * there)
+    for name in {n for n, _ in lost}:
+        with pytest.raises(MissingTarget, match="shards have no"):
+            source.require_complete([ref.shard for ref in refs if (name, ref.shard.name) in lost])
+
+
+def test_a_damaged_patch_of_the_second_teacher_is_never_joined(two_teachers):
+    config, workspace, manifest = two_teachers
+    store = CachedTeacher.open(config, workspace, ("patch",)).dense_stores["rgb"]
+    shard = manifest.shards("train")[0]
+    file = store.array("train", "patch").object_path(shard.index)
+    whole = file.read_bytes()
+    ref = next(r for r in list_samples(manifest, "train", ("rgb",)) if r.shard == shard)
+    try:
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        source = CachedTeacher.open(config, workspace, ("embedding", "patch"))
+        with pytest.raises(CorruptTarget, match=str(file)):
+            TargetJoin(source, ("rgb",), ("patch",)).rows([ref])
+    finally:
+        file.write_bytes(whole)
+
+
+def test_only_the_teachers_that_a_loss_reads_are_opened(two_teachers):
+    config, workspace, _ = two_teachers
+    first = CachedTeacher.open(config, workspace, ("embedding",))
+    dense = CachedTeacher.open(config, workspace, ("patch",))
+    assert (set(first.stores), set(first.dense_stores)) == ({"rgb", "depth"}, set())
+    assert (set(dense.stores), set(dense.dense_stores)) == (set(), {"rgb", "depth"})
+
+
 def test_targets_of_other_shard_bytes_are_never_joined(fresh, make_config):
     """Neither after a shard was written again, nor those of another shard of the same size."""
     config = make_config(fresh)
@@ -222,7 +337,7 @@ def test_targets_are_read_once_a_window_and_let_go(config, refs):
     join, *_ = open_join(open_inputs(config, Workspace.of(config)), refs)
 
     class Counting:
-        dim = join.source.dim
+        width = join.source.width
 
         def targets(self, shard):
             reads[shard.name] += 1

@@ -230,6 +230,30 @@ def test_a_mirrored_sample_takes_no_part_in_the_inter_modal_term():
     assert one != third
 
 
+def test_a_second_teachers_patches_have_a_projection_of_their_own_width():
+    own = 9
+    torch.manual_seed(0)
+    config = LscdConfig(inter=1, intra=0, dense=1, scene_column=True)
+    lscd = Lscd(config, CHANNELS, None, D, own).double()
+    assert lscd.project_picture["modality_4"].out_features == D
+    assert lscd.project_dense["modality_4"].out_features == own
+    batch = teacher(patch=unit(B, M, 4, own, seed=1))
+    terms = run(lscd, batch)
+    lscd.project_picture["modality_4"].weight.data *= -1
+    assert run(lscd, batch)["dense"] == terms["dense"]
+    assert run(lscd, batch)["inter"] != terms["inter"]
+    lscd.project_dense["modality_4"].weight.data *= -1
+    assert run(lscd, batch)["dense"] != terms["dense"]
+    shared = Lscd(config, CHANNELS, None, D)
+    assert {name.split(".")[0] for name in shared.state_dict()} == {"project_picture"}
+
+
+def test_only_dense_needs_no_other_width_than_its_own():
+    lscd = Lscd(LscdConfig(inter=0, intra=0, dense=1), CHANNELS, None, None, 9).double()
+    assert {name.split(".")[0] for name in lscd.state_dict()} == {"project_dense"}
+    assert torch.isfinite(run(lscd, teacher(patch=unit(B, M, 4, 9)))["dense"])
+
+
 @pytest.mark.parametrize(("num_modalities", "num_classes"), [(1, 2), (2, 40), (5, 40), (7, 2)])
 def test_any_number_of_modalities_classes_and_any_shape(num_modalities, num_classes):
     torch.manual_seed(0)

@@ -32,9 +32,9 @@ def test_the_text_tower_is_the_images_else_the_first(goldens: Path, source: Path
 
 def test_safetensors_are_preferred(depth_dir: Path) -> None:
     (depth_dir / "pytorch_model.bin").write_bytes(b"")
-    assert find_tower(str(depth_dir), "depth").weights.name == "model.safetensors"
+    assert find_tower(str(depth_dir), "depth").weights[0].name == "model.safetensors"
     (depth_dir / "model.safetensors").unlink()
-    assert find_tower(str(depth_dir), "depth").weights.name == "pytorch_model.bin"
+    assert find_tower(str(depth_dir), "depth").weights[0].name == "pytorch_model.bin"
 
 
 def test_what_is_missing_is_named(depth_dir: Path) -> None:
@@ -82,7 +82,7 @@ def offline(hub: Path, code: str) -> subprocess.CompletedProcess[str]:
 def test_a_cached_snapshot_serves_offline(hub: Path, name: str, revision: str | None) -> None:
     code = (
         f"files = find_tower({name!r}, 'depth', {revision!r})\n"
-        "print(files.name, files.revision, files.weights.name, files.tokenizer_files()[0].name)"
+        "print(files.name, files.revision, files.weights[0].name, files.tokenizer_files()[0].name)"
     )
     done = offline(hub, code)
     expected = f"LanguageBind/LanguageBind_Depth {COMMIT} model.safetensors tokenizer.json"
@@ -92,7 +92,7 @@ def test_a_cached_snapshot_serves_offline(hub: Path, name: str, revision: str | 
 def test_a_cached_pickle_serves_where_there_are_no_safetensors(hub: Path) -> None:
     snapshot = next(hub.rglob("model.safetensors")).parent
     (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
-    done = offline(hub, "print(find_tower('LanguageBind', 'depth').weights.name)")
+    done = offline(hub, "print(find_tower('LanguageBind', 'depth').weights[0].name)")
     assert done.stdout.strip() == "pytorch_model.bin", done.stderr
     (snapshot / "pytorch_model.bin").unlink()
     done = offline(hub, "find_tower('LanguageBind', 'depth')")

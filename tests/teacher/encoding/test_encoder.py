@@ -117,13 +117,13 @@ def test_a_tower_is_loaded_once_and_again_only_for_another_config(
     encoder = Encoder("cpu")
     first = encoder.tower(image_plan(config), "float32")
     assert encoder.tower(image_plan(config), "float32") is first
-    assert weights_read == [image_plan(config).files.weights]
+    assert weights_read == [*image_plan(config).source.files.weights]
     other = write_source(tmp_path / "other", seed=1)
     changed = config.model_copy(
         update={"teacher": config.teacher.model_copy(update={"name": str(other)})}
     )
     assert encoder.tower(image_plan(changed), "float32") is not first
-    assert weights_read[1:] == [image_plan(changed).files.weights]
+    assert weights_read[1:] == [*image_plan(changed).source.files.weights]
 
 
 def test_two_passes_with_one_encoder_load_each_tower_once(

@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import CheckpointError
-from teacher.checkpoints.locate import find_text_tower, find_tower
+from teacher.checkpoints.locate import find_tower
 from teacher.encoding.class_prompts import templates
 from teacher.encoding.identity import prompt_identity, tower_identity, weights_digest
+from teacher.families.language_bind import LanguageBindText
 from teacher.preprocessing.config import preprocessing_for
 
 
@@ -22,27 +23,27 @@ def test_the_digest_is_computed_once_per_file_identity(
 ) -> None:
     path, cache = tmp_path / "weights", tmp_path / "cache"
     path.write_bytes(b"one")
-    assert weights_digest(path, cache) == hashlib.sha256(b"one").hexdigest()
+    assert weights_digest((path,), cache) == hashlib.sha256(b"one").hexdigest()
     with monkeypatch.context() as patch:
         patch.setattr("teacher.encoding.identity.sha256_file", lambda _: pytest.fail("read again"))
-        assert weights_digest(path, cache) == hashlib.sha256(b"one").hexdigest()
+        assert weights_digest((path,), cache) == hashlib.sha256(b"one").hexdigest()
     path.write_bytes(b"another")
-    assert weights_digest(path, cache) == hashlib.sha256(b"another").hexdigest()
+    assert weights_digest((path,), cache) == hashlib.sha256(b"another").hexdigest()
 
 
 def test_a_damaged_cache_costs_only_a_reading(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     (tmp_path / "weights.json").write_text("{")
-    assert weights_digest(path, tmp_path) == hashlib.sha256(b"one").hexdigest()
+    assert weights_digest((path,), tmp_path) == hashlib.sha256(b"one").hexdigest()
     with pytest.raises(CheckpointError, match="expected a weights file"):
-        weights_digest(tmp_path / "nothing", tmp_path)
+        weights_digest((tmp_path / "nothing",), tmp_path)
 
 
 def test_the_identities_of_the_packaged_teacher_are_stable(tmp_path: Path) -> None:
     """Cached targets and prompts of earlier versions are found by these; a change needs a reason."""
     identity = prompt_identity(
-        find_text_tower("languagebind-tiny"),
+        LanguageBindText("languagebind-tiny"),
         ["car"],
         templates("photo"),
         compute_dtype="float32",
@@ -64,7 +65,7 @@ def test_the_tower_identity_covers_weights_and_preprocessing(goldens: Path, tmp_
         return tower_identity(files, settings, compute_dtype=dtype, cache=tmp_path)
 
     base = identity()
-    digest = hashlib.sha256(files.weights.read_bytes()).hexdigest()
+    digest = hashlib.sha256(files.weights[0].read_bytes()).hexdigest()
     assert base["weights"] == digest
     assert base == identity(max_depth_m=10.0)
     others = [identity("bfloat16"), identity(antialias=True), identity(holes="far")]
@@ -72,10 +73,10 @@ def test_the_tower_identity_covers_weights_and_preprocessing(goldens: Path, tmp_
 
 
 def test_the_prompt_identity_covers_words_and_tokenizer(source: Path, tmp_path: Path) -> None:
-    files = find_text_tower(str(source))
+    text = LanguageBindText(str(source))
 
     def identity(classes: list[str], templates: list[str]) -> dict[str, object]:
-        return prompt_identity(files, classes, templates, compute_dtype="float32", cache=tmp_path)
+        return prompt_identity(text, classes, templates, compute_dtype="float32", cache=tmp_path)
 
     base = identity(["car"], ["a {}."])
     assert base == identity(["car"], ["a {}."])

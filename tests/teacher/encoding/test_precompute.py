@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 import teacher
 from pipeline.config.config import Config
 from pipeline.config.load import dump_config
+from pipeline.config.teacher import DenseTeacherConfig
 from pipeline.errors import ConfigError, CorruptTarget, DatasetError
 from pipeline.formats.image_codec import decode_image
 from pipeline.formats.shard_tar import image_member, read_shard
@@ -34,7 +36,8 @@ from pipeline.workspace import Workspace
 from teacher.encoding.encoder import Encoder
 from teacher.encoding.precompute import precompute, precompute_prompts
 from teacher.encoding.units import Unit, num_targets, plan_towers, plan_units, split_units
-from tests.teacher.conftest import make_config
+from teacher.preprocessing.rendering import render
+from tests.teacher.conftest import DIM, SECOND_DIM, make_config
 
 
 def run(config: Config) -> Any:
@@ -68,7 +71,8 @@ def test_every_row_is_the_embedding_of_its_own_picture(config: Config, source: P
                     assert all(np.isnan(array[row]).all() for array in found.values())
                     continue
                 picture = decode_image(members[key][image_member(name)], spec, key)
-                output = tower.encode(tower.preprocess([picture]), patch=True)
+                shown = render(picture, spec, "grey_stretched" if name == "nir" else "as_stored")
+                output = tower.encode(tower.preprocess([shown]), patch=True)
                 for out, array in found.items():
                     expected = getattr(output, out)[0].numpy()
                     np.testing.assert_allclose(array[row], expected, atol=6e-4)
@@ -182,6 +186,102 @@ def test_any_ranges_in_any_order_give_the_same_bytes_and_nothing_twice(
 @cache
 def kept_encoder() -> Encoder:
     return Encoder("cpu")
+
+
+@pytest.fixture
+def two_teachers(config: Config, second_source: Path) -> Config:
+    """The config with a second teacher for the patches."""
+    second = DenseTeacherConfig(name=str(second_source))
+    return config.model_copy(update={"dense_teacher": second})
+
+
+class Counting(Encoder):
+    """Counts the images that went through each tower of each teacher's width."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.num_images: Counter[int] = Counter()
+
+    def encode(self, tower: Any, images: Any, outputs: Any) -> Any:
+        self.num_images[tower.embedding_dim] += len(images)
+        return super().encode(tower, images, outputs)
+
+
+def test_a_second_teacher_is_encoded_beside_the_first(
+    two_teachers: Config, whole: Any, prepared: Path, source: Path, tmp_path: Path
+) -> None:
+    encoder = Counting()
+    workspace = Workspace.of(two_teachers)
+    report = precompute(two_teachers, workspace, encoder=encoder, progress=False)
+    assert (report.done, report.skipped) == (2 * 12 + 1, 0)
+    assert encoder.num_images == {DIM: 3 * 13 - 2, SECOND_DIM: 3 * 13 - 2}
+    both = stored_bytes(two_teachers)
+    # The first teacher's files are those of a pass without a second one.
+    assert {name: both[name] for name in whole[1]} == whole[1]
+    second = two_teachers.for_teacher("dense_teacher")
+    alone = in_copy(prepared, source, tmp_path / "alone")
+    alone = alone.model_copy(update={"teacher": second.teacher})
+    run(alone)
+    theirs = {name: data for name, data in stored_bytes(alone).items() if "targets" in name}
+    assert {name: both[name] for name in theirs} == theirs
+    again = precompute(two_teachers, workspace, progress=False)
+    assert (again.done, again.skipped) == (0, 25)
+
+
+KILLED_BETWEEN = """
+import os, signal, sys, time
+from pathlib import Path
+import torch; torch.set_num_threads(1)
+from pipeline.config.load import load_config
+from pipeline.workspace import Workspace
+from teacher.encoding.encoder import Encoder
+from teacher.encoding.precompute import precompute
+
+targets = Path(sys.argv[2])
+encode = Encoder.encode
+def killed(self, tower, images, outputs):
+    if tower.embedding_dim == 8:
+        while len(list(targets.rglob("ledger/*/*.json"))) < 3:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(self, tower, images, outputs)
+Encoder.encode = killed
+config = load_config(sys.argv[1])
+precompute(config, Workspace.of(config), progress=False)
+"""
+
+
+def test_killed_between_the_two_teachers_it_encodes_nothing_twice(
+    two_teachers: Config, root: Path
+) -> None:
+    (root / "config.toml").write_text(dump_config(two_teachers))
+    arguments = [str(root / "config.toml"), str(root / "workspace" / "targets")]
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED_BETWEEN, *arguments],
+        cwd=Path(__file__).parents[3],
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL
+    # Of the first shard the first teacher's three modalities; of the second teacher nothing.
+    workspace = Workspace.of(two_teachers)
+    shards = Manifest.load(workspace.dataset(two_teachers)).all_shards
+    done = sum(sum(shards[0].present[name]) for name in two_teachers.modalities)
+    encoder = Counting()
+    report = precompute(two_teachers, workspace, encoder=encoder, progress=False)
+    assert (report.done, report.skipped) == (24 + 1 - 3 - 1, 3 + 1)
+    assert encoder.num_images == {DIM: 3 * 13 - 2 - done, SECOND_DIM: 3 * 13 - 2}
+
+
+def test_units_belong_to_one_teacher(two_teachers: Config, config: Config) -> None:
+    workspace = Workspace.of(two_teachers)
+    asked = Unit("train", 1, "image", ("nir",), 3, "dense_teacher")
+    report = precompute(two_teachers, workspace, units=[asked], progress=False)
+    assert (report.done, report.skipped) == (1, 0)
+    assert report.details["units"] == ["train-000001 dense_teacher image (nir)"]
+    first = Unit("train", 1, "image", ("nir",), 3)
+    assert precompute(two_teachers, workspace, units=[first], progress=False).done == 1
+    with pytest.raises(ConfigError, match=r"has no table \[dense_teacher\]"):
+        precompute(config, workspace, units=[asked])
 
 
 def test_units_of_another_dataset_or_config_are_refused(config: Config) -> None:

@@ -12,10 +12,21 @@ from hypothesis import strategies as st
 
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
+from pipeline.config.teacher import DenseTeacherConfig
 from pipeline.errors import CheckpointError, ConfigError, MissingTarget
+from pipeline.shards.manifest import Manifest
 from pipeline.targets.lookup import resolve
 from pipeline.workspace import Workspace
-from teacher.encoding.units import Unit, outdated_modalities, plan_towers, split_units
+from teacher.encoding.units import (
+    Unit,
+    bytes_to_write,
+    num_targets,
+    outdated_modalities,
+    plan_towers,
+    plan_units,
+    split_units,
+)
+from tests.teacher.conftest import SECOND_DIM
 
 
 def make_config(folder: Path, source: Path, modalities: dict[str, Any]) -> Config:
@@ -66,8 +77,62 @@ def test_a_tower_of_what_shards_do_not_hold_is_refused(tmp_path: Path, tower: st
 
 def test_a_tower_that_the_source_lacks_is_named(tmp_path: Path, source: Path) -> None:
     config = make_config(tmp_path, source, {"rgb": {"tower": "thermal"}})
-    with pytest.raises(CheckpointError, match=r"LanguageBind_Thermal/config\.json"):
+    with pytest.raises(CheckpointError, match=r"modalities\.rgb\.tower = .*no thermal tower"):
         plan_towers(config, Workspace.of(config))
+
+
+def test_two_teachers_are_planned_side_by_side(config: Config, second_source: Path) -> None:
+    alone = plan_towers(config, Workspace.of(config))
+    both = config.model_copy(
+        update={"dense_teacher": DenseTeacherConfig(name=str(second_source), dtype="bfloat16")}
+    )
+    workspace = Workspace.of(both)
+    plans = plan_towers(both, workspace)
+    assert plans[: len(alone)] == alone
+    labels = ["image", "depth", "dense_teacher image", "dense_teacher depth"]
+    assert [plan.label for plan in plans] == labels
+    for plan in plans:
+        plan.create_stores(both, workspace)
+        for name, store in plan.stores.items():
+            assert resolve(both.for_teacher(plan.teacher), workspace, name) == store
+    assert [set(plan.stores["rgb"].provenance.outputs) for plan in plans[::2]] == [
+        {"embedding", "patch"}
+    ] * 2
+    assert plans[2].stores["rgb"].provenance.dim == SECOND_DIM
+    assert plans[2].stores["rgb"].provenance.tower["compute_dtype"] == "bfloat16"
+    stores = [store.path for plan in plans for store in plan.stores.values()]
+    assert len(set(stores)) == len(stores) == 6
+    shards = Manifest.load(workspace.dataset(both)).all_shards
+    units = plan_units(plans, shards)
+    assert [u for u in units if u.teacher == "teacher"] == plan_units(alone, shards)
+    assert num_targets(units) == 2 * len(shards) * 3
+    sizes = [bytes_to_write(p, plan_units(p, shards)) for p in (plans, alone, plans[2:])]
+    assert sizes[0] == sizes[1] + sizes[2] > sizes[1]
+
+
+def test_a_rendering_is_part_of_the_store_and_stored_values_are_not(
+    tmp_path: Path, source: Path
+) -> None:
+    modalities = {"nir": {}, "plain": {"kind": "nir", "rendering": "as_stored"}, "thermal": {}}
+    config = make_config(tmp_path, source, modalities)
+    [plan] = plan_towers(config, Workspace.of(config))
+    assert (plan.tower, plan.specs["thermal"].tower) == ("image", "thermal")
+    towers = {name: store.provenance.tower for name, store in plan.stores.items()}
+    assert towers["nir"] == towers["thermal"]
+    assert towers["nir"]["rendering"] == {"name": "grey_stretched", "version": 1}
+    assert towers["plain"] == {k: v for k, v in towers["nir"].items() if k != "rendering"}
+
+
+def test_a_teacher_of_images_alone_embeds_every_sensor(tmp_path: Path, source: Path) -> None:
+    modalities: dict[str, Any] = {"rgb": {}, "depth": {}, "lidar": {}}
+    config = make_config(tmp_path, source / "LanguageBind_Image", modalities)
+    [plan] = plan_towers(config, Workspace.of(config))
+    assert [str(seen) for seen in plan.inputs.values()] == [
+        "rgb: image tower, as_stored",
+        "depth: image tower, inverse_depth",
+        "lidar: image tower, sparse_range",
+    ]
+    assert len({store.provenance.tower_fingerprint for store in plan.stores.values()}) == 3
 
 
 def unit(index: int, num_pictures: int) -> Unit:

@@ -15,6 +15,7 @@ from pipeline.targets.views import ViewConfig, cut, draw_boxes
 from pipeline.workspace import Workspace
 from teacher.encoding.precompute import precompute
 from teacher.encoding.views import stored_pictures_a_batch
+from teacher.preprocessing.rendering import render
 
 VIEWS = 3
 
@@ -47,6 +48,7 @@ def test_every_row_is_the_embedding_of_its_own_view(view_config: Config) -> None
                 boxes = draw_boxes(key, 40, 50, settings)
                 np.testing.assert_array_equal(found["view_box"][row], boxes)
                 picture = decode_image(members[key][image_member(name)], spec, key)
+                picture = render(picture, spec, "grey_stretched" if name == "nir" else "as_stored")
                 shown = [cut(picture, box) for box in boxes]
                 output = tower.encode(tower.preprocess(shown), patch=True)
                 for out in ("embedding", "patch"):

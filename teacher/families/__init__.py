@@ -1,0 +1,1 @@
+"""Families of teachers, each an implementation of `teacher.contract`."""
