@@ -51,6 +51,9 @@ class Numbered:
     def width(self, output):
         return 1
 
+    def field(self, output):
+        return 1.0
+
     def targets(self, shard):
         rows = np.arange(len(shard.keys), dtype=float)[:, None]
         rows[[key in self.keys for key in shard.keys]] = np.nan
@@ -69,6 +72,9 @@ class ByKey:
 
     def width(self, output):
         return DIM
+
+    def field(self, output):
+        return 1.0
 
     def targets(self, shard):
         targets = targets_of(shard, self.missing)
