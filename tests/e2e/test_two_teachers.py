@@ -64,7 +64,7 @@ def make(folder: Path, second: Path, **tables: object) -> Config:
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory, second_source: Path) -> Config:
+def filled(tmp_path_factory: pytest.TempPathFactory, second_source: Path) -> Config:
     """A workspace with the targets of both teachers and no run."""
     config = make(tmp_path_factory.mktemp("two"), second_source)
     prepare(config, Workspace.of(config), progress=False)
@@ -73,9 +73,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory, second_source: Path) -> Con
 
 
 @pytest.fixture
-def copy(taught: Config, second_source: Path, tmp_path: Path) -> Config:
+def copy(filled: Config, second_source: Path, tmp_path: Path) -> Config:
     """The same in a copy that the test may write to."""
-    shutil.copytree(str(taught.workspace), tmp_path / "workspace")
+    shutil.copytree(str(filled.workspace), tmp_path / "workspace")
     return make(tmp_path / "workspace", second_source)
 
 
