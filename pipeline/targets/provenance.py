@@ -73,6 +73,13 @@ class TargetProvenance(Frozen):
         """D, the width of an embedding."""
         return self.outputs[EMBEDDING][-1]
 
+    @property
+    def field(self) -> float:
+        """Side of the square that the tower saw, as a share of the centred square's (below 1 for an
+        image processor that crops more)."""
+        preprocessing = self.tower.get("preprocessing")
+        return float(preprocessing.get("field", 1.0)) if isinstance(preprocessing, dict) else 1.0
+
     def dims(self, output: str) -> tuple[str, ...]:
         """Dimension names of an output's row."""
         own = {EMBEDDING: ("dim",), PATCH: ("cell", "dim"), VIEW_BOX: ("box",)}[output]

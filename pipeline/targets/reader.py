@@ -53,6 +53,9 @@ class TeacherSource(Protocol):
     def width(self, output: str) -> int:
         """Width of one vector of an output (`embedding`, `patch`)."""
 
+    def field(self, output: str) -> float:
+        """Side of the square that the tower saw, as a share of the centred square's."""
+
     def targets(self, shard: ShardInfo) -> Targets:
         """Rows in the order of `shard.keys`; NaN where the sample lacks the modality. A modality
         without targets for exactly these shard bytes has no outputs."""
@@ -105,6 +108,10 @@ class CachedTeacher:
         store = next(iter(self._stores_of(output).values()))
         return store.provenance.outputs[output][-1]
 
+    def field(self, output: str) -> float:
+        """See `TeacherSource`."""
+        return next(iter(self._stores_of(output).values())).provenance.field
+
     def _stores_of(self, output: str) -> Mapping[str, TargetStore]:
         """Modality to the store that an output is read from."""
         # Without an embedding to read there are no stores of the first teacher; the views' boxes
@@ -114,13 +121,19 @@ class CachedTeacher:
         return self.stores
 
     def require_one_width(self) -> None:
-        """Raise `FingerprintMismatch` unless an output has one width in all modalities."""
+        """Raise `FingerprintMismatch` unless an output has one width and one field in all modalities."""
         for output in self.outputs:
             stores = self._stores_of(output)
             dims = {name: it.provenance.outputs[output][-1] for name, it in stores.items()}
             if len(set(dims.values())) > 1:
                 raise FingerprintMismatch(
                     f"expected {output} targets of one width, found {dims}. {REMEDY}"
+                )
+            fields = {name: it.provenance.field for name, it in stores.items()}
+            if len(set(fields.values())) > 1:
+                raise FingerprintMismatch(
+                    f"expected {output} targets of one part of the image, found shares {fields} of the "
+                    f"centred square's side. {REMEDY}"
                 )
 
     def require_complete(self, shards: Sequence[ShardInfo]) -> None:

@@ -15,7 +15,7 @@ and prompts, F width of its (or the dense teacher's) patch embeddings, P patches
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -29,7 +29,11 @@ from student.losses.correlation import (
     inter_modal_loss,
     intra_modal_loss,
 )
-from student.losses.patch_grid import resampled_patches, shows_the_teachers_view
+from student.losses.patch_grid import (
+    relative_to_field,
+    resampled_patches,
+    shows_the_teachers_view,
+)
 
 TERMS = ("inter", "intra", "dense")
 INTRA_STAGE = 2
@@ -43,12 +47,13 @@ class TeacherBatch:
     """The teacher's outputs for a batch, joined by key; rows of absent modalities are ignored."""
 
     view: Tensor
-    """(B, 5): where the student's view lies in the centred square of the source image, which the
-    teacher saw: top, left, height, width (shares of its side) and whether it is mirrored."""
+    """(B, 5): where the student's view lies in the centred square of the source image: top, left,
+    height, width (shares of its side) and whether it is mirrored."""
     embedding: Tensor | None = None
     """(B, M, D) unit-norm embeddings."""
     patch: Tensor | None = None
-    """(B, M, P, F) patch embeddings of a square grid, row by row, over the centred square."""
+    """(B, M, P, F) patch embeddings of a square grid, row by row, over what the teacher saw: the
+    centred square, or its middle (`fields`)."""
     has_target: Tensor | None = None
     """(B, M) bool: which of these rows hold targets; None: those of all present modalities."""
     scene: Tensor | None = None
@@ -65,12 +70,15 @@ class Lscd(nn.Module):
         prompts_KD: Tensor | None = None,
         width: int | None = None,
         dense_width: int | None = None,
+        fields: Mapping[str, float] | None = None,
     ) -> None:
         """`prompts`: unit-norm class prompts, for intra and for dense under `kl`; `width`: D, for
         the scene column and for dense; `dense_width`: F, if the patches lie in a space of their
-        own, to which dense then has its own projection."""
+        own, to which dense then has its own projection; `fields`: output to the side of what the
+        teacher saw, as a share of the centred square's (default 1)."""
         super().__init__()
         self.config = config
+        self.fields = dict(fields or {})
         self.prompts_KD: Tensor | None
         self.register_buffer("prompts_KD", prompts_KD, persistent=False)
         # In checkpoints a projection is named by the stage that it reads, counted from 1.
@@ -134,7 +142,7 @@ class Lscd(nn.Module):
             functional.normalize(pooled_BMC, dim=-1),
             embedding,
             # A pooled feature of a crop or of a mirrored image has no counterpart in the cache.
-            valid_BM & shows_the_teachers_view(teacher.view)[:, None],
+            valid_BM & shows_the_teachers_view(self._view(teacher, "embedding"))[:, None],
             self.config.tau,
             self.config.distance,
             scene_BM=scene,
@@ -174,7 +182,9 @@ class Lscd(nn.Module):
         project = self.project_dense or self.project_picture
         projected = project["modality_4"](features_MBCHW.permute(0, 1, 3, 4, 2))
         height, width = features_MBCHW.shape[-2:]
-        patches, inside_BHW = resampled_patches(teacher.patch, teacher.view, height, width)
+        patches, inside_BHW = resampled_patches(
+            teacher.patch, self._view(teacher, "patch"), height, width
+        )
         valid_MB11 = valid_BM.T[:, :, None, None]
         return dense_loss(
             projected,
@@ -185,6 +195,10 @@ class Lscd(nn.Module):
             tau=self.config.tau,
             weights_M=weights_M,
         )
+
+    def _view(self, teacher: TeacherBatch, output: str) -> Tensor:
+        """(B, 5): the student's view in units of the square that the teacher of an output saw."""
+        return relative_to_field(teacher.view, self.fields.get(output, 1.0))
 
 
 def _cosines(rows_BMD: Tensor, one_BD: Tensor) -> Tensor:

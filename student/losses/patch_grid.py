@@ -10,6 +10,19 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def relative_to_field(view_B5: Tensor, field: float) -> Tensor:
+    """Views in units of the square of side `field` in the middle of the centred square.
+
+    That is what a teacher saw whose image processor crops more than the centred square.
+    """
+    if field == 1.0:
+        return view_B5
+    top, left, height, width, mirrored = view_B5.unbind(1)
+    margin = (1 - field) / 2
+    scaled = [(top - margin) / field, (left - margin) / field, height / field, width / field]
+    return torch.stack([*scaled, mirrored], dim=1)
+
+
 def shows_the_teachers_view(view_B5: Tensor) -> Tensor:
     """(B,) bool: the student's view holds the teacher's whole square and is not mirrored.
 

@@ -298,6 +298,7 @@ def _build_lscd(inputs: RunInputs, model: Student, join: TargetJoin | None) -> L
         class_prompts_KD,
         widths.get(EMBEDDING, widths.get(PATCH)),
         widths.get(PATCH) if _has_dense_space(inputs.config, widths) else None,
+        {output: join.source.field(output) for output in join.outputs} if join else None,
     )
 
 

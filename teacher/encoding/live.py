@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.config.config import Config
 from pipeline.config.teacher import DENSE_TEACHER, TEACHER
 from pipeline.shards.manifest import ShardInfo
-from pipeline.targets.provenance import PATCH
+from pipeline.targets.provenance import PATCH, TargetProvenance
 from pipeline.targets.reader import Targets
 from pipeline.workspace import Workspace
 from teacher.encoding.batches import decoded_batches
@@ -54,8 +54,15 @@ class LiveTeacher:
 
     def width(self, output: str) -> int:
         """Width of one vector of an output."""
+        return self._provenance_of(output).outputs[output][-1]
+
+    def field(self, output: str) -> float:
+        """Side of the square that the tower sees, as a share of the centred square's."""
+        return self._provenance_of(output).field
+
+    def _provenance_of(self, output: str) -> TargetProvenance:
         plan = next(plan for plan in self.plans if plan.teacher == self._teacher_of(output))
-        return next(iter(plan.stores.values())).provenance.outputs[output][-1]
+        return next(iter(plan.stores.values())).provenance
 
     def _teacher_of(self, output: str) -> str:
         second = output == PATCH and self.config.dense_teacher is not None

@@ -64,9 +64,9 @@ def test_the_two_never_ask_for_one_store(tmp_path: Path) -> None:
 def test_what_the_second_teacher_cannot_do_is_refused_by_name(
     tmp_path: Path, overrides: list[str], parts: list[str]
 ) -> None:
-    found = message(tmp_path, *overrides)
+    text = message(tmp_path, *overrides)
     for part in parts:
-        assert part in found
+        assert part in text
 
 
 def test_the_first_teacher_with_other_weights_or_sizes_may_be_the_second(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ class Numbered:
     def width(self, output):
         return 1
 
+    def field(self, output):
+        return 1.0
+
     def targets(self, shard):
         rows = np.arange(len(shard.keys), dtype=float)[:, None]
         rows[[key in self.keys for key in shard.keys]] = np.nan
@@ -69,6 +72,9 @@ class ByKey:
 
     def width(self, output):
         return DIM
+
+    def field(self, output):
+        return 1.0
 
     def targets(self, shard):
         targets = targets_of(shard, self.missing)
@@ -251,10 +257,10 @@ def test_two_stores_of_a_modality_never_serve_each_others_rows(two_teachers, dat
 
 
 def check_two_columns(source, refs, names, lost):
-    untaught = {(n, ref.key) for ref in refs for n in names if (n, ref.shard.name) in lost}
-    if len({key for _, key in untaught}) < len(refs):
+    missing = {(n, ref.key) for ref in refs for n in names if (n, ref.shard.name) in lost}
+    if len({key for _, key in missing}) < len(refs):
         kept, counts = apply_policy(source, refs, names, "skip")
-        assert {ref.key for ref in kept} == {r.key for r in refs} - {k for _, k in untaught}
+        assert {ref.key for ref in kept} == {r.key for r in refs} - {k for _, k in missing}
         assert counts.skipped == len(refs) - len(kept)
     masked, _ = apply_policy(source, refs, names, "mask")
     rows = TargetJoin(source, names, ("embedding", "patch")).rows(masked)
@@ -262,7 +268,7 @@ def check_two_columns(source, refs, names, lost):
     assert rows["patch"].shape[-1] == DENSE_DIM
     for b, ref in enumerate(masked):
         for m, name in enumerate(names):
-            there = int((name, ref.key) not in untaught)
+            there = int((name, ref.key) not in missing)
             np.testing.assert_array_equal(rows["embedding"][b, m], row_of(ref.key, name) * there)
             np.testing.assert_array_equal(rows["patch"][b, m], patch_of(ref.key, name) * there)
     for name in {n for n, _ in lost}:

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from student.losses.correlation import dense_loss
-from student.losses.patch_grid import resampled_patches, shows_the_teachers_view
+from student.losses.patch_grid import (
+    relative_to_field,
+    resampled_patches,
+    shows_the_teachers_view,
+)
 from tests.student.losses.naive import unit
 
 D = 6
@@ -44,6 +48,22 @@ def test_places_that_the_teacher_did_not_see_are_told():
     for m in range(2):
         grid = patches[0, m].view(2, 2, D)
         torch.testing.assert_close(sampled[m, 0, :, 1:3], grid, rtol=0, atol=1e-6)
+
+
+def test_a_teacher_that_saw_the_middle_is_compared_there():
+    # The teacher saw the middle half of the square: the inner 2 x 2 of a map of 4 x 4.
+    patches = unit(1, 1, 4, D, seed=6)
+    placed = relative_to_field(view(0, 0, 1, 1, 0), 0.5)
+    sampled, inside = resampled_patches(patches, placed.double(), 4, 4)
+    middle = torch.zeros(4, 4, dtype=torch.bool)
+    middle[1:3, 1:3] = True
+    assert torch.equal(inside[0], middle)
+    grid = patches[0, 0].view(2, 2, D)
+    torch.testing.assert_close(sampled[0, 0, 1:3, 1:3], grid, rtol=0, atol=1e-6)
+    assert shows_the_teachers_view(relative_to_field(view(0.2, 0.1, 0.7, 0.8, 0), 0.5)).all()
+    assert not shows_the_teachers_view(view(0.2, 0.1, 0.7, 0.8, 0)).any()
+    whole = view(0.25, 0.5, 0.5, 0.25, 1)
+    assert relative_to_field(whole, 1.0) is whole
 
 
 @pytest.mark.parametrize(
