@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -35,11 +36,7 @@ def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
     if problem:
         raise CheckpointError(f"{path}: expected a file of weights, found {problem}. {remedy}")
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            # Refuses every pickled object that is not a tensor, so no code in the file can run.
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
     # A corrupted pickle makes the unpickler raise anything: IndexError, struct.error, TypeError, ...
     except Exception as error:
         raise CheckpointError(
@@ -49,6 +46,14 @@ def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
     if content:
         raise CheckpointError(f"{path}: expected a flat dict of tensors, found {content}. {remedy}")
     return dict(state)
+
+
+def _load_pickle(path: Path) -> object:
+    """What a pickle holds. Refuses every object that is not a tensor, so no code in the file can run."""
+    with warnings.catch_warnings():
+        # About tensors that are refused below; a caller reads one line.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def first_line(error: Exception) -> str:
