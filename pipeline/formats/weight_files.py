@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -36,7 +37,7 @@ def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
     if problem:
         raise CheckpointError(f"{path}: expected a file of weights, found {problem}. {remedy}")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
+        state: Any = load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
     # A corrupted pickle makes the unpickler raise anything: IndexError, struct.error, TypeError, ...
     except Exception as error:
         raise CheckpointError(
@@ -45,10 +46,10 @@ def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
     content = _foreign_content(state) or _unusable_tensor(state)
     if content:
         raise CheckpointError(f"{path}: expected a flat dict of tensors, found {content}. {remedy}")
-    return dict(state)
+    return {**state}
 
 
-def _load_pickle(path: Path) -> object:
+def _load_pickle(path: Path) -> Any:
     """What a pickle holds. Refuses every object that is not a tensor, so no code in the file can run."""
     with warnings.catch_warnings():
         # About tensors that are refused below; a caller reads one line.
