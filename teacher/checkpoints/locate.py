@@ -61,12 +61,12 @@ class TowerFiles:
 
         Raises `CheckpointError` if neither is complete, or for one that is no readable file.
         """
-        there = [name for name in TOKENIZER if os.path.lexists(self.directory / name)]
-        chosen = TOKENIZER[:1] if TOKENIZER[0] in there else TOKENIZER[1:]
-        if not set(chosen) <= set(there):
+        present = [name for name in TOKENIZER if os.path.lexists(self.directory / name)]
+        chosen = TOKENIZER[:1] if TOKENIZER[0] in present else TOKENIZER[1:]
+        if not set(chosen) <= set(present):
             raise CheckpointError(
                 f"{self.directory}: expected tokenizer.json, or vocab.json and merges.txt; found "
-                f"{' and '.join(there) or 'neither'}. Copy the tokenizer files of the checkpoint beside "
+                f"{' and '.join(present) or 'neither'}. Copy the tokenizer files of the checkpoint beside "
                 "its config.json."
             )
         files = tuple(self.directory / name for name in chosen)
