@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -35,11 +37,7 @@ def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
     if problem:
         raise CheckpointError(f"{path}: expected a file of weights, found {problem}. {remedy}")
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            # Refuses every pickled object that is not a tensor, so no code in the file can run.
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
     # A corrupted pickle makes the unpickler raise anything: IndexError, struct.error, TypeError, ...
     except Exception as error:
         raise CheckpointError(
@@ -48,7 +46,15 @@ def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
     content = _foreign_content(state) or _unusable_tensor(state)
     if content:
         raise CheckpointError(f"{path}: expected a flat dict of tensors, found {content}. {remedy}")
-    return dict(state)
+    return {**state}
+
+
+def _load_pickle(path: Path) -> Any:
+    """What a pickle holds. Refuses every object that is not a tensor, so no code in the file can run."""
+    with warnings.catch_warnings():
+        # About tensors that are refused below; a caller reads one line.
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def first_line(error: Exception) -> str:

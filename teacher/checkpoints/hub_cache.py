@@ -24,14 +24,14 @@ def resolve_snapshot(folder: Path, revision: str | None = None) -> tuple[Path, s
     Of several snapshots, the one of `revision` (a commit, or a name in refs/), else that of refs/main.
     Raises `CheckpointError` naming the folder to give when there is no such snapshot.
     """
-    place = folder.absolute()
-    if place.parent.name == _SNAPSHOTS and place.parents[1].name.startswith(_MODEL):
-        return folder, place.name
-    if place.name == _SNAPSHOTS and place.parent.name.startswith(_MODEL):
-        return _snapshot(folder, place.parent / "refs", revision)
-    if place.name.startswith(_MODEL):
+    absolute = folder.absolute()
+    if absolute.parent.name == _SNAPSHOTS and absolute.parents[1].name.startswith(_MODEL):
+        return folder, absolute.name
+    if absolute.name == _SNAPSHOTS and absolute.parent.name.startswith(_MODEL):
+        return _snapshot(folder, absolute.parent / "refs", revision)
+    if absolute.name.startswith(_MODEL):
         return _snapshot(folder / _SNAPSHOTS, folder / "refs", revision)
-    _refuse_other_levels(folder, place)
+    _refuse_other_levels(folder, absolute)
     return folder, None
 
 
@@ -69,11 +69,11 @@ def _commit_of(refs: Path, revision: str) -> str:
     return ref.read_text(encoding="utf-8", errors="replace").strip()
 
 
-def _refuse_other_levels(folder: Path, place: Path) -> None:
-    model = next((path for path in place.parents if path.name.startswith(_MODEL)), None)
-    if model is not None and place.name in ("blobs", "refs"):
+def _refuse_other_levels(folder: Path, absolute: Path) -> None:
+    model = next((path for path in absolute.parents if path.name.startswith(_MODEL)), None)
+    if model is not None and absolute.name in ("blobs", "refs"):
         raise CheckpointError(
-            f"{folder}: expected a snapshot, found the {place.name} of a folder of the hub's cache. "
+            f"{folder}: expected a snapshot, found the {absolute.name} of a folder of the hub's cache. "
             f"Give {model}."
         )
     models = sorted(str(path) for path in folder.glob(f"{_MODEL}*") if path.is_dir())

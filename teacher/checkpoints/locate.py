@@ -22,6 +22,7 @@ from pipeline.formats.foreign_file import file_problem
 from pipeline.modalities import TowerName
 from teacher.checkpoints.hub_cache import resolve_snapshot
 from teacher.checkpoints.hub_config import PREFIX, TOWERS, HubConfig, read_config
+from teacher.checkpoints.json_file import AGAIN
 from teacher.checkpoints.weight_index import (
     INDEX_SUFFIX,
     WEIGHTS,
@@ -58,17 +59,24 @@ class TowerFiles:
     def tokenizer_files(self) -> tuple[Path, ...]:
         """tokenizer.json alone if there, else vocab.json and merges.txt.
 
-        Raises `CheckpointError` if neither is complete.
+        Raises `CheckpointError` if neither is complete, or for one that is no readable file.
         """
-        whole, vocab, merges = (self.directory / name for name in TOKENIZER)
-        if whole.is_file():
-            return (whole,)
-        if vocab.is_file() and merges.is_file():
-            return (vocab, merges)
-        raise CheckpointError(
-            f"{self.directory}: expected tokenizer.json, or vocab.json and merges.txt; found "
-            "neither. Copy the tokenizer files of the checkpoint beside its config.json."
-        )
+        present = [name for name in TOKENIZER if os.path.lexists(self.directory / name)]
+        chosen = TOKENIZER[:1] if TOKENIZER[0] in present else TOKENIZER[1:]
+        if not set(chosen) <= set(present):
+            raise CheckpointError(
+                f"{self.directory}: expected tokenizer.json, or vocab.json and merges.txt; found "
+                f"{' and '.join(present) or 'neither'}. Copy the tokenizer files of the checkpoint beside "
+                "its config.json."
+            )
+        files = tuple(self.directory / name for name in chosen)
+        for file in files:
+            problem = file_problem(file)
+            if problem:
+                raise CheckpointError(
+                    f"{file}: expected a tokenizer file, found {problem}. {AGAIN}"
+                )
+        return files
 
 
 def find_tower(

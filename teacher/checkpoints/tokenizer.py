@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CheckpointError
-from pipeline.formats.foreign_file import file_problem
 from teacher.checkpoints.json_file import AGAIN, read_json_object
 
 if TYPE_CHECKING:
@@ -92,9 +91,6 @@ def _from_json(file: Path) -> tuple[dict[str, int], Merges]:
 
 def _from_vocabulary(vocab_file: Path, merges_file: Path) -> tuple[dict[str, int], Merges]:
     vocab = read_json_object(vocab_file)
-    problem = file_problem(merges_file)
-    if problem:
-        raise CheckpointError(f"{merges_file}: expected BPE merges, found {problem}. {AGAIN}")
     lines = merges_file.read_text(encoding="utf-8").split("\n")
     pairs = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):

@@ -164,7 +164,7 @@ def test_teacher_examines_the_packaged_towers() -> None:
 
 def test_an_unknown_teacher_is_a_one_line_error() -> None:
     done = any2seg("teacher", "no such teacher")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "no such teacher" in done.stderr
 

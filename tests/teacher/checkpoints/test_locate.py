@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipeline.errors import CheckpointError
-from teacher.checkpoints.locate import find_text_tower, find_tower
+from teacher.checkpoints.locate import find_text_tower, find_tower, towers_in
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -31,7 +33,7 @@ def test_the_text_tower_is_the_images_else_the_first(goldens: Path, source: Path
 
 
 def test_safetensors_are_preferred(depth_dir: Path) -> None:
-    (depth_dir / "pytorch_model.bin").write_bytes(b"")
+    (depth_dir / "pytorch_model.bin").write_bytes(b"x")
     assert find_tower(str(depth_dir), "depth").weights[0].name == "model.safetensors"
     (depth_dir / "model.safetensors").unlink()
     assert find_tower(str(depth_dir), "depth").weights[0].name == "pytorch_model.bin"
@@ -44,7 +46,7 @@ def test_what_is_missing_is_named(depth_dir: Path) -> None:
     with pytest.raises(CheckpointError, match="expected the image tower, found the depth tower"):
         find_tower(str(depth_dir), "image")
     (depth_dir / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"model\.safetensors or pytorch_model\.bin"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors, .* or pytorch_model\.bin"):
         find_tower(str(root), "depth")
     with pytest.raises(CheckpointError, match="expected 'languagebind-tiny', an existing dir"):
         find_tower(str(root / "nowhere"), "depth")
@@ -96,7 +98,45 @@ def test_a_cached_pickle_serves_where_there_are_no_safetensors(hub: Path) -> Non
     assert done.stdout.strip() == "pytorch_model.bin", done.stderr
     (snapshot / "pytorch_model.bin").unlink()
     done = offline(hub, "find_tower('LanguageBind', 'depth')")
-    assert "expected model.safetensors or pytorch_model.bin; found" in done.stderr
+    assert "expected model.safetensors or " in done.stderr
+    assert "or pytorch_model.bin.index.json; found" in done.stderr
+
+
+def test_cached_shards_serve_offline(hub: Path) -> None:
+    snapshot = next(hub.rglob("model.safetensors")).parent
+    tensors = load_file(snapshot / "model.safetensors")
+    (snapshot / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {
+        name: f"model-0000{1 + number % 2}-of-00002.safetensors"
+        for number, name in enumerate(names)
+    }
+    for shard in set(shards.values()):
+        save_file({n: tensors[n] for n in names if shards[n] == shard}, snapshot / shard)
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    done = offline(hub, "print(*(p.name for p in find_tower('LanguageBind', 'depth').weights))")
+    assert done.stdout.split() == sorted(set(shards.values())), done.stderr
+    (snapshot / "model-00002-of-00002.safetensors").unlink()
+    done = offline(hub, "find_tower('LanguageBind', 'depth')")
+    assert "expected model-00002-of-00002.safetensors; found" in done.stderr
+
+
+@pytest.mark.parametrize("level", ["", "snapshots", f"snapshots/{COMMIT}"])
+def test_a_folder_of_the_hubs_cache_is_a_source(hub: Path, level: str) -> None:
+    folder = hub / "models--LanguageBind--LanguageBind_Depth" / level
+    files = find_tower(str(folder), "depth", "v1")
+    assert (files.directory.name, files.revision) == (COMMIT, COMMIT)
+    assert find_text_tower(str(folder)).directory == files.directory
+    assert towers_in(str(folder)) == ("depth",)
+
+
+def test_the_cache_itself_and_a_file_name_what_to_give(hub: Path, depth_dir: Path) -> None:
+    with pytest.raises(CheckpointError, match="Give one of them: .*models--LanguageBind"):
+        find_tower(str(hub), "depth")
+    with pytest.raises(CheckpointError, match="expected the folder of a checkpoint, found a file"):
+        find_tower(str(depth_dir / "model.safetensors"), "depth")
+    with pytest.raises(CheckpointError, match="expected revision v7, found"):
+        find_tower(str(hub / "models--LanguageBind--LanguageBind_Depth"), "depth", "v7")
 
 
 @pytest.mark.parametrize(

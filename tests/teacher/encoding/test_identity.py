@@ -31,6 +31,23 @@ def test_the_digest_is_computed_once_per_file_identity(
     assert weights_digest((path,), cache) == hashlib.sha256(b"another").hexdigest()
 
 
+def test_the_digest_of_shards_is_that_of_their_sha256sum(tmp_path: Path) -> None:
+    shards = tuple(tmp_path / f"model-{number:05d}-of-00002.bin" for number in (1, 2))
+    for shard in shards:
+        shard.write_bytes(shard.name.encode())
+    lines = subprocess.run(
+        ["sha256sum", *(shard.name for shard in shards)],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    ).stdout
+    digest = weights_digest(shards, tmp_path / "cache")
+    assert digest == hashlib.sha256(lines).hexdigest()
+    assert digest == weights_digest(shards[::-1], tmp_path / "cache")
+    shards[1].write_bytes(b"other")
+    assert digest != weights_digest(shards, tmp_path / "cache")
+
+
 def test_a_damaged_cache_costs_only_a_reading(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"one")
