@@ -293,7 +293,7 @@ def make_targets(config: Config, workspace: Workspace) -> None:
 
 def append(config: Config, workspace: Workspace, manifest: Manifest) -> None:
     """Commit one more shard beside the manifest and merge: what a night adds to the encoding."""
-    index = len(manifest.places)
+    index = len(manifest.shard_spans)
     keys = [f"train_{10**9 + n}" for n in range(SHARD_SIZE)]
     folder = workspace.dataset(config)
     write_record(folder, index, keys)

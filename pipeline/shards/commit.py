@@ -144,7 +144,7 @@ class DatasetRecords:
 
     def _take_manifest(self, manifest: Manifest | None) -> None:
         self._manifest = manifest
-        spans = manifest.places if manifest else ()
+        spans = manifest.shard_spans if manifest else ()
         self._in_manifest = {(span.split, span.index): span for span in spans}
 
     def _tables(self, shards: Sequence[ShardId]) -> Iterator[pa.Table]:

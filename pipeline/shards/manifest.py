@@ -196,11 +196,11 @@ class Manifest:
         """First row and end of a split; of everything if it is None."""
         if split is None:
             return 0, self.num_samples
-        spans = [span for span in self.places if span.split == split]
+        spans = [span for span in self.shard_spans if span.split == split]
         return (spans[0].start, spans[-1].stop) if spans else (0, 0)
 
     @cached_property
-    def places(self) -> tuple[ShardSpan, ...]:
+    def shard_spans(self) -> tuple[ShardSpan, ...]:
         """The shards of all splits with their row ranges, without their samples."""
         table = self.table(columns=("split", "shard", "shard_sha256"))
         if not len(table):
@@ -226,7 +226,7 @@ class Manifest:
     @property
     def splits(self) -> tuple[str, ...]:
         """Splits that have samples."""
-        return tuple(dict.fromkeys(span.split for span in self.places))
+        return tuple(dict.fromkeys(span.split for span in self.shard_spans))
 
     @property
     def num_samples(self) -> int:
@@ -276,7 +276,7 @@ class Manifest:
                 conditions=tuple(conditions[span.start : span.stop]),
                 corner_cases=tuple(corner_cases[span.start : span.stop]),
             )
-            for span in self.places
+            for span in self.shard_spans
         )
 
     def class_pixels(self, split: str) -> NDArray[np.int64]:
@@ -300,7 +300,7 @@ class Manifest:
 
     def digest(self) -> str:
         """Hex sha256 over every shard's split, index and sha256: the content of the dataset."""
-        return fingerprint(sorted([s.split, s.index, s.sha256] for s in self.places))
+        return fingerprint(sorted([s.split, s.index, s.sha256] for s in self.shard_spans))
 
 
 def _unreadable(path: AnyPath, reason: object) -> DatasetError:

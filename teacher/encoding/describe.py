@@ -150,7 +150,7 @@ class _LabelWriter:
     def __init__(self, manifest: Manifest) -> None:
         self._classes = manifest.classes
         self._facts = manifest.table(TRAIN_SPLIT, ("class_pixels", "condition"))
-        shards = [shard for shard in manifest.places if shard.split == TRAIN_SPLIT]
+        shards = [shard for shard in manifest.shard_spans if shard.split == TRAIN_SPLIT]
         self._starts = {shard.index: shard.start - shards[0].start for shard in shards}
 
     def __call__(self, shard: ShardInfo) -> list[str]:

@@ -119,7 +119,7 @@ def test_columns_are_those_of_the_rows(prepared: Prepared) -> None:
     assert manifest.keys("val") == {row["key"] for row in rows}
     assert len(manifest.table()) == 13
     assert len(manifest.table("test")) == 0
-    (span,) = [span for span in manifest.places if span.split == "val"]
+    (span,) = [span for span in manifest.shard_spans if span.split == "val"]
     assert (span.start, span.stop, span.sha256) == (10, 13, rows[0]["shard_sha256"])
     assert manifest.reader().read(9, 12).equals(read_table(manifest.folder / MANIFEST).slice(9, 3))
 
