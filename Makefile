@@ -26,11 +26,11 @@ test: $(STAMP)  ## Run all tests but the proofs.
 proofs: $(STAMP)  ## Run the tests that take minutes each: kills of runs, teams' servers, several processes, full-size towers.
 	$(PYTEST) -n 2 --dist load -m proof $(TEST_ARGS)
 
-lint: $(STAMP)  ## Check style.
+lint: $(STAMP)  ## Check style of everything: packages, examples, benchmarks, tests.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(STAMP)  ## Check types of all packages.
+types: $(STAMP)  ## Check types of the five packages and of the examples (`packages` in pyproject.toml).
 	$(BIN)/mypy
 
 format: $(STAMP)  ## Rewrite the sources in the project's style.

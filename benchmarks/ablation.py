@@ -1,16 +1,16 @@
 """What each part of the method adds, on rendered scenes.
 
-    python benchmarks/ablation.py FOLDER [--seeds 0 1 2] [--split val] [--rows mean mff ...]
+    python -m benchmarks.ablation FOLDER [--seeds 0 1 2] [--split val] [--rows mean mff ...]
 
 Prepares scenes with four sensors in FOLDER, encodes them once with the packaged teacher and once with the
-same teacher whose weights are shuffled, trains a student for each row and seed (one thread each, `--jobs` at
-a time), scores all subsets of the modalities on `--split`, and prints for each row the mIoU of all modalities
-together, the mean of all subsets, the mean of the single modalities and the worst subset, in per cent: mean
-and standard deviation over the seeds, and the difference to the first row, paired by seed. Absent modalities
-are skipped. All figures, subset by subset, go to `FOLDER/ablation-<split>.json`.
+same teacher with shuffled weights, trains a student for each row and seed (one thread each, `--jobs` at a
+time), scores all subsets of the modalities on `--split`, and prints for each row the mIoU of all modalities,
+the mean of all subsets, the mean of the single modalities and the worst subset, in per cent: mean and
+standard deviation over the seeds, and the difference to the first row, paired by seed. Absent modalities
+are skipped. The scores of every subset go to `FOLDER/ablation-<split>.json`.
 
-What was trained stays: called again, only what is missing is done, so rows and seeds can be added and
-another split be scored. Rows that are tuned belong on `val`; look at `test` once.
+Trained students are kept: a second call does only what is missing, so rows and seeds can be added and
+another split can be scored. Tune rows on `val`; score `test` once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipeline.storage.files import write_json
 from pipeline.workspace import Workspace
 
 Fields = dict[str, Any]
-"""Dotted settings and their values."""
+"""Dotted config fields to their values."""
 
 PLAIN: Fields = {
     "student.lscd.inter": 0.0,
@@ -89,7 +89,7 @@ ROWS: dict[str, Fields] = {
     "robust, mff": ROBUST | {"student.fusion": "mff"},
     "robust, averaged": ROBUST | {"train.ema": 0.99},
 }
-FIGURES = ("all", "mean", "singles_mean", "worst")
+METRICS = ("all", "mean", "singles_mean", "worst")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -104,16 +104,16 @@ def main(options: argparse.Namespace) -> None:
     configs = {
         (row, seed): config_of(base, row, seed, teacher) for seed in options.seeds for row in rows
     }
-    found = run_all(configs, options.jobs, folder / f"ablation-{options.split}.json")
+    scores = run_all(configs, options.jobs, folder / f"ablation-{options.split}.json")
     print(f"\n{options}\n")
-    print(*table(found, options.seeds), sep="\n")
+    print(*table(scores, options.seeds), sep="\n")
 
 
 def run_all(
     configs: Mapping[tuple[str, int], Config], num_jobs: int, path: Path
 ) -> dict[str, dict[int, Any]]:
-    """The scores by row and seed, written to `path` as they come."""
-    found: dict[str, dict[int, Any]] = {row: {} for row, _ in configs}
+    """The scores by row and seed; `path` is rewritten after each student."""
+    scores: dict[str, dict[int, Any]] = {row: {} for row, _ in configs}
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(num_jobs, context) as pool,
@@ -122,14 +122,14 @@ def run_all(
         jobs = {pool.submit(train_and_score, config): key for key, config in configs.items()}
         for job in as_completed(jobs):
             row, seed = jobs[job]
-            found[row][seed] = job.result()
-            write_json(path, found)
+            scores[row][seed] = job.result()
+            write_json(path, scores)
             advance(1, row)
-    return found
+    return scores
 
 
 def base_config(folder: Path, options: argparse.Namespace) -> Fields:
-    """What all rows share."""
+    """The fields that all rows share."""
     return {
         "name": "ablation",
         "workspace": str(folder / "workspace"),
@@ -162,20 +162,22 @@ def config_of(base: Fields, row: str, seed: int, shuffled: Path) -> Config:
 
 
 def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted settings as tables."""
-    found: dict[str, Any] = {}
+    """Dotted fields as tables."""
+    config: dict[str, Any] = {}
     for dotted, value in fields.items():
         *parents, last = dotted.split(".")
-        table = found
+        table = config
         for parent in parents:
             table = table.setdefault(parent, {})
         table[last] = value
-    return found
+    return config
 
 
 def shuffle_teacher(folder: Path) -> None:
-    """The packaged teacher with the elements of each weight in random order: it knows nothing, and its
-    weights are as large as before."""
+    """Write the packaged teacher with the elements of each weight tensor in random order.
+
+    Its outputs carry no knowledge, while the scale of its weights is unchanged.
+    """
     from safetensors.numpy import load_file, save_file
 
     shutil.copytree(str(files("teacher") / "assets" / "languagebind-tiny"), folder)
@@ -191,7 +193,7 @@ def shuffle_teacher(folder: Path) -> None:
 
 
 def encode(base: Fields, shuffled: Path) -> None:
-    """Shards, and the answers of both teachers."""
+    """Shards, and the targets of both teachers."""
     from teacher.encoding.precompute import precompute
 
     for row in ("paper", "paper, shuffled teacher"):
@@ -213,23 +215,23 @@ def train_and_score(config: Config) -> dict[str, Any]:
     scores = current_scores(identify(config, workspace), config)
     assert scores is not None
     subsets = {"+".join(row["modalities"]): row["miou"] for row in scores["subsets"]}
-    figures = {name: scores[name] for name in FIGURES[:3]} | {"worst": scores["worst"]["miou"]}
-    return figures | {"run": scores["run_id"], "subsets": subsets}
+    metrics = {name: scores[name] for name in METRICS[:3]} | {"worst": scores["worst"]["miou"]}
+    return metrics | {"run": scores["run_id"], "subsets": subsets}
 
 
-def table(found: Mapping[str, Mapping[int, Any]], seeds: Sequence[int]) -> Iterable[str]:
+def table(scores: Mapping[str, Mapping[int, Any]], seeds: Sequence[int]) -> Iterable[str]:
     """Lines of Markdown."""
-    first = next(iter(found))
+    first = next(iter(scores))
     titles = ("all four", "mean of 15", "mean of singles", "worst")
     head = ["row", *titles, *(f"{title} - {first}" for title in titles)]
     yield "| " + " | ".join(head) + " |"
     yield "|---" * len(head) + "|"
-    for row, by_seed in found.items():
+    for row, by_seed in scores.items():
         runs = [by_seed[seed] for seed in seeds]
-        others = [found[first][seed] for seed in seeds]
-        cells = [spread([run[name] for run in runs], "") for name in FIGURES]
+        others = [scores[first][seed] for seed in seeds]
+        cells = [spread([run[name] for run in runs], "") for name in METRICS]
         pairs = list(zip(runs, others, strict=True))
-        cells += [spread([run[name] - other[name] for run, other in pairs]) for name in FIGURES]
+        cells += [spread([run[name] - other[name] for run, other in pairs]) for name in METRICS]
         yield "| " + " | ".join([row, *cells]) + " |"
 
 
@@ -240,7 +242,7 @@ def spread(values: Sequence[float], sign: str = "+") -> str:
 
 
 def parser(rows: Iterable[str] = ROWS, text: str | None = __doc__) -> argparse.ArgumentParser:
-    """The command line, of rows to choose from and a module's text."""
+    """The command line for a choice of rows; `text` is the docstring of the benchmark."""
     parser = argparse.ArgumentParser(description=(text or "").split("\n", 1)[0])
     parser.add_argument("folder")
     parser.add_argument("--rows", nargs="*", choices=list(rows), help="default: all")

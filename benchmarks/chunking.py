@@ -1,4 +1,6 @@
-"""How a dense target object should be cut: `python benchmarks/chunking.py [patches] [dim] [rows]`.
+"""Inner chunk sizes of a dense target object.
+
+    python -m benchmarks.chunking [patches] [dim] [rows]
 
 Makes one shard's dense targets (256 rows of 256 patches of 768 float16 numbers by default, 100 MB)
 with inner chunks of 1, 4, 16 and 64 rows and of the whole shard, each with its crc32c, and prints:
@@ -16,8 +18,8 @@ file lies in the page cache. Half a minute; 0.5 GB of memory, 0.1 GB of temporar
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -76,13 +78,13 @@ def measure(file: Path, inner_rows: int, block: np.ndarray) -> str:
     chunks.update({name: Buffer.from_bytes(data) for name in chunks if name.startswith("c/")})
     streaming = milliseconds(lambda: array[:])
     digest = milliseconds(lambda: hashlib.sha256(file.read_bytes()).hexdigest())
-    places = np.random.default_rng(0).integers(0, len(block), RANDOM_ROWS).tolist()
-    through_zarr = milliseconds(lambda: [array[place] for place in places])
+    drawn = np.random.default_rng(0).integers(0, len(block), RANDOM_ROWS).tolist()
+    through_zarr = milliseconds(lambda: [array[row] for row in drawn])
     own = "-"
     if inner_rows == 1:
         rows = ObjectRows.open(file, len(block), block.shape[1:], "float16")
-        assert all(np.array_equal(rows[place], block[place]) for place in places)
-        own = f"{milliseconds(lambda: [rows[place] for place in places]) / RANDOM_ROWS:.2f}"
+        assert all(np.array_equal(rows[row], block[row]) for row in drawn)
+        own = f"{milliseconds(lambda: [rows[row] for row in drawn]) / RANDOM_ROWS:.2f}"
     touched = inner_rows * block[0].nbytes
     return (
         f"{inner_rows:10d} {encoding / len(block):11.2f} {len(data) - block.nbytes:9d} "
@@ -93,10 +95,11 @@ def measure(file: Path, inner_rows: int, block: np.ndarray) -> str:
 
 def main() -> None:
     """Print the table."""
-    patches, dim, num_rows = (
-        int(sys.argv[n]) if len(sys.argv) > n else default
-        for n, default in ((1, 256), (2, 768), (3, 256))
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (("patches", 256), ("dim", 768), ("rows", 256)):
+        parser.add_argument(name, nargs="?", type=int, default=default, help=f"default: {default}")
+    options = parser.parse_args()
+    patches, dim, num_rows = options.patches, options.dim, options.rows
     block = np.random.default_rng(0).standard_normal((num_rows, patches, dim)).astype(np.float16)
     print(f"{num_rows} rows of ({patches}, {dim}) float16, {block.nbytes / 1e6:.0f} MB; ms a row")
     print("inner rows  encode ms  extra B  stream ms  + sha256   zarr row  touched MB   own row")

@@ -1,22 +1,24 @@
-"""What a smaller store costs the student: `python benchmarks/compactness.py [scenes] [seed]`.
+"""What a smaller target store costs the student.
 
-Embeds rendered scenes (300 by default, four sensors) with the packaged teacher, keeps the numbers in
-several forms, and prints for each form: bytes a sample and modality; the mean and the worst error of
-direction (1 - cosine); and by how much the terms of the student's loss change, as a share of the
-loss itself (inter, dense; intra reads no teacher rows). Principal components are fitted on
-one half of the scenes, everything is scored on the other. A second table does pooled and dense rows
-of 768 numbers, as the released towers give, made up with the spectrum of the real ones (singular
-values spread over the width by interpolation); its figures show the shape only.
+    python -m benchmarks.compactness [scenes] [seed]
 
-Forms: f32; f16 (the store's); bf16 (upper half of f32, rounded to nearest even, kept as uint16); int8
-with one float16 scale a row; PCA-k: mean taken off, k float16 coefficients, and the basis shared by all rows.
-The student is made up too: its rows are the teacher's, turned by noise of cosine 0.7, so that losses
-are of the size that they have in training. One thread, two minutes.
+Embeds rendered scenes (300 by default, four sensors) with the packaged teacher, stores the numbers in
+several forms, and prints for each form: bytes per sample and modality; mean and largest 1 - cosine; and
+the change of the terms of the student's loss, as a share of the loss itself (inter, dense; intra reads
+no teacher rows). Principal components are fitted on one half of the scenes, everything is scored on the
+other. A second table does the same for synthetic pooled and dense rows of 768 numbers, the width of the
+released towers, with the spectrum of the real ones (singular values interpolated over the width); it
+shows the trend only.
+
+Forms: f32; f16 (the store's); bf16 (upper half of f32, rounded to nearest even, stored as uint16); int8
+with one float16 scale per row; PCA-k: rows minus the mean, k float16 coefficients, and a basis shared by
+all rows. The student is synthetic too: its rows are the teacher's with noise, at cosine 0.7, so that
+losses are about as large as in training. One thread, two minutes.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,16 +54,16 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Targets:
     """A teacher's targets: pooled (N, M, D), dense (N, M, P, D)."""
 
     pooled: Rows
     dense: Rows
 
-    def half(self, first: bool) -> Answers:
+    def half(self, first: bool) -> Targets:
         """One half of the scenes."""
         part = slice(None, len(self.pooled) // 2) if first else slice(len(self.pooled) // 2, None)
-        return Answers(self.pooled[part], self.dense[part])
+        return Targets(self.pooled[part], self.dense[part])
 
 
 def as_bf16(rows: Rows) -> Rows:
@@ -118,11 +120,11 @@ def student_rows(rows: Rows, rng: np.random.Generator) -> Rows:
     return unit(STUDENT_COSINE * rows + (1 - STUDENT_COSINE**2) ** 0.5 * noise)
 
 
-def losses(teacher: Answers, student: Answers) -> dict[str, float]:
+def losses(teacher: Targets, student: Targets) -> dict[str, float]:
     """The terms of the student's loss that read the teacher's rows."""
     pooled_s, pooled_t = (torch.from_numpy(rows) for rows in (student.pooled, teacher.pooled))
     present = torch.ones(pooled_t.shape[:2], dtype=torch.bool)
-    maps_s, maps_t = (as_maps(answers.dense) for answers in (student, teacher))
+    maps_s, maps_t = (as_maps(targets.dense) for targets in (student, teacher))
     everywhere = torch.ones(maps_t.shape[:-1], dtype=torch.bool)
     return {
         "inter": float(inter_modal_loss(pooled_s, pooled_t, present, TAU)),
@@ -135,17 +137,17 @@ def as_maps(dense: Rows) -> torch.Tensor:
     return torch.from_numpy(dense).transpose(0, 1).unsqueeze(3)
 
 
-def print_table(title: str, answers: Answers, seed: int) -> None:
+def print_table(title: str, targets: Targets, seed: int) -> None:
     """One table: forms fitted on the first half, scored on the second."""
-    train, test = answers.half(first=True), answers.half(first=False)
+    train, test = targets.half(first=True), targets.half(first=False)
     width, patches = test.pooled.shape[-1], test.dense.shape[2]
     rng = np.random.default_rng(seed)
-    student = Answers(student_rows(test.pooled, rng), student_rows(test.dense, rng))
+    student = Targets(student_rows(test.pooled, rng), student_rows(test.dense, rng))
     whole = losses(test, student)
     print(f"\n{title}: scored on {len(test.pooled)} scenes, D {width}, P {patches}")
     print("loss with f32 rows: " + ", ".join(f"{n} {value:.4f}" for n, value in whole.items()))
     print(
-        "         bytes a picture          pooled, 1 - cos         dense, 1 - cos   change of the loss"
+        "         bytes an image           pooled, 1 - cos         dense, 1 - cos   change of the loss"
     )
     print(
         "form       pooled     dense     mean      worst        mean      worst      inter    dense"
@@ -153,9 +155,9 @@ def print_table(title: str, answers: Answers, seed: int) -> None:
     pooled_forms = forms(train.pooled.reshape(-1, width))
     dense_forms = forms(sample_rows(train.dense.reshape(-1, width)))
     for pooled, dense in zip(pooled_forms, dense_forms, strict=True):
-        kept = Answers(pooled.keep(test.pooled), dense.keep(test.dense))
-        found = losses(kept, student)
-        change = " ".join(f"{found[n] / whole[n] - 1:+8.1e}" for n in whole)
+        kept = Targets(pooled.keep(test.pooled), dense.keep(test.dense))
+        changed = losses(kept, student)
+        change = " ".join(f"{changed[n] / whole[n] - 1:+8.1e}" for n in whole)
         errors = "  ".join(
             f"{errors.mean():10.1e} {errors.max():10.1e}"
             for errors in (direction(test.pooled, kept.pooled), direction(test.dense, kept.dense))
@@ -176,8 +178,8 @@ def direction(rows: Rows, kept: Rows) -> Rows:
     return np.maximum(0, 1 - (one * other).sum(axis=-1) / lengths)
 
 
-def real_answers(folder: Path, num_scenes: int, seed: int) -> Answers:
-    """The packaged teacher's answers to rendered scenes, kept as float32."""
+def real_targets(folder: Path, num_scenes: int, seed: int) -> Targets:
+    """The packaged teacher's float32 targets for rendered scenes."""
     config = Config.model_validate(
         {
             "name": "compactness",
@@ -205,11 +207,11 @@ def real_answers(folder: Path, num_scenes: int, seed: int) -> Answers:
         parts = [np.stack([s.read(shard, output) for s in stores], axis=1) for shard in shards]
         return np.concatenate(parts)
 
-    return Answers(rows("embedding"), rows("patch"))
+    return Targets(rows("embedding"), rows("patch"))
 
 
-def wide_answers(real: Answers, seed: int, num_scenes: int = 60, patches: int = 64) -> Answers:
-    """Made-up rows of `WIDE` numbers whose spectrum is the real ones', spread over the width."""
+def wide_targets(real: Targets, seed: int, num_scenes: int = 60, patches: int = 64) -> Targets:
+    """Random rows of `WIDE` numbers with the spectrum of the real ones, interpolated over the width."""
     rng = np.random.default_rng(seed)
     turn = np.linalg.qr(rng.standard_normal((WIDE, WIDE)))[0]
 
@@ -218,15 +220,15 @@ def wide_answers(real: Answers, seed: int, num_scenes: int = 60, patches: int = 
         mean = np.linalg.norm(flat.mean(axis=0))
         centred = flat - flat.mean(axis=0)
         values = np.linalg.eigvalsh(centred.T @ centred / len(flat))[::-1].clip(0) ** 0.5
-        places = np.linspace(0, len(values) - 1, WIDE)
-        spread = np.interp(places, np.arange(len(values)), values)
+        positions = np.linspace(0, len(values) - 1, WIDE)
+        spread = np.interp(positions, np.arange(len(values)), values)
         spread *= np.linalg.norm(values) / np.linalg.norm(spread)
         drawn = (rng.standard_normal((*shape, WIDE)) * spread) @ turn
         drawn += mean * turn[0]
         return unit(drawn)
 
     modalities = real.pooled.shape[1]
-    return Answers(
+    return Targets(
         made(real.pooled, num_scenes, modalities),
         made(real.dense, num_scenes, modalities, patches),
     )
@@ -234,13 +236,16 @@ def wide_answers(real: Answers, seed: int, num_scenes: int = 60, patches: int = 
 
 def main() -> None:
     """Print both tables."""
-    num_scenes = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenes", nargs="?", type=int, default=300, help="default: 300")
+    parser.add_argument("seed", nargs="?", type=int, default=0)
+    options = parser.parse_args()
+    num_scenes, seed = options.scenes, options.seed
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        answers = real_answers(Path(folder), num_scenes, seed)
-    print_table("languagebind-tiny", answers, seed)
-    print_table("made up, 768 wide", wide_answers(answers, seed), seed)
+        targets = real_targets(Path(folder), num_scenes, seed)
+    print_table("languagebind-tiny", targets, seed)
+    print_table("made up, 768 wide", wide_targets(targets, seed), seed)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""What the teacher adds where most scenes have no labels: a companion of `ablation.py`.
+"""What the teacher adds where most scenes have no labels: a companion of `ablation`.
 
-    python benchmarks/few_labels.py FOLDER [--labelled 50] [--rows ...] [options of the ablation in FOLDER]
+    python -m benchmarks.few_labels FOLDER [--labelled 50] [--rows ...] [options of the ablation in FOLDER]
 
-FOLDER holds an ablation's scenes. Two data sets are cut from its training shards, as folders of tars that the
-`webdataset` adapter takes as they are:
+FOLDER holds an ablation's scenes. Two data sets are made from its training shards, as folders of tars that
+the `webdataset` adapter reads:
 
 - `labelled`: the first `--labelled` scenes, each ten times;
 - `mixed`: the same, and as many other scenes, once each, whose every pixel is ignored.
 
 So half of a mixed batch has labels. The rows on `mixed` differ in distillation and consistency alone. `labels
 only` is the recipe without distillation on `labelled`: as many steps, with twice the labelled samples a step.
-Val and test are the ablation's. Prints the table of `ablation.py`; figures, subset by subset, go to
-`FOLDER/few-labels-<split>.json`. Called again, only what is missing is done.
+Val and test are the ablation's. Prints the table of `ablation`; the scores of every subset go to
+`FOLDER/few-labels-<split>.json`. A second call does only what is missing.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import os
 from pathlib import Path
 
 import numpy as np
-from ablation import NO_LSCD, Fields, base_config, nested, parser, run_all, table
 
+from benchmarks.ablation import NO_LSCD, Fields, base_config, nested, parser, run_all, table
 from pipeline.config.config import Config
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.datasets.deliver_classes import DELIVER_CLASSES
 from pipeline.formats.image_codec import decode_label, encode_array
-from pipeline.formats.shard_tar import picture_member, read_shard, shard_name, write_shard
+from pipeline.formats.shard_tar import image_member, read_shard, shard_name, write_shard
 from pipeline.modalities import LABEL
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
@@ -35,7 +35,7 @@ from pipeline.workspace import Workspace
 
 REPEATS = 10
 SHARD_SIZE = 256
-LABEL_MEMBER = picture_member(LABEL)
+LABEL_MEMBER = image_member(LABEL)
 Scene = tuple[str, dict[str, bytes]]
 
 DENSE: Fields = {"student.lscd.dense": 0.5}
@@ -66,9 +66,9 @@ def main(options: argparse.Namespace) -> None:
         workspace = Workspace.of(config)
         prepare(config, workspace, progress=True)
         precompute(config, workspace, progress=True)
-    found = run_all(configs, options.jobs, folder / f"few-labels-{options.split}.json")
+    scores = run_all(configs, options.jobs, folder / f"few-labels-{options.split}.json")
     print(f"\n{options}\n")
-    print(*table(found, options.seeds), sep="\n")
+    print(*table(scores, options.seeds), sep="\n")
 
 
 def config_of(folder: Path, options: argparse.Namespace, row: str, seed: int) -> Config:
@@ -91,7 +91,7 @@ def config_of(folder: Path, options: argparse.Namespace, row: str, seed: int) ->
 
 
 def cut(folder: Path, base: Fields, num_labelled: int) -> None:
-    """The two data sets from the ablation's shards, unless they are there."""
+    """Make the two data sets from the ablation's shards, unless they exist."""
     config = Config.model_validate(nested(base))
     manifest = Manifest.load(Workspace.of(config).dataset(config))
     scenes = {
@@ -121,18 +121,18 @@ def without_label(scene: Scene) -> Scene:
 
 def write(root: Path, scenes: dict[str, list[Scene]]) -> None:
     """Tars under `root/<split>`."""
-    for split, found in scenes.items():
+    for split, samples in scenes.items():
         (root / split).mkdir(parents=True)
-        for index, start in enumerate(range(0, len(found), SHARD_SIZE)):
+        for index, start in enumerate(range(0, len(samples), SHARD_SIZE)):
             path = root / split / f"{shard_name(split, index)}.tar"
-            write_shard(path, found[start : start + SHARD_SIZE])
+            write_shard(path, samples[start : start + SHARD_SIZE])
 
 
 def few_labels_parser() -> argparse.ArgumentParser:
     """The ablation's command line, with these rows, and the number of labelled scenes."""
-    found = parser(ROWS, __doc__)
-    found.add_argument("--labelled", type=int, default=50, help="training scenes with labels")
-    return found
+    arguments = parser(ROWS, __doc__)
+    arguments.add_argument("--labelled", type=int, default=50, help="training scenes with labels")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""`kill -9` of a flow in mid-precompute and in mid-train: what is left, who notices when, what is redone.
+"""`kill -9` of a flow during precompute and during train: what is left, who notices when, what is redone.
 
-    python benchmarks/flow_kills.py
+    python -m benchmarks.flow_kills
 
 Starts a Prefect server of its own on loopback, with the automation for silent runs, and works in a
-temporary folder on rendered scenes. The killed process is `any2seg run` itself, which nobody watches: the
-worst case. Prints a table.
+temporary folder on rendered scenes. The killed process is `any2seg run` itself, which nothing supervises:
+the worst case. Prints a table. Takes some minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from benchmarks.served import answers, free_port
 
 CONFIG = """
 name = "kills"
@@ -38,10 +40,8 @@ MARK = f"STARTED_BY_FLOW_KILLS={os.getpid()}"
 
 @contextmanager
 def server(home: Path) -> Iterator[dict[str, str]]:
-    """A whole server; yields the environment of processes that use it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """A plain Prefect server; yields the environment of processes that use it."""
+    port = free_port()
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     clean |= {"PREFECT_HOME": str(home), "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
@@ -58,15 +58,6 @@ def server(home: Path) -> Iterator[dict[str, str]]:
     finally:
         process.terminate()
         process.wait()
-
-
-def answers(url: str) -> bool:
-    """Whether a GET succeeds."""
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 def wait_until(condition, process: subprocess.Popen[bytes] | None = None) -> float:
@@ -118,12 +109,12 @@ def times_of(folder: Path, pattern: str) -> dict[Path, int]:
 
 def steps_at(workspace: Path) -> int:
     """Steps of the last checkpoint."""
-    found = list(workspace.glob("runs/*/checkpoints/last.json"))
-    return int(json.loads(found[0].read_text())["step"]) if found else 0
+    states = list(workspace.glob("runs/*/checkpoints/last.json"))
+    return int(json.loads(states[0].read_text())["step"]) if states else 0
 
 
 def alive() -> int:
-    """Processes that a started run left: they all inherit its mark."""
+    """Number of live processes of started runs: all inherit `MARK` in their environment."""
     count = 0
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -134,7 +125,8 @@ def alive() -> int:
 
 
 def main() -> None:
-    """Kill twice, let the next run finish, and print what was seen."""
+    """Kill twice, let the next run finish, and print a table."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as name, server(Path(name) / "home") as environment:
         root = Path(name)
         workspace = root / "workspace"
@@ -158,11 +150,11 @@ def main() -> None:
             process.wait()
             killed = time.monotonic()
             wait_until(lambda: alive() == 0)
-            gone = time.monotonic() - killed
+            ended_s = time.monotonic() - killed
             units = times_of(workspace, "ledger/*/*.json")
             steps = steps_at(workspace)
             print(
-                f"killed in {stage}: state {before}; children gone after {gone:.1f} s; "
+                f"killed in {stage}: state {before}; children ended after {ended_s:.1f} s; "
                 f"{len(units)} unit records, {steps} steps checkpointed",
                 flush=True,
             )
@@ -177,7 +169,7 @@ def main() -> None:
             after = times_of(workspace, "ledger/*/*.json")
             redone = sum(after[path] != written for path, written in units.items())
             print(
-                f"  next run: {len(after) - len(units)} units made, {redone} of those there redone, "
+                f"  next run: {len(after) - len(units)} units made, {redone} of the committed ones redone, "
                 f"training now at step {steps_at(workspace)}",
                 flush=True,
             )

@@ -1,6 +1,6 @@
-"""What a flow costs over calling its stages directly: seconds a run and a unit.
+"""What a flow costs over calling its stages directly: seconds per run and per unit.
 
-    python benchmarks/flow_overhead.py [--runs 3] [--units 48]
+    python -m benchmarks.flow_overhead [--runs 3] [--units 48]
 
 Starts a Prefect server of its own on loopback and works in a temporary folder. In one process, taking
 turns: (a) the stages prepare, prompts and precompute as plain calls, (b) the same with the flow's encoding
@@ -75,7 +75,7 @@ def in_a_process(config: Config) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--units", type=int, default=48)
     asked = parser.parse_args()

@@ -1,23 +1,25 @@
-"""What joining cached targets costs: `python benchmarks/join.py [steps]`.
+"""What joining cached targets costs a training step.
 
-First table, one modality, shards of 256 rows (dense: of 64), the same numbers kept in four ways:
+    python -m benchmarks.join [steps]
 
-- store: ours. Opened by shard: record looked at, sha256 of the object compared, pooled rows decoded;
-  then joined by key in a shuffled order (`student.data.target_join`), dense rows read and checked one by one;
-- store, known: the same when the process has compared the dense object's sha256 before;
+First table, one modality, shards of 256 rows (dense: of 64), the same numbers stored in four ways:
+
+- store: ours. Opened by shard: record read, sha256 of the object compared, pooled rows decoded; then
+  joined by key in a shuffled order (`student.data.target_join`), dense rows read and checked one by one;
+- store, known: the same if the process has compared the dense object's sha256 before;
 - memmap: one `.npy` of all rows, memory-mapped; the caller knows every row number;
-- npy in tar: one `.npy` a sample in a tar a shard, read in the tar's order.
+- npy in tar: one `.npy` per sample in a tar per shard, read in the tar's order.
 
-Only the first two find a row by its key and see a damaged or foreign one. Second table: the join of
+Only the first two find a row by its key and detect a corrupted or foreign one. Second table: the join of
 a training batch of four modalities beside a training step that uses it (rendered scenes, random
-targets, pretraining-free small backbone). Processor time, medians; wall time for the step. Two
+targets, a small backbone with random weights). Processor time, medians; wall time for the step. Two
 minutes, 0.4 GB of temporary disk.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
-import sys
 import tarfile
 import tempfile
 import time
@@ -83,7 +85,7 @@ def refs_of(shards: list[ShardInfo]) -> list[SampleRef]:
         SampleRef(key, shard, 1, 1, "", "", (True,), {}) for shard in shards for key in shard.keys
     ]
     order = np.random.default_rng(0).permutation(len(refs))
-    return [refs[place] for place in order]
+    return [refs[index] for index in order]
 
 
 def batches(refs: list[SampleRef]) -> Iterator[list[SampleRef]]:
@@ -158,11 +160,11 @@ def measure_memmap(
     opening = processor_ms(lambda: np.load(folder / "all.npy", mmap_mode="r")) / len(shards)
     mapped = np.load(folder / "all.npy", mmap_mode="r")
     size = shards[0].num_rows
-    places = [ref.shard.index * size + ref.shard.keys.index(ref.key) for ref in refs]
+    row_numbers = [ref.shard.index * size + ref.shard.keys.index(ref.key) for ref in refs]
 
     def read() -> None:
-        for first in range(0, len(places), BATCH):
-            part = np.stack([mapped[place] for place in places[first : first + BATCH]])
+        for first in range(0, len(row_numbers), BATCH):
+            part = np.stack([mapped[row] for row in row_numbers[first : first + BATCH]])
             torch.from_numpy(part.astype(np.float32))
 
     return opening, processor_ms(read) / len(refs)
@@ -183,9 +185,9 @@ def measure_tar(folder: Path, rows: Rows, num_shards: int, num_rows: int) -> tup
     def read() -> None:
         for shard in range(num_shards):
             with tarfile.open(folder / f"{shard}.tar") as tar:
-                found = [np.load(io.BytesIO(tar.extractfile(m).read())) for m in tar]
+                arrays = [np.load(io.BytesIO(tar.extractfile(m).read())) for m in tar]
             for first in range(0, num_rows, BATCH):
-                torch.from_numpy(np.stack(found[first : first + BATCH]).astype(np.float32))
+                torch.from_numpy(np.stack(arrays[first : first + BATCH]).astype(np.float32))
 
     return 0.0, processor_ms(read) / (num_shards * num_rows)
 
@@ -265,10 +267,12 @@ def measure_step(folder: Path, steps: int) -> None:
 
 def main() -> None:
     """Print both tables."""
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("steps", nargs="?", type=int, default=12, help="default: 12")
+    steps = parser.parse_args().steps
     torch.set_num_threads(1)
     print("output     layout        open, ms   us/sample   us/sample")
-    print("                          a shard     to join   all told")
+    print("                          a shard     to join      in all")
     with tempfile.TemporaryDirectory() as folder:
         for output, num_shards, num_rows in (("embedding", 8, 256), ("patch", 2, 64)):
             measure_layouts(Path(folder), output, num_shards, num_rows)

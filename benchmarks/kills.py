@@ -1,6 +1,6 @@
 """`kill -9` at random instants of prepare and precompute.
 
-    python benchmarks/kills.py [num_prepare] [num_precompute] [seed]        default: 40 60 0
+    python -m benchmarks.kills [num_prepare] [num_precompute] [seed]        default: 40 60 0
 
 Each chain works on one workspace: it is killed several times, at instants drawn uniformly from the working
 time of an uninterrupted run (from the first file that appears to the end), then left to finish. After each
@@ -11,17 +11,18 @@ chain every file but the cost journal and the locks must equal the uninterrupted
 - `precompute` runs as two processes that share the stores, each with half of the plan; one of them is
   killed, or both.
 
-Printed a stage: kills, by whom; commits made again (records, tars and objects that were committed at a kill
-and are another file at the end: none may be); the most shards that lay there half-written after a kill, for
-each process killed; time from the last commit (or the run's first file) to the kill in units of one shard's
+Printed per stage: kills, by victim; commits redone (records, tars and objects that were committed at a kill
+and are another file at the end: none may be); the most shards that were half-written after a kill, per
+killed process; time from the last commit (or the run's first file) to the kill in units of one shard's
 time, median and largest; files compared and different.
 
 Runs are forked from a process that has imported the package: what is tested is the work, not the import.
-Needs `tests` beside it (small random towers). Exit code 1 if a file differs or a commit was made again.
+Needs the repository's `tests` (small random towers). Exit code 1 if a file differs or a commit was redone.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import shutil
@@ -48,7 +49,7 @@ Files = dict[str, bytes]
 
 @dataclass
 class Tally:
-    """What is printed of one stage."""
+    """The results of one stage."""
 
     stage: str
     kills: dict[str, int] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Tally:
         return sum(self.kills.values())
 
 
-def write_pictures(root: Path) -> None:
+def write_images(root: Path) -> None:
     """Colour, near infrared and depth of random pixels, with labels; every tenth sample lacks its depth."""
     from PIL import Image
 
@@ -88,7 +89,7 @@ def write_pictures(root: Path) -> None:
 
 
 def config_of(root: Path, workspace: str, workers: int = 1):
-    """The configuration of the pictures and small towers in `root`; `workers` prepare."""
+    """The config of the images and small towers in `root`; `prepare` has `workers` processes."""
     from pipeline.config.config import Config
 
     return Config.model_validate(
@@ -97,7 +98,7 @@ def config_of(root: Path, workspace: str, workers: int = 1):
             "workspace": str(root / workspace),
             "dataset": {
                 "adapter": "folder",
-                "root": str(root / "pictures"),
+                "root": str(root / "images"),
                 "classes": ["road", "car", "tree"],
                 "missing": "allow",
             },
@@ -175,16 +176,16 @@ def is_running(pid: int) -> bool:
 
 def files_of(workspace: Path) -> Files:
     """Every file that a run must reproduce, by its path in the workspace."""
-    found = [p for part in WORKSPACE_PARTS for p in (workspace / part).rglob("*") if p.is_file()]
+    paths = [p for part in WORKSPACE_PARTS for p in (workspace / part).rglob("*") if p.is_file()]
     return {
         str(p.relative_to(workspace)): p.read_bytes()
-        for p in found
+        for p in paths
         if "cost" not in p.parts and p.name != ".lock"
     }
 
 
 def work_of(workspace: Path) -> set[str]:
-    """Files and temporary files in which work becomes visible: of shards and of objects."""
+    """Files and temporary files of shards and objects: the first trace of new work."""
     return {
         f"{folder}/{file}"
         for part in ("datasets", "targets")
@@ -195,15 +196,15 @@ def work_of(workspace: Path) -> set[str]:
 
 
 def commits(workspace: Path) -> dict[str, tuple[int, int]]:
-    """Records, and the tars and objects that they vouch for, with inode and time of change."""
+    """Commit records, and the tars and objects that they name, with inode and time of change."""
     records = [*workspace.glob("datasets/*/shards/*/*.parquet")]
-    vouched = [*records, *(record.with_suffix(".tar") for record in records)]
+    paths = [*records, *(record.with_suffix(".tar") for record in records)]
     for ledger in workspace.glob("targets/*/*/ledger/*/*.json"):
         store, split = ledger.parents[2], ledger.parent.name
         index = str(int(ledger.stem.rpartition("-")[2]))
         arrays = (store / "targets.zarr" / split).glob(f"*/c/{index}/**/*")
-        vouched += [ledger, *(path for path in arrays if path.is_file())]
-    stats = {str(path): path.stat() for path in vouched if path.exists()}
+        paths += [ledger, *(path for path in arrays if path.is_file())]
+    stats = {str(path): path.stat() for path in paths if path.exists()}
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
@@ -285,7 +286,7 @@ def chain(
     rng = np.random.default_rng(seed)
     instants = np.sort(rng.uniform(0.0, span_s, kills))
     shard_s = span_s / ((NUM_TRAIN + NUM_VAL) / SHARD_SIZE)
-    held: dict[str, tuple[int, int]] = {}
+    committed: dict[str, tuple[int, int]] = {}
     for delay in np.diff(instants, prepend=0.0):
         before = work_of(workspace)
         pids = [start(run, config, part) for part in range(num_processes)]
@@ -297,8 +298,8 @@ def chain(
         for pid in pids:
             end_of(pid)
         if num_killed:
-            held |= commits(workspace)
-            times = [changed for _, changed in held.values() if changed <= moment]
+            committed |= commits(workspace)
+            times = [changed for _, changed in committed.values() if changed <= moment]
             tally.since_commit.append((moment - max([began, *times])) / 1e9 / shard_s)
             tally.half_written = max(tally.half_written, half_written(workspace) // num_killed)
     pid = start(run, config, -1)
@@ -307,16 +308,16 @@ def chain(
             f"{workspace}: the run after the kills failed; KILLS_SHOW_ERRORS=1 shows why"
         )
     after = commits(workspace)
-    tally.redone += sum(after.get(name) != identity for name, identity in held.items())
+    tally.redone += sum(after.get(name) != identity for name, identity in committed.items())
     tally.chains += 1
 
 
 def compare(workspace: Path, whole: Files, tally: Tally) -> None:
     """Count files that are not those of the uninterrupted run."""
-    found = files_of(workspace)
+    actual = files_of(workspace)
     tally.compared += len(whole)
     tally.different += [
-        name for name in sorted({*found, *whole}) if found.get(name) != whole.get(name)
+        name for name in sorted({*actual, *whole}) if actual.get(name) != whole.get(name)
     ]
 
 
@@ -340,9 +341,9 @@ def run_stage(
     while tally.num_kills < kills:
         workspace = root / f"{stage}-{tally.chains}"
         fresh(workspace)
-        wanted = min(KILLS_A_CHAIN, kills - tally.num_kills)
+        planned = min(KILLS_A_CHAIN, kills - tally.num_kills)
         config = config_of(root, workspace.name, 1 if tally.chains % 3 else 2)
-        chain(run, config, num_processes, span_s, wanted, [seed, len(stage), tally.chains], tally)
+        chain(run, config, num_processes, span_s, planned, [seed, len(stage), tally.chains], tally)
         compare(workspace, expected, tally)
         shutil.rmtree(workspace)
         done = f"{tally.num_kills}/{kills} kills, {len(tally.different)} files differ"
@@ -366,10 +367,12 @@ def table(tallies: list[Tally]) -> str:
 
 
 def main() -> int:
-    """Both stages; 1 if a file differs or a commit was made again."""
-    given = [int(argument) for argument in sys.argv[1:]]
-    num_prepare, num_precompute, seed = [*given, *DEFAULTS[len(given) :]]
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    """Both stages; 1 if a file differs or a commit was redone."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in zip(("num_prepare", "num_precompute", "seed"), DEFAULTS, strict=True):
+        parser.add_argument(name, nargs="?", type=int, default=default, help=f"default: {default}")
+    options = parser.parse_args()
+    num_prepare, num_precompute, seed = options.num_prepare, options.num_precompute, options.seed
     import torch
 
     from tests.teacher.conftest import write_source
@@ -377,7 +380,7 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_pictures(root / "pictures")
+        write_images(root / "images")
         write_source(root / "towers")
         _import_all()
         tallies = [run_stage("prepare", run_prepare, 1, root, None, num_prepare, seed)]

@@ -1,14 +1,15 @@
-"""What distillation costs a training step: `python benchmarks/live_teacher.py [--rounds N]`.
+"""What distillation costs a training step, from the cache and with the live teacher.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.live_teacher [--rounds N] [--device cuda]
 
 Renders scenes to a temporary workspace, encodes them once with the packaged teacher, and then, in one
 process, takes a step of each of several students in turn: plain cross-entropy, each set of terms from
-the cache, all of them. A step is what `Trainer.step` does; the join (reading the batch's targets) is
-timed beside it. The live teacher's part is one pass of the towers over as many pictures as a batch
-has, which is what it encodes a step at best, when no shard comes round twice.
+the cache, all of them. A step is `Trainer.step`; the join (reading the batch's targets) is timed beside
+it. The live teacher's part is one pass of the towers over as many images as a batch has: what it
+encodes per step at best, if it never encodes a shard twice.
 
-Prints medians, and the median over rounds of the ratio to the plain step of the same round. On a
-processor the time is the process's own, so that a busy machine favours none; run it with
-OMP_NUM_THREADS=1. Some minutes on one core; `--device cuda` where there is one.
+Prints medians, and the median over rounds of the ratio to the plain step of the same round. On a CPU
+the time is the process's own, so that other load favours none. Some minutes on one core.
 """
 
 from __future__ import annotations
@@ -92,11 +93,11 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
         config = config_of(folder, lscd, arguments)
         workspace = Workspace.of(config)
         trainers[name] = Trainer(open_inputs(config, workspace))
-    pieces = next(trainers["pooled and dense"].batches(0))
+    micro_batches = next(trainers["pooled and dense"].batches(0))
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(arguments.rounds + 2):
         for name, trainer in trainers.items():
-            spent = timed(lambda one=trainer: one.step(pieces, 0.0), arguments.device)
+            spent = timed(lambda one=trainer: one.step(micro_batches, 0.0), arguments.device)
             if turn >= 2:
                 seconds[name].append(spent)
     plain = seconds["plain cross-entropy"]
@@ -108,7 +109,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     assert join is not None
     for outputs in (("embedding",), ("embedding", "patch")):
         join.outputs = outputs
-        spent = [timed(lambda: join.rows(pieces[0].refs), "cpu") for _ in range(20)]
+        spent = [timed(lambda: join.rows(micro_batches[0].refs), "cpu") for _ in range(20)]
         ms = 1e3 * statistics.median(spent)
         print(
             f"{'join: ' + ' and '.join(outputs):24} {ms:10.2f} {ms / 1e3 / statistics.median(plain):15.3f}"
@@ -116,7 +117,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def measure_live(folder: Path, arguments: argparse.Namespace) -> None:
-    """The towers over one batch's pictures (a shard holds as many samples as a batch)."""
+    """The towers over one batch's images (a shard holds as many samples as a batch)."""
     config = config_of(folder, POOLED, arguments)
     workspace = Workspace.of(config)
     source = LiveTeacher.open(config, workspace)

@@ -1,9 +1,11 @@
-"""Three nights in a few minutes: `python benchmarks/nightly.py [--keep FOLDER]`.
+"""Three scheduled runs on growing data, in a few minutes.
 
-A real server and `any2seg serve --interval` on loopback. The first run makes everything, new samples
+    python -m benchmarks.nightly [--keep FOLDER]
+
+A real server and `any2seg serve --interval` on loopback. The first run does everything, new samples
 arrive before the second, nothing arrives before the third. Prints for each run how it ended, how long
-it took, and which shards, teacher units and students it made; fails if a run made anything again. With
-`--keep` the folder stays, and the server runs on until Enter is pressed (to look at its pages).
+it took, and which shards, teacher units and students it made; fails if a run redid anything. With
+`--keep` the folder stays, and the server runs until Enter is pressed (to look at its pages).
 """
 
 from __future__ import annotations
@@ -13,7 +15,15 @@ import contextlib
 import tempfile
 from pathlib import Path
 
-from served import committed, runs, serve, server, wait_for, write_config, write_scenes
+from benchmarks.served import (
+    committed,
+    runs,
+    serve,
+    server,
+    wait_for,
+    write_config,
+    write_scenes,
+)
 
 INTERVAL_S = 60
 GROWTH = (range(40), range(40, 48), range(0))
@@ -21,34 +31,34 @@ GROWTH = (range(40), range(40, 48), range(0))
 
 
 def made(before: dict[Path, int], after: dict[Path, int]) -> str:
-    """What is new, by kind. Raises `AssertionError` if something was made again."""
-    assert all(after[path] == when for path, when in before.items()), "made again"
+    """Counts of new artefacts by kind. Raises `AssertionError` if an old one was written again."""
+    assert all(after[path] == when for path, when in before.items()), "written again"
     new = [path.parts for path in after.keys() - before.keys()]
     kinds = {"shards": "shards", "teacher units": "ledger", "students": "runs"}
     return ", ".join(f"{sum(folder in p for p in new)} {kind}" for kind, folder in kinds.items())
 
 
 def main() -> None:
-    """Run the three nights and print a table."""
+    """Run three times and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--keep", type=Path, help="folder to work in and to leave behind")
+    parser.add_argument("--keep", type=Path, help="folder to work in and to keep")
     keep = parser.parse_args().keep
-    with contextlib.ExitStack() as held:
-        folder = keep or Path(held.enter_context(tempfile.TemporaryDirectory()))
+    with contextlib.ExitStack() as stack:
+        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         write_scenes(folder / "tree", "val", range(1000, 1008))
         write_scenes(folder / "tree", "train", GROWTH[0])
         config = write_config(folder, steps=20)
-        url = held.enter_context(server(folder))
+        url = stack.enter_context(server(folder))
         runner = serve(url, config, INTERVAL_S)
-        held.callback(lambda: (runner.terminate(), runner.wait()))
+        stack.callback(lambda: (runner.terminate(), runner.wait()))
         before: dict[Path, int] = {}
         for number, arriving in enumerate(GROWTH):
             if number:
                 write_scenes(folder / "tree", "train", arriving)
             ended = wait_for(
                 lambda want=number + 1: (
-                    len(found := runs(url, "COMPLETED", "FAILED")) >= want and found
+                    len(finished := runs(url, "COMPLETED", "FAILED")) >= want and finished
                 ),
                 900,
             )[number]

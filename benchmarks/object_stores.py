@@ -1,11 +1,10 @@
-"""obstore against s3fs on the operations that a workspace needs, in one run on one server.
+"""obstore against s3fs on the operations that a workspace needs, on one server.
 
     python -m benchmarks.object_stores [--rounds 200]
 
-Both speak to the same S3 server on loopback (moto's, `tests/support/object_server.py`), so what is
-compared is the client: the server costs about 2 ms a request and is the same for both. Each library
-works as a user gets it, with its own retries. Prints a Markdown table; needs the extras `s3` and
-`dev`, and s3fs.
+Both use the same S3 server on loopback (moto's, `tests/support/object_server.py`), so the clients are
+compared: the server takes about 2 ms per request from either. Each library runs with its own default
+retries. Prints a Markdown table; needs the extras `s3` and `dev`, and s3fs.
 """
 
 from __future__ import annotations
@@ -136,7 +135,7 @@ class S3fs:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=200)
     rounds = parser.parse_args().rounds
     with ObjectServer() as server:
@@ -234,8 +233,8 @@ def _installed_mb(name: str) -> float:
             files = distribution(current).files or []
         except ModuleNotFoundError:
             continue
-        places = [file.locate() for file in files]
-        sizes[current] = sum(os.path.getsize(p) for p in places if os.path.isfile(p)) / MEGABYTE
+        paths = [file.locate() for file in files]
+        sizes[current] = sum(os.path.getsize(p) for p in paths if os.path.isfile(p)) / MEGABYTE
         needed = [Requirement(text) for text in requires(current) or []]
         todo += [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
     return sum(sizes.values())

@@ -1,20 +1,26 @@
-"""What preparing and decoding cost: `python benchmarks/prepare.py [size_px] [num_scenes]`.
+"""What rendering, preparing and decoding samples costs.
 
-Three tables, on one core, in processor time (which other processes disturb least):
+    python -m benchmarks.prepare [size_px] [num_scenes]
 
-1. how each kind of picture can be stored: ms to encode and decode, bytes;
-2. `prepare` of a DELIVER tree: samples, pictures and MB a second, listing and hashing included;
-3. reading training samples: from the prepared shards, and naively, one source file after the other.
+Four tables, on one core, in processor time (which other processes disturb least):
+
+1. encodings of each kind of image: ms to encode and decode, bytes;
+2. `prepare` of a dataset folder in DELIVER's layout: samples, images and MB a second, all included;
+3. reading training samples: from the prepared shards, and naively, one source file after the other;
+4. rendering of scenes, per image size: scenes a second by the wall clock and by processor time, and the
+   slowest condition. The ray cast of two poses is more than half of it; below about 200 px it is bound
+   by the number of primitives, above by the number of pixels.
 
 A sample is RGB, 16-bit depth, events, LiDAR and a label of rendered scenes, whose noise compresses less than
-most photographs. Everything is written to a temporary folder. About a minute at 512 px.
+most photographs. Everything is written to a temporary folder. Two minutes at 512 px.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -37,6 +43,7 @@ from tests.support.deliver_layout import write_deliver
 
 Array = NDArray[np.generic]
 MODALITIES = {"rgb": {}, "depth": {}, "event": {}, "lidar": {"kind": "lidar_image"}}
+RENDERED_PX, NUM_RENDERED = (128, 256), 200
 
 
 def seconds_of(action: Callable[[], object], repeats: int = 5) -> float:
@@ -88,7 +95,7 @@ LOSSLESS_8_BIT = {"webp lossless (8-bit)": pillow("WEBP", lossless=True, method=
 def encodings(size_px: int) -> None:
     """Table 1."""
     scene = render_scene(0, 3, size_px)
-    pictures = {
+    images = {
         "rgb": scene.rgb,
         "depth16": scene.depth,
         "lidar16": scene.lidar,
@@ -96,9 +103,9 @@ def encodings(size_px: int) -> None:
         "label": scene.label,
     }
     print(f"{size_px} px, ms to encode / ms to decode / KB")
-    print(f"{'':22s}" + "".join(f"{name:>24s}" for name in pictures))
+    print(f"{'':22s}" + "".join(f"{name:>24s}" for name in images))
     for name, codec in {**ENCODINGS, **LOSSLESS_8_BIT, **LOSSY}.items():
-        cells = [_cell(name, kind, array, *codec) for kind, array in pictures.items()]
+        cells = [_cell(name, kind, array, *codec) for kind, array in images.items()]
         print(f"{name:22s}" + "".join(f"{cell:>24s}" for cell in cells))
 
 
@@ -134,15 +141,15 @@ def throughput(size_px: int, num_scenes: int) -> None:
         manifest = Manifest.load(Workspace.of(config).dataset(config))
         raw_mb = _raw_mb(config, manifest)
         print(f"\n{num_scenes} samples of {size_px} px, {raw_mb / num_scenes:.2f} MB decoded each")
-        print(f"{'':34s}samples/s  pictures/s   MB/s (decoded)")
+        print(f"{'':34s}samples/s    images/s   MB/s (decoded)")
         _line("prepare", spent, num_scenes, raw_mb)
         _line("naive reader, file by file", _naive(config), num_scenes, raw_mb)
         _line("shards, as training reads them", _shards(config, manifest), num_scenes, raw_mb)
 
 
 def _line(name: str, spent: float, num_samples: int, mb: float) -> None:
-    pictures = num_samples * (len(MODALITIES) + 1)
-    print(f"{name:32s}{num_samples / spent:11.1f}{pictures / spent:12.1f}{mb / spent:9.1f}")
+    num_images = num_samples * (len(MODALITIES) + 1)
+    print(f"{name:32s}{num_samples / spent:11.1f}{num_images / spent:12.1f}{mb / spent:9.1f}")
 
 
 def _raw_mb(config: Config, manifest: Manifest) -> float:
@@ -159,7 +166,7 @@ def _shards(config: Config, manifest: Manifest) -> float:
 
 
 def _naive(config: Config) -> float:
-    """Open each source picture with Pillow, as most loaders do; no checks, nothing decoded twice."""
+    """Open each source image with Pillow, as most loaders do; no checks, nothing decoded twice."""
     options = DeliverOptions.model_validate({"root": config.dataset.model_dump()["root"]})
     listed = DeliverAdapter(options, config.specs()).samples("train")
     files = [[*sample.files.values(), sample.label] for sample in listed]
@@ -172,12 +179,39 @@ def _naive(config: Config) -> float:
     return seconds_of(read, 2)
 
 
+def rendering() -> None:
+    """Table 4."""
+    print("\nsize_px  scenes/s wall  scenes/s processor   slowest condition")
+    for size_px in RENDERED_PX:
+        print(_rendered(size_px, NUM_RENDERED))
+
+
+def _rendered(size_px: int, num_scenes: int) -> str:
+    render_scene(1, 0, size_px)
+    by_condition: dict[str, list[float]] = defaultdict(list)
+    wall, processor = time.perf_counter(), time.process_time()
+    for index in range(num_scenes):
+        start = time.process_time()
+        scene = render_scene(0, index, size_px)
+        by_condition[scene.condition].append(time.process_time() - start)
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    means = {name: sum(times) / len(times) for name, times in by_condition.items()}
+    slowest = max(means, key=lambda name: means[name])
+    return (
+        f"{size_px:7d}  {num_scenes / wall:13.1f}  {num_scenes / processor:18.1f}"
+        f"   {slowest} ({1000 * means[slowest]:.0f} ms)"
+    )
+
+
 def main() -> None:
     """Print the tables."""
-    size_px = int(sys.argv[1]) if len(sys.argv) > 1 else 512
-    num_scenes = int(sys.argv[2]) if len(sys.argv) > 2 else 24
-    encodings(size_px)
-    throughput(size_px, num_scenes)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("size_px", nargs="?", type=int, default=512, help="default: 512")
+    parser.add_argument("num_scenes", nargs="?", type=int, default=24, help="default: 24")
+    options = parser.parse_args()
+    encodings(options.size_px)
+    throughput(options.size_px, options.num_scenes)
+    rendering()
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""Training killed at random steps, against training that was left alone.
+"""Training killed at random steps, against uninterrupted training.
 
-    python benchmarks/resume.py [kills] [steps] [seed]        default: 5 60 0
+    python -m benchmarks.resume [kills] [steps] [seed]        default: 5 60 0
 
-One student is trained with all that a checkpoint has to carry: averaged weights, a batch in pieces, clipped
+One student is trained with everything that a checkpoint must carry: averaged weights, micro-batches, clipped
 gradients, subsets drawn weak first, consistency to the averaged student, augmentation, validation. The same
-training, in a process of its own, is then killed (`SIGKILL`) at instants drawn uniformly from the working
-time of the first, and started again each time. Printed: at which step each kill struck and which step was
-gone on from; the tensors and the figures that differ at the end (none may); then what averages, pieces and
-clipping cost a step, medians of interleaved steps in this process.
+training, in a process of its own, is then killed (`SIGKILL`) at random steps and started again each time.
+Printed: the step of each kill and the step that training resumed from; the tensors and the metrics that
+differ at the end (none may); then what averaging, micro-batches and clipping cost a step, medians of
+interleaved steps in this process.
 
-Float32 on a CPU, one training process, one thread. Needs `tests` beside it (for random targets). Exit code 1
-if anything differs.
+Float32 on a CPU, one training process, one thread. Needs the repository's `tests` (for random targets). Exit
+code 1 if anything differs.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import statistics
@@ -77,7 +78,7 @@ ROUNDS = 15
 
 
 def main(kills: int, steps: int, seed: int) -> int:
-    """Print what the head of this file says."""
+    """Print the results; 1 if anything differs."""
     with tempfile.TemporaryDirectory() as name:
         folders = [Path(name) / part for part in ("alone", "killed")]
         configs = [config_of(folder, {**TRAIN, "steps": steps}) for folder in folders]
@@ -87,23 +88,23 @@ def main(kills: int, steps: int, seed: int) -> int:
         started = time.perf_counter()
         finish(configs[0], folders[0])
         seconds = time.perf_counter() - started
-        print(f"left alone: {steps} steps, {seconds:.1f} s with its start", flush=True)
+        print(f"uninterrupted: {steps} steps, {seconds:.1f} s with its start", flush=True)
         killed_training(configs[1], folders[1], runs[1], kills, seconds, seed)
         different = compare(*runs)
         costs(folders[0])
     return 1 if different else 0
 
 
-def config_of(folder: Path, settings: dict[str, Any]) -> Config:
+def config_of(folder: Path, train_fields: dict[str, Any]) -> Config:
     """Rendered scenes of 64 px with random targets."""
-    return build_config(folder, train=settings, student=STUDENT)
+    return build_config(folder, train=train_fields, student=STUDENT)
 
 
 def start(config: Config, folder: Path) -> subprocess.Popen[bytes]:
     """Train in a process of its own."""
     path = folder / "config.toml"
     path.write_text(dump_config(config))
-    return subprocess.Popen([sys.executable, __file__, "--train", str(path)])
+    return subprocess.Popen([sys.executable, "-m", "benchmarks.resume", "--train", str(path)])
 
 
 def finish(config: Config, folder: Path) -> None:
@@ -115,7 +116,7 @@ def finish(config: Config, folder: Path) -> None:
 def killed_training(
     config: Config, folder: Path, run: Run, kills: int, seconds: float, seed: int
 ) -> None:
-    """Kill `kills` times, each time some steps further on, then let it finish."""
+    """Kill `kills` times, each time some steps later, then let it finish."""
     rng = np.random.default_rng(seed)
     steps = config.train.steps
     targets = np.sort(rng.choice(np.arange(1, steps - 4), kills, replace=False))
@@ -135,7 +136,7 @@ def killed_training(
 
 
 def wait_for(child: subprocess.Popen[bytes], run: Run, step: int, patience_s: float) -> None:
-    """Until the checkpoint before `step` is there."""
+    """Until the checkpoint before `step` exists."""
     until = time.monotonic() + patience_s
     every = TRAIN["checkpoint_every"]
     while steps_done(run) < step // every * every and child.poll() is None:
@@ -145,7 +146,7 @@ def wait_for(child: subprocess.Popen[bytes], run: Run, step: int, patience_s: fl
 
 
 def compare(alone: Run, killed: Run) -> int:
-    """Count tensors of `last` and `best`, and figures of steps, that differ in any bit."""
+    """Count tensors of `last` and `best`, and steps whose metrics differ, in any bit."""
     different = 0
     for name in ("last", BEST):
         one, other = (load_checkpoint(run, name) for run in (alone, killed))
@@ -157,31 +158,31 @@ def compare(alone: Run, killed: Run) -> int:
             f"{name}: step {one.step}, {len(one.tensors)} tensors, {len(wrong)} differ: {wrong[:3]}"
         )
         different += len(wrong) + (not same_steps)
-    rows = [[figures(row) for row in read_rows(run)] for run in (alone, killed)]
+    rows = [[without_times(row) for row in read_rows(run)] for run in (alone, killed)]
     wrong_rows = sum(one != other for one, other in zip(*rows, strict=True))
-    print(f"metrics: {len(rows[0])} steps of {len(rows[0][0])} figures, {wrong_rows} steps differ")
+    print(f"metrics: {len(rows[0])} steps of {len(rows[0][0])} metrics, {wrong_rows} steps differ")
     return different + wrong_rows
 
 
-def figures(row: Row) -> Row:
+def without_times(row: Row) -> Row:
     """A row without its times."""
     return {name: value for name, value in row.items() if not name.endswith("_s")}
 
 
 def costs(folder: Path) -> None:
     """Medians of interleaved steps."""
-    trainers, pieces = {}, {}
+    trainers, micro_batches = {}, {}
     basic = {"steps": 1000, "batch_size": 8, "threads": 1, "device": "cpu", "tracker": "none"}
     for name, extra in OPTIONS.items():
         config = config_of(folder, basic | extra)
         workspace = Workspace.of(config)
         trainers[name] = Trainer(open_inputs(config, workspace))
-        pieces[name] = next(trainers[name].batches(0))
+        micro_batches[name] = next(trainers[name].batches(0))
     seconds: dict[str, list[float]] = {name: [] for name in OPTIONS}
     for _ in range(ROUNDS):
         for name, trainer in trainers.items():
             started = time.perf_counter()
-            trainer.step(pieces[name], 0.0)
+            trainer.step(micro_batches[name], 0.0)
             seconds[name].append(time.perf_counter() - started)
     for name, spent in seconds.items():
         ratio = statistics.median(s / p for s, p in zip(spent, seconds["plain"], strict=True))
@@ -191,7 +192,7 @@ def costs(folder: Path) -> None:
 
 
 def train_here(path: Path) -> None:
-    """What the killed process does."""
+    """The body of the killed process."""
     from pipeline.config.load import load_config
 
     config = load_config(path)
@@ -199,8 +200,12 @@ def train_here(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--train"]:
-        train_here(Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for argument, default in zip(("kills", "steps", "seed"), DEFAULTS, strict=True):
+        parser.add_argument(argument, nargs="?", type=int, default=default)
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.train:
+        train_here(options.train)
         raise SystemExit(0)
-    given = [int(argument) for argument in sys.argv[1:]]
-    raise SystemExit(main(*given, *DEFAULTS[len(given) :]))
+    raise SystemExit(main(options.kills, options.steps, options.seed))

@@ -1,10 +1,10 @@
 """A million samples in 4,000 shards: do `status`, `plan`, `precompute` and `prepare` stay in seconds?
 
-    python benchmarks/scale.py [FOLDER] [--samples N]
+    python -m benchmarks.scale [FOLDER] [--samples N]
 
 Makes workspaces of N/16, N/4 and N samples (N: a million) in shards of 250 with four modalities, and
 runs each command in a process of its own. Records, manifest, ledger and prompts are what the pipeline
-would write; of tars and target objects only existence and length count here, so they are sparse files.
+would write; of tars and target objects only existence and length matter here, so they are sparse files.
 The source is an adapter that lists rendered samples by number: what a real tree costs to list is
 measured beside it, on empty files. Prints wall time, processor time and peak memory, and how they grow
 from N/4 to N (4 is linear). Takes about ten minutes and 2 GB for a million.
@@ -36,7 +36,7 @@ from pipeline.shards.commit import DatasetRecords
 from pipeline.shards.manifest import MANIFEST_SCHEMA, Manifest, record_path, shard_path
 from pipeline.shards.prepare import write_description
 from pipeline.shards.statistics import STATISTICS
-from pipeline.storage.publish import Placed
+from pipeline.storage.publish import Published
 from pipeline.workspace import Workspace
 
 SHARD_SIZE = 250
@@ -128,13 +128,13 @@ def measure_all(folder: Path, sizes: Sequence[int]) -> None:
 
 def child(folder: Path, size: int, *what: str) -> list[str]:
     """Arguments of a process that does one thing on one workspace."""
-    return [__file__, "--child", str(folder), str(size), *what]
+    return ["-m", "benchmarks.scale", "--child", str(folder), str(size), *what]
 
 
 def measure_line(name: str, calls: Sequence[list[str]]) -> None:
-    figures = [measure(arguments) for arguments in calls]
-    cells = "".join(f"{wall:9.2f}{cpu:9.2f}{peak:10.0f}" for wall, cpu, peak in figures)
-    growth = [after / before for before, after in zip(figures[-2], figures[-1], strict=True)]
+    costs = [measure(arguments) for arguments in calls]
+    cells = "".join(f"{wall:9.2f}{cpu:9.2f}{peak:10.0f}" for wall, cpu, peak in costs)
+    growth = [after / before for before, after in zip(costs[-2], costs[-1], strict=True)]
     print(f"{name:24}{cells}   {growth[1]:6.1f}{growth[2]:6.1f}", flush=True)
 
 
@@ -262,7 +262,7 @@ def statistics(rng: np.random.Generator, num: int) -> pa.Array:
 
 
 def members(rng: np.random.Generator, num: int) -> pa.Array:
-    """Names and places of the members in the tar."""
+    """Names and byte ranges of the members in the tar."""
     names = sorted([*(f"{name}.npy.zst" for name in KINDS), "label.npy.zst", "meta.json"])
     sizes = rng.integers(10_000, 900_000, num * len(names))
     blocks = BLOCK * (1 + -(-sizes // BLOCK))
@@ -288,7 +288,7 @@ def make_targets(config: Config, workspace: Workspace) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as file:
                     file.truncate(array.object_bytes)
-                store._ledger.write(shard, {"embedding": Placed(shard.sha256)})
+                store._ledger.write(shard, {"embedding": Published(shard.sha256)})
 
 
 def append(config: Config, workspace: Workspace, manifest: Manifest) -> None:

@@ -1,8 +1,10 @@
-"""The teacher pass by one process and by two workers: `python benchmarks/scaling.py [--samples 512]`.
+"""The teacher pass by one process and by two workers.
+
+    python -m benchmarks.scaling [--samples 512]
 
 The same rendered scenes through the packaged towers, one run after the other in fresh processes, one
-thread each. Prints seconds, pictures a second, the part that is not encoding (starting, planning,
-handing out), and the efficiency of two; checks that both stores hold the same bytes.
+thread each. Prints seconds, images a second, the part that is not encoding (starting, planning,
+dispatching), and the efficiency of two; checks that both stores hold the same bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def any2seg(config: Path, workspace: Path, command: str, *words: str) -> float:
 
 
 def encoding_seconds(workspace: Path) -> float:
-    """What the units themselves took, by their own account."""
+    """Seconds that the units took, by the stores' cost journals."""
     return sum(
         json.loads(path.read_text())["seconds"]
         for path in workspace.glob("targets/*/*/cost/*/*.json")
@@ -75,7 +77,7 @@ def main() -> None:
             workers = 2 if "2" in way else 1
             other = seconds[way] - encoding_seconds(workspace) / workers
             print(
-                f"{way:12} {seconds[way]:6.1f} s  {4 * samples / seconds[way]:6.1f} pictures/s  "
+                f"{way:12} {seconds[way]:6.1f} s  {4 * samples / seconds[way]:6.1f} images/s  "
                 f"{other:5.1f} s not encoding  efficiency "
                 f"{seconds['one process'] / seconds[way] / workers:4.0%}",
                 flush=True,

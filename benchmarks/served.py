@@ -1,4 +1,7 @@
-"""A real server, a served flow and a growing folder of pictures: what the benchmarks of schedules share."""
+"""Shared by the benchmarks of schedules: a server, a served flow and a growing dataset folder.
+
+No benchmark itself: `nightly`, `served_kills` and `flow_kills` import it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ classes = CLASSES
 
 
 def write_scenes(tree: Path, split: str, numbers: range, size_px: int = 64) -> None:
-    """Rendered `rgb`, `depth` and `label` pictures, named by number."""
+    """Rendered `rgb`, `depth` and `label` images, named by number."""
     for number in numbers:
         scene = render_scene(7, number, size_px)
         for name in ("rgb", "depth", "label"):
@@ -78,14 +81,15 @@ def server(folder: Path) -> Iterator[str]:
             command, env=server_environment(port, environment), stdout=log, stderr=log
         )
     try:
-        wait_for(lambda: _answers(f"{api_url(port)}/health"), 300)
+        wait_for(lambda: answers(f"{api_url(port)}/health"), 300)
         yield api_url(port)
     finally:
         process.terminate()
         process.wait()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a GET succeeds."""
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
@@ -126,22 +130,21 @@ def post(url: str, path: str, body: dict[str, Any]) -> Any:
 
 def runs(url: str, *states: str) -> list[dict[str, Any]]:
     """Flow runs in any of these states, by the time they were due."""
-    wanted = {"flow_runs": {"state": {"type": {"any_": list(states)}}}}
-    found = post(url, "/flow_runs/filter", wanted)
-    return sorted(found, key=lambda run: run["expected_start_time"])
+    query = {"flow_runs": {"state": {"type": {"any_": list(states)}}}}
+    return sorted(post(url, "/flow_runs/filter", query), key=lambda run: run["expected_start_time"])
 
 
 def wait_for(find: Callable[[], Any], seconds: float) -> Any:
     """What `find` returns once it is true. Raises `TimeoutError`."""
     deadline = time.monotonic() + seconds
-    while not (found := find()):
+    while not (result := find()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{find} stayed false for {seconds} s")
         time.sleep(0.1)
-    return found
+    return result
 
 
 def committed(workspace: Path) -> dict[Path, int]:
-    """Every commit record of the teacher, every shard and run with the time of its last change."""
+    """Every commit record of the teacher, shard and run, with the time of its last change in ns."""
     patterns = ("targets/*/*/ledger/*/*.json", "datasets/*/shards/*/*.tar", "runs/*/run.json")
     return {p: p.stat().st_mtime_ns for pattern in patterns for p in workspace.glob(pattern)}

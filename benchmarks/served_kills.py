@@ -1,12 +1,15 @@
-"""`kill -9` of served runs: `python benchmarks/served_kills.py`. Takes some minutes.
+"""`kill -9` of served runs.
 
-A real server and `any2seg serve`. Kills, each in a fresh workspace: the process of a run in the middle of
-precompute and of train while its runner lives; run and runner together in the middle of precompute.
-Prints the state afterwards, the seconds until the server knew, and what the next run made again.
+    python -m benchmarks.served_kills
+
+A real server and `any2seg serve`. Kills, each in a fresh workspace: the process of a run during
+precompute and during train while its runner lives; run and runner together during precompute. Prints
+the state afterwards, the seconds until the server knew, and what the next run redid. Takes some minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import tempfile
@@ -16,7 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from served import kill_group, runs, serve, server, wait_for, write_config, write_scenes
+
+from benchmarks.served import (
+    kill_group,
+    runs,
+    serve,
+    server,
+    wait_for,
+    write_config,
+    write_scenes,
+)
 
 INTERVAL_S = 45
 MILESTONE = {
@@ -31,13 +43,13 @@ def descendants(pid: int) -> Iterator[psutil.Process]:
 
 
 def kill_runs(pid: int) -> None:
-    """`kill -9` of everything below the runner, which itself goes on."""
+    """`kill -9` of everything below the runner, which itself lives on."""
     for process in descendants(pid):
         process.send_signal(signal.SIGKILL)
 
 
 def fresh(folder: Path, steps: int) -> Path:
-    """A config with 80 training scenes and nothing made yet."""
+    """The config of a new workspace with 80 training scenes."""
     folder.mkdir()
     write_scenes(folder / "tree", "train", range(80))
     write_scenes(folder / "tree", "val", range(1000, 1004))
@@ -45,7 +57,7 @@ def fresh(folder: Path, steps: int) -> Path:
 
 
 def kill_in(url: str, folder: Path, stage: str, *, runner_too: bool) -> None:
-    """One kill and the run after it; prints what was seen."""
+    """One kill and the run after it; prints how both ended."""
     config, workspace = fresh(folder, steps=60), folder / "workspace"
     known = {run["id"] for run in runs(url, "COMPLETED", "CRASHED", "FAILED", "CANCELLED")}
     runner = serve(url, config, INTERVAL_S)
@@ -67,7 +79,7 @@ def kill_in(url: str, folder: Path, stage: str, *, runner_too: bool) -> None:
         print(
             f"{stage}, runner {'killed too' if runner_too else 'alive'}: right after "
             f"{after_the_kill or 'no run Running'}, {dead[0]['state']['name']} after {noticed:.0f} s; "
-            f"{len(before)} units were committed, {redone} of them made again; the next run "
+            f"{len(before)} units were committed, {redone} of them redone; the next run "
             f"{last['state']['name']!r} in {last['total_run_time']:.0f} s",
             flush=True,
         )
@@ -86,6 +98,7 @@ def _new(url: str, known: set[str], *states: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Every kill once."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as name, server(Path(name)) as url:
         kill_in(url, Path(name) / "a", "precompute", runner_too=False)
         kill_in(url, Path(name) / "b", "train", runner_too=False)

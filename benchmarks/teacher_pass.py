@@ -1,14 +1,13 @@
-"""How far the teacher pass is bound by arithmetic, and how true its plan is.
+"""How far the teacher pass is compute-bound, and how accurate its plan is.
 
-    OMP_NUM_THREADS=1 python benchmarks/teacher_pass.py [--samples 96] [--repeats 5] [--device cpu]
+    OMP_NUM_THREADS=1 python -m benchmarks.teacher_pass [--samples 96] [--repeats 5] [--device cpu]
 
 Renders scenes into a temporary workspace and runs, alternating in one process: the pass; its parts
-one after the other (reading, decoding, arithmetic, committing) as a pass without overlap would; and
-`any2seg plan`'s probe. Prints the medians of the ratios. Then encodes the same pictures in batches
+one after the other (reading, decoding, compute, committing) as a pass without overlap would; and
+`any2seg plan`'s probe. Prints the medians of the ratios. Then encodes the same images in batches
 of other sizes and counts the stored numbers that differ. One thread for the tower leaves a second
-core for the rest, as an accelerator does; where no core is free, `--elsewhere-ms 5` takes the
-tower's arithmetic out of the machine: it waits that long for every picture and computes nothing. A
-few minutes on two cores.
+core for the rest, as an accelerator does; where no core is free, `--elsewhere-ms 5` simulates an
+accelerator: it waits that long for every image and computes nothing. A few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -52,19 +51,19 @@ class Times:
 
 
 class Elsewhere(Encoder):
-    """Stands for an accelerator: waits, keeps no core busy, answers with the same rows each time."""
+    """Simulates an accelerator: waits, keeps no core busy, returns the same rows each time."""
 
-    def __init__(self, picture_s: float, num_patches: int, dim: int) -> None:
+    def __init__(self, image_s: float, num_patches: int, dim: int) -> None:
         super().__init__("cpu")
-        self._picture_s, self._shapes = (
-            picture_s,
+        self._image_s, self._shapes = (
+            image_s,
             {"embedding": (dim,), "patch": (num_patches, dim)},
         )
 
-    def encode(self, tower: Tower, pictures: Sequence[Sample], outputs: Sequence[str]) -> Rows:
-        """Ones, after the time that the pictures take."""
-        time.sleep(self._picture_s * len(pictures))
-        return {name: np.ones((len(pictures), *self._shapes[name]), np.float32) for name in outputs}
+    def encode(self, tower: Tower, images: Sequence[Sample], outputs: Sequence[str]) -> Rows:
+        """Ones, after the time that the images take."""
+        time.sleep(self._image_s * len(images))
+        return {name: np.ones((len(images), *self._shapes[name]), np.float32) for name in outputs}
 
 
 def make_config(folder: Path, arguments: argparse.Namespace) -> Config:
@@ -104,7 +103,7 @@ def main() -> None:
     parser.add_argument("--teacher", default="languagebind-tiny")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--elsewhere-ms", type=float, help="wait this long a picture instead")
+    parser.add_argument("--elsewhere-ms", type=float, help="wait this long per image instead")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         config = make_config(Path(name), arguments)
@@ -178,25 +177,25 @@ def show(times: Times) -> None:
 
 
 def compare_batch_sizes(config: Config, encoder: Encoder) -> None:
-    """Stored numbers that change when a batch is encoded in pieces."""
+    """Stored numbers that change with the batch size."""
     workspace = Workspace.of(config)
     shard = Manifest.load(workspace.dataset(config)).all_shards[0]
     plans = plan_towers(config, workspace)
     batch = next(iter(decoded_batches(plans, [shard], plan_units(plans, [shard]), 32)))
-    pictures, tower = list(batch.arrays), encoder.tower(batch.plan, config.teacher.dtype)
-    whole = encoder.encode(tower, pictures, ("embedding", "patch"))
+    images, tower = list(batch.arrays), encoder.tower(batch.plan, config.teacher.dtype)
+    whole = encoder.encode(tower, images, ("embedding", "patch"))
     for size in (16, 8, 4, 2, 1):
-        pieces = [
-            encoder.encode(tower, pictures[start : start + size], ("embedding", "patch"))
-            for start in range(0, len(pictures), size)
+        parts = [
+            encoder.encode(tower, images[start : start + size], ("embedding", "patch"))
+            for start in range(0, len(images), size)
         ]
         for name, rows in whole.items():
-            found = np.concatenate([piece[name] for piece in pieces])
-            wide = int((found != rows).sum())
-            narrow = int((found.astype(np.float16) != rows.astype(np.float16)).sum())
+            joined = np.concatenate([part[name] for part in parts])
+            wide = int((joined != rows).sum())
+            narrow = int((joined.astype(np.float16) != rows.astype(np.float16)).sum())
             print(
                 f"batches of {size:2}: {name:9} differs in {wide} of {rows.size} float32, {narrow} "
-                f"float16; largest {np.abs(found - rows).max():.1e}"
+                f"float16; largest {np.abs(joined - rows).max():.1e}"
             )
 
 

@@ -1,9 +1,11 @@
-"""What a full-size tower costs: `python benchmarks/towers.py [cpu|cuda] [dtype ...]`.
+"""What a full-size tower costs.
+
+    python -m benchmarks.towers [cpu|cuda] [dtype ...]
 
 Writes a random ViT-L/14 depth checkpoint (LoRA, 1.7 GB, LanguageBind's layout) to a temporary folder,
-then, in one process a dtype, loads it strictly and encodes pictures. Prints seconds to load, pictures
-a second, peak memory, and the deviation of the embeddings from float32. A few minutes
-on one core; bfloat16 is slow on processors without bf16 instructions.
+then, in one process per dtype, loads it strictly and encodes images. Prints seconds to load, images a
+second, peak memory, and the deviation of the embeddings from float32. A few minutes on one core;
+bfloat16 is slow on processors without bf16 instructions.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ seconds = time.perf_counter() - started
 save_file({"embedding": embedding}, f"{folder}/{dtype}.out")
 memory = (torch.cuda.max_memory_allocated() if device == "cuda"
           else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-print(json.dumps({"dtype": dtype, "load_s": loaded, "pictures_per_s": count / seconds,
+print(json.dumps({"dtype": dtype, "load_s": loaded, "images_per_s": count / seconds,
                   "peak_bytes": memory}))
 """
 
@@ -109,8 +111,8 @@ def measure(folder: Path, dtype: str, device: str, count: int) -> dict[str, floa
     """Load and encode in a fresh process."""
     command = [sys.executable, "-c", CHILD, str(folder), dtype, device, str(count)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    row: dict[str, float] = json.loads(done.stdout)
+    return row
 
 
 def main() -> None:
@@ -118,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("device", nargs="?", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("dtypes", nargs="*", default=["float32", "bfloat16"])
-    parser.add_argument("--count", type=int, default=4, help="pictures encoded")
+    parser.add_argument("--count", type=int, default=4, help="images encoded")
     arguments = parser.parse_args()
     from safetensors.torch import load_file
 
@@ -127,13 +129,13 @@ def main() -> None:
         print(f"checkpoint: {write_checkpoint(folder) / 1e9:.2f} GB")
         for dtype in arguments.dtypes:
             row = measure(folder, dtype, arguments.device, arguments.count)
-            found = load_file(folder / f"{dtype}.out")["embedding"]
+            rows = load_file(folder / f"{dtype}.out")["embedding"]
             first = load_file(folder / f"{arguments.dtypes[0]}.out")["embedding"]
             print(
-                f"{dtype:9} load {row['load_s']:5.1f} s  {row['pictures_per_s']:8.2f} pictures/s  "
+                f"{dtype:9} load {row['load_s']:5.1f} s  {row['images_per_s']:8.2f} images/s  "
                 f"peak {row['peak_bytes'] / 1e9:5.2f} GB  least cosine to {arguments.dtypes[0]} "
-                f"{float((found * first).sum(-1).min()):.6f}  max deviation "
-                f"{float((found - first).abs().max()):.1e}"
+                f"{float((rows * first).sum(-1).min()):.6f}  max deviation "
+                f"{float((rows - first).abs().max()):.1e}"
             )
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def artifact_key(config: Config, what: str) -> str:
-    """`<config name>-<what>` in the characters that Prefect allows."""
+    """`<config name>-<what>` reduced to the characters that Prefect allows."""
     return re.sub(r"[^a-z0-9]+", "-", f"{config.name}-{what}".lower()).strip("-")
 
 
@@ -73,7 +73,7 @@ def _targets(units: Iterable[Unit]) -> Counter[str]:
 
 
 def show_coverage(config: Config, workspace: Workspace) -> None:
-    """A table: per split the samples, per modality the shards with embeddings, missing, stale."""
+    """A table: samples per split; per modality the shards with current, missing and stale embeddings."""
     manifest = Manifest.load(workspace.dataset(config))
     table = [*_sample_rows(manifest), *_target_rows(config, workspace, manifest)]
     create_table_artifact(
@@ -101,7 +101,7 @@ def _target_rows(
             counts = {"there": 0, "missing": len(manifest.all_shards), "stale": 0}
         else:
             counts = {
-                "there": coverage.there,
+                "there": coverage.committed,
                 "missing": coverage.missing,
                 "stale": coverage.stale,
             }

@@ -1,12 +1,12 @@
 """What every flow does around its work: read the config, hold the workspace, report the outcome.
 
-A flow's function is thin: it names its steps and hands them to `operate`. A wrong config ends the run
-before anything was done; credentials are removed from everything that is logged or raised.
+A flow's function is thin: it passes its steps to `operate`. An invalid config ends the run before anything
+is done; credentials are removed from everything that is logged or raised.
 
-One flow writes to a workspace at a time, by a lease that names the flow run. A second flow neither waits
-nor fails: it ends as `Skipped` and names the holder. On disk the lease ends with its process; in an
-object store it is taken over once it was not renewed for its time to live. So a killed flow does not
-block the next one for long.
+One flow at a time writes to a workspace: it holds a lease, and a file beside it names the flow run. A second
+flow neither waits nor fails: it ends as `Skipped` and names the holder. On disk the lease ends with its
+process; in an object store another process takes it over when it was not renewed for its time to live. So a
+killed flow does not block the next one for long.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def operate(
 def only_writer(workspace: Workspace, run_name: str) -> Iterator[None]:
     """Hold the workspace for the flow run of that name. `WorkspaceBusy` names the present holder."""
     holder = workspace.root / HOLDER
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            held.enter_context(lease(workspace.root / LEASE, wait=False))
+            stack.enter_context(lease(workspace.root / LEASE, wait=False))
         except WorkspaceBusy as busy:
             name = read_json(holder)["flow_run"] if holder.exists() else "just starting"
             raise WorkspaceBusy(f"flow run {name!r} holds the workspace. {busy}") from None

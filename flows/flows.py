@@ -1,8 +1,8 @@
 """The five flows: `any2seg` (everything), `refresh-teacher`, `retrain`, `evaluate` and `audit`.
 
 Prefect names a flow after its function, with `-` for `_`; `flows.parameters.COMMANDS` lists the names.
-What is finished is read from the workspace, never from Prefect: what is there is not computed again,
-whichever run computed it. Each flow writes, and holds the workspace while it runs (`flow_context`).
+What is finished is read from the workspace, never from Prefect: existing artefacts are not recomputed,
+whichever run computed them. Every flow writes, so it holds the workspace while it runs (`flow_context`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FLOW: dict[str, Any] = {
 def any2seg(
     config_path: ConfigPath, overrides: Overrides | None = None, when_due: bool = False
 ) -> Outcome:
-    """Run every stage that a config needs; what is already in the workspace is not computed again.
+    """Run every stage that a config needs; what the workspace already has is not recomputed.
 
     Args:
         config_path: The TOML file, as seen from the machine that runs the flow.

@@ -4,8 +4,8 @@ Compares the config with the finished runs in the workspace. A student is retrai
 with these settings, towers and prompts, or if the manifest grew by `schedule.retrain_growth_percent`
 since. A new version of the code alone is no reason: it changes a run's id, not what the student learns.
 
-Growth is counted in samples, not in days. A run that was killed while training is no baseline: the reasons
-to train still hold, and the training resumes from its checkpoint.
+Growth is counted in samples, not in days. Only a finished run is a baseline: after a kill the reasons to
+train still hold, and the training resumes from its checkpoint.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class NoServer(Any2SegError):
-    """No Prefect server answers, and a deployment needs one."""
+    """No Prefect server responds, and a deployment needs one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class When:
 
 
 def require_server() -> str:
-    """The URL of the configured Prefect API. Raises `NoServer` if it does not answer."""
+    """The URL of the configured Prefect API. Raises `NoServer` if it does not respond."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL
@@ -75,8 +75,8 @@ def require_server() -> str:
             "sets it."
         )
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
-            answer.read()
+        with urllib.request.urlopen(f"{url}/health", timeout=10) as response:
+            response.read()
     except OSError as error:
         raise NoServer(
             f"{url}: expected a Prefect server, found: {error}. Run `any2seg server` (or "

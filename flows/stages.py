@@ -28,7 +28,7 @@ STAGES: Mapping[str, str] = {
     "evaluate": "student.evaluation.evaluate:evaluate",
     "report": "flows.report.report:report",
 }
-"""Stage to the place of its function, as `pkgutil.resolve_name` reads it."""
+"""Stage to `module:function`, as `pkgutil.resolve_name` reads it."""
 
 
 def load_stage(name: str) -> Stage:

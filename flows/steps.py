@@ -1,7 +1,7 @@
-"""The steps that the flows share: teach what is new, train the students, score them, report.
+"""Steps that the flows share: compute missing targets, train the students, score them, report.
 
 Each calls its tasks in order and raises `StageFailed` naming stage, unit, cause and the command that
-resumes; what the other units finished stays. `require_targets` raises `MissingTarget`.
+resumes; finished units stay. `require_targets` raises `MissingTarget`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Reports = dict[str, Any]
 
 
 def teach(operation: Operation) -> Reports:
-    """Bring shards, teacher targets and (if asked for) descriptions up to date."""
+    """Bring shards, teacher targets and (if configured) descriptions up to date."""
     reports = {"prepare": _stage(operation, "prepare"), "prompts": _stage(operation, "prompts")}
     reports["precompute"] = encode(operation)
     if operation.config.descriptions:
@@ -43,10 +43,10 @@ def teach(operation: Operation) -> Reports:
 
 
 def encode(operation: Operation) -> dict[str, Any]:
-    """Encode what is missing, range after range; returns the counts of all ranges.
+    """Encode missing units, range by range; returns the counts of all ranges.
 
     Units that cannot be read are raised at the end, so that they do not stop the others; a fault that
-    outlasts its retries (storage, weights) ends the pass at once.
+    persists after its retries (storage, weights) ends the pass at once.
     """
     config, workspace = operation.config, operation.workspace
     if config.scale.spread:
@@ -77,7 +77,7 @@ def encode(operation: Operation) -> dict[str, Any]:
 
 
 def num_ranges(num_units: int) -> int:
-    """Tasks for that many units: enough for progress and retries, few enough to cost little."""
+    """Number of ranges (tasks): enough for progress and retries, few enough for little overhead."""
     return max(1, min(num_units, MIN_RANGES), min(num_units // UNITS_PER_RANGE, MAX_RANGES))
 
 
@@ -100,7 +100,7 @@ def require_targets(operation: Operation) -> None:
 
 
 def embed_prompts(operation: Operation) -> Reports:
-    """Embed class prompts that are missing; the text tower is loaded only then."""
+    """Embed missing class prompts; the text tower is loaded only if there are any."""
     config = operation.config
     if any(map(reads_prompts, rows(config).values())):
         try:

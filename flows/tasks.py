@@ -30,9 +30,9 @@ from teacher.encoding.child_process import EncodingProcess
 from teacher.encoding.units import Unit
 
 SIDE_BY_SIDE = 2
-"""Trainings that run at a time."""
+"""Trainings that run at the same time."""
 UNFINISHED = {Kind.HOLE, Kind.PARTIAL, Kind.SHARD_LEFTOVER, Kind.CHECKPOINT_NEWER}
-"""Findings that a killed run leaves and the next one clears; no reason to fail an audit."""
+"""Findings that a killed run leaves and the next one resolves; they do not fail an audit."""
 
 
 def _is_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
@@ -83,14 +83,14 @@ def encode_range(process: EncodingProcess, units: list[Unit], name: str) -> dict
 
 @task(name="examine", **TASK)
 def examine(config: Config, deep: bool) -> dict[str, Any]:
-    """`any2seg verify`, as a table artifact. `CorruptTarget` names the first finding that is no hole."""
+    """`any2seg verify`, as a table artifact. `CorruptTarget` names the first not in `UNFINISHED`."""
     from flows.integrity.verify import verify
 
     log = get_run_logger()
     with redact.scrubbed_errors(), progress_lines_to(log.info):
         verification = verify(config, Workspace.of(config), deep=deep)
         table = [
-            {"kind": str(f.kind), "place": str(f.place), "problem": f.problem, "remedy": f.remedy}
+            {"kind": str(f.kind), "place": f.location, "problem": f.problem, "remedy": f.remedy}
             for f in verification.findings
         ]
         key = artifact_key(config, "findings")
@@ -99,7 +99,7 @@ def examine(config: Config, deep: bool) -> dict[str, Any]:
         corrupt = [finding for finding in verification.findings if finding.kind not in UNFINISHED]
         if corrupt:
             raise CorruptTarget(
-                f"{corrupt[0].place}: {corrupt[0].problem} ({len(corrupt)} findings in all). "
+                f"{corrupt[0].location}: {corrupt[0].problem} ({len(corrupt)} findings in all). "
                 f"{corrupt[0].remedy}"
             )
         return {"findings": len(table), **verification.examined}

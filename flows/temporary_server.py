@@ -33,7 +33,7 @@ class ServerNotStarted(Any2SegError):
 
 @contextmanager
 def prefect_api() -> Iterator[str]:
-    """Yield the URL of a Prefect API that answers; it is the active one inside the block."""
+    """Yield the URL of a responding Prefect API; it is the active one inside the block."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -78,8 +78,8 @@ def _wait_until_healthy(server: Popen[str], url: str) -> None:
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
-                if answer.status == 200:
+            with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+                if response.status == 200:
                     return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The data plane: config, modalities, dataset adapters, shards, manifest, target store, errors."""
+"""Config, modalities, dataset adapters, shards, manifest, target stores, errors."""
 
 from __future__ import annotations
 

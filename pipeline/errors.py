@@ -1,6 +1,6 @@
-"""Every error that a user can meet, by name.
+"""The error tree: every error that this package raises on purpose.
 
-A message says where, what was expected, what was found, and the next command to type.
+A message names the place, what was expected, what was found, and the next command to run.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ class ConfigError(Any2SegError):
 
 
 class DatasetError(Any2SegError):
-    """The source data set as a whole cannot be used (no such root, empty split, ...)."""
+    """The source data set cannot be used (no such folder, empty split, ...)."""
 
 
 class SampleRefused(DatasetError):
-    """One source sample is bad; it is quarantined by name and the pass goes on.
+    """One source sample is bad; it is quarantined by name and the pass continues.
 
-    `reason` says which file, what was expected and what was found.
+    `reason` names the file, what was expected and what was found.
     """
 
     def __init__(self, key: str, reason: str) -> None:
@@ -42,11 +42,11 @@ class CorruptTarget(Any2SegError):
 
 
 class MissingTarget(Any2SegError):
-    """Embeddings that were asked for are not in the store."""
+    """A requested target is not in the store."""
 
 
 class FingerprintMismatch(Any2SegError):
-    """Two artefacts were made with different settings and must not be mixed."""
+    """Two artefacts were made with different configs and must not be mixed."""
 
 
 class CheckpointError(Any2SegError):
@@ -58,7 +58,7 @@ class WorkspaceBusy(Any2SegError):
 
 
 class WorkerLost(Any2SegError):
-    """A process that works for a stage was killed, most often for memory. Calling again may help."""
+    """A worker process of a stage was killed, most likely out of memory. Calling again may help."""
 
 
 class StorageUnavailable(Any2SegError, OSError):
@@ -66,23 +66,23 @@ class StorageUnavailable(Any2SegError, OSError):
 
 
 class NotEnoughSpace(Any2SegError):
-    """What a stage would write does not fit on the workspace's disk; nothing was written."""
+    """A stage's output does not fit on the workspace's disk; raised before it writes anything."""
 
 
 class OutOfMemory(Any2SegError):
-    """Not even one picture at a time fits into the device's memory."""
+    """Not even a batch of one image fits in the device's memory."""
 
 
 class DigestMismatch(Any2SegError):
-    """A file holds other bytes than its digest says; what it is decides the next command."""
+    """A file's bytes do not match its digest. Callers that know what it is name the next command."""
 
-    def __init__(self, place: str, wanted: str, found: str) -> None:
-        super().__init__(place, wanted, found)
-        self.place, self.wanted, self.found = place, wanted, found
+    def __init__(self, path: str, expected: str, actual: str) -> None:
+        super().__init__(path, expected, actual)
+        self.path, self.expected, self.actual = path, expected, actual
 
     def __str__(self) -> str:
-        return f"{self.place}: expected sha256 {self.wanted[:12]}, found {self.found[:12]}"
+        return f"{self.path}: expected sha256 {self.expected[:12]}, found {self.actual[:12]}"
 
 
 class LeaseLost(Any2SegError):
-    """This process held a lease in an object store, could not renew it, and must not write."""
+    """This process could not renew its lease in an object store and must not write any more."""

@@ -1,7 +1,7 @@
-"""The modality registry: how each kind of sensor is stored, what its numbers mean, who teaches it.
+"""The modality registry: each kind of sensor with its stored form, value range and teacher tower.
 
-A config names each of its modalities and gives its kind; a kind is one row of `KINDS`. The stored form
-is what dataset adapters return, shards hold, the teacher preprocesses and the student normalises.
+A config names its modalities and gives each a kind; a kind is one row of `KINDS`. The stored form is
+what dataset adapters return, shards hold, the teacher preprocesses and the student normalises.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 QUARTER = (0.25, 0.25, 0.25)
 
-
 LABEL = "label"
-"""Name of the label among the parts of a sample; no modality may have it."""
+"""Name of the label among the parts of a sample; reserved, no modality may have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +45,19 @@ class ModalitySpec:
     std: tuple[float, float, float] = QUARTER
     """Student normalisation of the [0, 1] values, per channel."""
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
-    """Resampling kernel that keeps the values meaningful (nearest for sparse or coded pictures)."""
+    """Resampling kernel that keeps the values meaningful (nearest for sparse or coded images)."""
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> ModalitySpec:
-        """The spec that `dataclasses.asdict` and JSON made `fields` of."""
+        """The inverse of `dataclasses.asdict` and a JSON round trip."""
         values: dict[str, Any] = dict(fields)
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
     def identity(self) -> dict[str, Any]:
-        """What the stored form and the teacher's view depend on (part of fingerprints)."""
+        """The fields that stored bytes and targets depend on (part of fingerprints).
+
+        Without the student's normalisation: changing that must not invalidate shards and targets.
+        """
         return {
             "kind": self.kind,
             "channels": self.channels,
@@ -69,19 +71,19 @@ LABEL_SPEC = ModalitySpec(LABEL, 1, "uint8", "class id", 255.0, "image")
 """The stored form of a label: (H, W) class ids."""
 
 
-def _picture(kind: str, channels: Literal[1, 3], tower: TowerName = "image") -> ModalitySpec:
+def _image(kind: str, channels: Literal[1, 3], tower: TowerName = "image") -> ModalitySpec:
     return ModalitySpec(kind, channels, "uint8", "code value", 255.0, tower)
 
 
-def _wide(kind: str, tower: TowerName = "image") -> ModalitySpec:
+def _image16(kind: str, tower: TowerName = "image") -> ModalitySpec:
     return ModalitySpec(kind, 1, "uint16", "code value", 65_535.0, tower)
 
 
 KINDS: dict[str, ModalitySpec] = {
-    "rgb": replace(_picture("rgb", 3), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    "rgb": replace(_image("rgb", 3), mean=IMAGENET_MEAN, std=IMAGENET_STD),
     "depth": ModalitySpec("depth", 1, "uint16", "mm", 65_000.0, "depth", "log"),
-    "hha": _picture("hha", 3),
-    "event": replace(_picture("event", 3), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"),
+    "hha": _image("hha", 3),
+    "event": replace(_image("event", 3), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"),
     "lidar": ModalitySpec(
         "lidar",
         1,
@@ -95,24 +97,24 @@ KINDS: dict[str, ModalitySpec] = {
         interpolation="nearest",
     ),
     "lidar_image": replace(
-        _picture("lidar_image", 3), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"
+        _image("lidar_image", 3), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"
     ),
-    "thermal": _picture("thermal", 1, "thermal"),
-    "thermal16": _wide("thermal16", "thermal"),
-    "nir": _picture("nir", 1),
-    "nir16": _wide("nir16"),
-    "aolp": _picture("aolp", 3),
-    "dolp": replace(_wide("dolp"), mean=(0.0, 0.0, 0.0), std=HALF),
+    "thermal": _image("thermal", 1, "thermal"),
+    "thermal16": _image16("thermal16", "thermal"),
+    "nir": _image("nir", 1),
+    "nir16": _image16("nir16"),
+    "aolp": _image("aolp", 3),
+    "dolp": replace(_image16("dolp"), mean=(0.0, 0.0, 0.0), std=HALF),
     "disparity": replace(
-        _wide("disparity"), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"
+        _image16("disparity"), mean=(0.0, 0.0, 0.0), std=HALF, interpolation="nearest"
     ),
-    "gray": _picture("gray", 1),
-    "gray16": _wide("gray16"),
+    "gray": _image("gray", 1),
+    "gray16": _image16("gray16"),
 }
 
 
 def spec_for(kind: str, where: str, **overrides: Any) -> ModalitySpec:
-    """The registry row for `kind`, with any override that is not None.
+    """The registry row of `kind` with the overrides that are not None.
 
     Raises `ConfigError` naming `where` and the allowed kinds.
     """
@@ -124,7 +126,7 @@ def spec_for(kind: str, where: str, **overrides: Any) -> ModalitySpec:
 
 
 def check_array(array: NDArray[Any], spec: ModalitySpec) -> str | None:
-    """None if `array` has the stored form of `spec`, else what was expected and what was found."""
+    """None if `array` has the stored form of `spec`, else the expected and the actual form."""
     dims = 2 if spec.channels == 1 else 3
     shape_ok = array.ndim == dims and (dims == 2 or array.shape[2] == 3)
     if shape_ok and array.dtype == np.dtype(spec.dtype):

@@ -1,6 +1,6 @@
-"""Where things lie in a workspace, and the identity of a dataset (see storage_layout.md).
+"""Paths of a workspace's artefacts, and the identity of a dataset (see storage_layout.md).
 
-Paths only: nothing here reads or writes.
+Makes paths only; touches no file.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.formats.shard_tar import WRITTEN
 from pipeline.schemas import DATASET_IDENTITY_SCHEMA
 from pipeline.storage.files import AnyPath
-from pipeline.storage.pure_remote_path import CacheSettings
+from pipeline.storage.pure_remote_path import CacheConfig
 from pipeline.storage.remote_path import RemotePath
 
 
 def dataset_identity(config: Config) -> dict[str, Any]:
-    """What the dataset fingerprint covers: adapter and options, stored forms, shard size, schema."""
+    """Everything that the dataset fingerprint covers: adapter options, stored forms, shard size, schema."""
     return {
         "schema": DATASET_IDENTITY_SCHEMA,
         "options": config.dataset.identity(),
@@ -38,17 +38,17 @@ def dataset_slug(config: Config) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The folder, or the prefix in an object store, that holds every artefact."""
+    """The folder or object store prefix that holds every artefact."""
 
     root: AnyPath
 
     @classmethod
     def of(cls, config: Config) -> Workspace:
-        """The config's workspace. Raises `ConfigError` for a URL that is none of an object store."""
+        """The config's workspace. Raises `ConfigError` for a URL that is not an object store's."""
         if isinstance(config.workspace, Path):
             return cls(config.workspace.resolve())
         folder = config.store.cache_dir or _platform_cache()
-        cache = CacheSettings(folder.resolve(), int(config.store.cache_gb * 1e9))
+        cache = CacheConfig(folder.resolve(), int(config.store.cache_gb * 1e9))
         return cls(RemotePath.of(config.workspace, cache))
 
     def dataset(self, config: Config) -> AnyPath:
@@ -71,7 +71,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """`cache`: what may be deleted at any time (weight digests); always a local folder."""
+        """`cache`: files that may be deleted at any time (weight digests); always a local folder."""
         return self.root / "cache" if isinstance(self.root, Path) else _platform_cache()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.storage import object_store as remote_client
-from pipeline.storage.pure_remote_path import CacheSettings
+from pipeline.storage.pure_remote_path import CacheConfig
 from pipeline.storage.remote_path import RemotePath
 from tests.support.object_server import ObjectServer
 
@@ -31,5 +31,5 @@ def object_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
 @pytest.fixture
 def prefix(object_server: ObjectServer, tmp_path: Path) -> RemotePath:
     """A prefix in the server's bucket that nobody else uses, with a cache of copies of its own."""
-    cache = CacheSettings(tmp_path / "copies", 1_000_000_000)
+    cache = CacheConfig(tmp_path / "copies", 1_000_000_000)
     return RemotePath.of(f"s3://{object_server.bucket}/{uuid.uuid4().hex}", cache)

@@ -74,12 +74,12 @@ def repair(
 
     loaded = load_config(config, overrides or ())
     report = repair_workspace(loaded, Workspace.of(loaded), deep=deep, dry_run=dry_run)
-    for finding in report.mended:
+    for finding in report.fixed:
         print_line(f"{'would fix' if dry_run else 'fixed'}: {finding}")
     for left in report.left:
         print_line(f"left: {left.finding}")
         print_line(f"  because: {_command(left.reason, config, overrides)}")
-    print_line(f"{len(report.mended)} {'to fix' if dry_run else 'fixed'}, {len(report.left)} left.")
+    print_line(f"{len(report.fixed)} {'to fix' if dry_run else 'fixed'}, {len(report.left)} left.")
     if report.left:
         raise typer.Exit(1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -40,7 +39,7 @@ def status(
     rows = status_rows(loaded, workspace)
     coverage_by_shard = _coverage(loaded, workspace) if coverage else None
     if as_json:
-        document = {"rows": [asdict(row) for row in rows]}
+        document = {"rows": [row.as_json() for row in rows]}
         if coverage_by_shard is not None:
             document["coverage"] = coverage_by_shard.as_json()
         print(json.dumps(document, indent=2))
@@ -60,7 +59,7 @@ def _coverage(config: Config, workspace: Workspace) -> CoverageMap:
 def _print_rows(rows: list[CoverageRow]) -> None:
     table = Table("stage", "what", "unit", "there", "missing", "stale", "note")
     for row in rows:
-        counts = (str(row.there), _marked(row.missing, "red"), _marked(row.stale, "yellow"))
+        counts = (str(row.committed), _marked(row.missing, "red"), _marked(row.stale, "yellow"))
         table.add_row(row.stage, row.what, row.unit, *counts, escape(row.note))
     out.print(table)
     for row in rows:

@@ -1,15 +1,15 @@
-"""Audit: are the cached numbers still what the towers give? A seeded share of the rows is computed again.
+"""Audit: recompute a seeded share of the cached targets and compare them with the cache.
 
     audit(config, workspace, share=0.001, seed=0) -> AuditReport
 
-Rows are drawn shard-wise (a random order of the shards, some rows of each), so that few objects are read;
+Rows are drawn by shard (a random order of the shards, some rows of each), so that few objects are read;
 of the shards' tars only the drawn images' headers and bytes. They go through decoding, preprocessing, tower
-and views by the same code as the pass itself. A digest proves that bytes are those that were written; this
-proves that they are what they claim to be, whatever happened between the tower and the store.
+and views by the same code as the teacher pass. A digest proves that bytes are those that were written; the
+audit proves that they are what the towers compute, whatever happened between the tower and the store.
 
-Writes `audits/<dataset>/<fp12>.json`, named after what was audited and how. Holes are not audited; where
-nothing is cached it is a `MissingTarget`. `CorruptShard`, `CorruptTarget`, `CheckpointError` and the
-decoder's errors pass through.
+Writes `audits/<dataset>/<fp12>.json`, named after what was audited and how. Missing targets are not audited;
+if nothing is cached at all, that is a `MissingTarget`. Also raises `CorruptShard`, `CorruptTarget`,
+`CheckpointError` and the decoder's errors.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from pipeline.config.config import Config
 from pipeline.core.fingerprint import SHORT, fingerprint
 from pipeline.core.progress import progress_bar
 from pipeline.errors import MissingTarget
-from pipeline.formats.image_codec import decode_picture
+from pipeline.formats.image_codec import decode_image
 from pipeline.schemas import AUDIT_SCHEMA
 from pipeline.shards.manifest import MANIFEST, Manifest, ShardInfo, read_table
-from pipeline.shards.manifest_tables import Place, split_by_shard
+from pipeline.shards.manifest_tables import ShardId, split_by_shard
 from pipeline.shards.sample_reader import read_stored
 from pipeline.storage.files import write_json
 from pipeline.targets.provenance import REMEDY
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import VIEW_BOX, ViewSettings
+from pipeline.targets.views import VIEW_BOX, ViewConfig
 from pipeline.workspace import Workspace, dataset_slug
 from teacher.encoding.batches import Batch, Picture
 from teacher.encoding.encoder import Encoder, Rows
@@ -41,9 +41,9 @@ from teacher.encoding.units import TowerPlan, plan_towers
 from teacher.encoding.views import encode_views, stored_pictures_a_batch
 
 LEAST_ROWS = 8
-"""Rows of a modality that are audited at least."""
+"""Least number of audited rows of a modality."""
 ROWS_A_SHARD = 4
-"""Rows that a drawn shard gives, or more if there are few shards."""
+"""Rows taken from a drawn shard; more if there are few shards."""
 NAMED = 10
 """Worst samples of each modality and output that the report names."""
 STORED_ROUNDING = {"float16": 2.0**-11, "float32": 2.0**-24}
@@ -52,13 +52,13 @@ AMPLIFICATION = 8
 """Error of a tower's output in units of its arithmetic's rounding: cos(float32, bfloat16) of a ViT-L/14 is
 0.9999, an error of 0.014 = 7.2 * 2^-9."""
 MARGIN = 2
-"""Twice the expected error: batches of other pictures and other devices add in another order."""
+"""Twice the expected error: batches of other images and other devices sum in another order."""
 LEAST_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One row that is computed again."""
+    """One row to be recomputed."""
 
     shard: ShardInfo
     row: int
@@ -71,7 +71,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far one sample's cached numbers are from those computed again."""
+    """How far one sample's cached targets are from the recomputed ones."""
 
     key: str
     cosine: float
@@ -97,13 +97,13 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What an audit found."""
+    """The result of an audit."""
 
     rows: tuple[AuditRow, ...]
     tolerance: float
     """Largest 1 - cosine that raises no alarm."""
     record: str
-    """Where the report lies as JSON."""
+    """Path of the report as JSON."""
 
     @property
     def passed(self) -> bool:
@@ -135,7 +135,7 @@ def audit(
     device: str | None = None,
     progress: bool = True,
 ) -> AuditReport:
-    """Compute a `share` of the cached rows again and compare. See the module's text."""
+    """Recompute a `share` of the cached rows and compare. See the module's text."""
     manifest = Manifest.load(workspace.dataset(config))
     plans = plan_towers(config, workspace)
     drawn = {
@@ -147,7 +147,7 @@ def audit(
     allowed = tolerance or default_tolerance(config.store.dtype, config.teacher.dtype)
     work = _Audit(config, workspace, Encoder(device or config.teacher.device))
     rows: list[AuditRow] = []
-    with progress_bar("audit", sum(map(len, drawn.values())), "pictures", progress) as advance:
+    with progress_bar("audit", sum(map(len, drawn.values())), "images", progress) as advance:
         for plan in plans:
             for name in plan.specs:
                 rows += work.modality(plan, name, drawn[name], allowed)
@@ -162,60 +162,62 @@ def draw(
     """A seeded share of the committed rows whose sample has the modality; at least `LEAST_ROWS`."""
     missing = {shard.name for shard in store.missing(shards)}
     modality = store.provenance.modality
-    there = [s for s in shards if s.name not in missing and any(s.present[modality])]
-    total = sum(sum(shard.present[modality]) for shard in there)
-    wanted = min(total, max(LEAST_ROWS, int(np.ceil(share * total))))
+    cached = [s for s in shards if s.name not in missing and any(s.present[modality])]
+    total = sum(sum(shard.present[modality]) for shard in cached)
+    num_rows = min(total, max(LEAST_ROWS, int(np.ceil(share * total))))
     generator = np.random.default_rng(list(seed))
-    a_shard = max(ROWS_A_SHARD, -(-wanted // max(1, len(there))))
+    per_shard = max(ROWS_A_SHARD, -(-num_rows // max(1, len(cached))))
     drawn: list[Drawn] = []
-    order = generator.permutation(len(there))
-    pools = [generator.permutation(np.flatnonzero(there[i].present[modality])) for i in order]
-    # Where shards have fewer rows than their part, the order is gone through again.
-    for turn in range(0, max(map(len, pools), default=0), a_shard):
+    order = generator.permutation(len(cached))
+    pools = [generator.permutation(np.flatnonzero(cached[i].present[modality])) for i in order]
+    # Several rounds: some shards may have fewer than `per_shard` rows with the modality.
+    for start in range(0, max(map(len, pools), default=0), per_shard):
         for position, pool in zip(order, pools, strict=True):
-            rows = pool[turn : turn + a_shard][: wanted - len(drawn)]
-            drawn += [Drawn(there[position], int(row)) for row in sorted(rows)]
+            rows = pool[start : start + per_shard][: num_rows - len(drawn)]
+            drawn += [Drawn(cached[position], int(row)) for row in sorted(rows)]
     return drawn
 
 
 class _Audit:
-    """Computes drawn rows again, batch by batch, and compares them with the store."""
+    """Recomputes drawn rows, batch by batch, and compares them with the store."""
 
     def __init__(self, config: Config, workspace: Workspace, encoder: Encoder) -> None:
         self._config, self._encoder = config, encoder
         table = read_table(workspace.dataset(config) / MANIFEST)
-        self._members: Mapping[Place, Any] = split_by_shard(table)
+        self._members: Mapping[ShardId, Any] = split_by_shard(table)
 
     def modality(
         self, plan: TowerPlan, name: str, drawn: Sequence[Drawn], tolerance: float
     ) -> Iterator[AuditRow]:
-        """One row an output."""
+        """One report row per output."""
         outputs = [output for output in plan.stores[name].provenance.outputs if output != VIEW_BOX]
         drifts: dict[str, list[Drift]] = {output: [] for output in outputs}
         size = stored_pictures_a_batch(self._config)
         for start in range(0, len(drawn), size):
             batch = drawn[start : start + size]
-            again = self._encode(plan, name, batch)
+            recomputed = self._encode(plan, name, batch)
             for output in outputs:
                 cached = _cached(plan.stores[name], output, batch)
-                drifts[output] += map(drift, [d.key for d in batch], cached, again[output])
+                drifts[output] += map(drift, [d.key for d in batch], cached, recomputed[output])
         if drawn:
-            yield from (_row(name, output, found, tolerance) for output, found in drifts.items())
+            yield from (
+                _row(name, output, of_output, tolerance) for output, of_output in drifts.items()
+            )
 
     def _encode(self, plan: TowerPlan, name: str, drawn: Sequence[Drawn]) -> Rows:
-        """Output to one row each of `drawn`, computed as the pass does."""
-        pictures = [Picture(name, place, self._bytes(d, name)) for place, d in enumerate(drawn)]
+        """Output to one row for each of `drawn`, computed as in the teacher pass."""
+        images = [Picture(name, row, self._bytes(d, name)) for row, d in enumerate(drawn)]
         arrays = (
-            decode_picture(p.data, plan.specs[name], f"{d.shard.path}: {d.key}.{name}")
-            for p, d in zip(pictures, drawn, strict=True)
+            decode_image(p.data, plan.specs[name], f"{d.shard.path}: {d.key}.{name}")
+            for p, d in zip(images, drawn, strict=True)
         )
         tower = self._encoder.tower(plan, self._config.teacher.dtype)
-        outputs, views = self._config.teacher.outputs, ViewSettings.of(self._config)
+        outputs, views = self._config.teacher.outputs, ViewConfig.of(self._config)
         if views is None:
             return self._encoder.encode(tower, list(arrays), outputs)
-        # A made-up shard of the drawn samples: views depend on keys and sizes alone.
+        # A stand-in shard of the drawn samples: view boxes depend on keys and sizes alone.
         shard = replace(drawn[0].shard, keys=tuple(d.key for d in drawn))
-        batch = Batch(plan, shard, (name,), pictures, arrays, (name,), ends_shard=True)
+        batch = Batch(plan, shard, (name,), images, arrays, (name,), ends_shard=True)
         return encode_views(self._encoder, tower, batch, views, outputs)
 
     def _bytes(self, drawn: Drawn, name: str) -> bytes:
@@ -227,17 +229,17 @@ class _Audit:
 
 
 def _cached(store: TargetStore, output: str, drawn: Sequence[Drawn]) -> Iterator[NDArray[Any]]:
-    """The cached rows; of neighbours in one shard its object is read once."""
-    held, block = "", np.empty(0)
+    """The cached rows; adjacent rows of one shard take one read of its object."""
+    shard_name, block = "", np.empty(0)
     for one in drawn:
-        if one.shard.name != held:
-            held, block = one.shard.name, store.read(one.shard, output)
+        if one.shard.name != shard_name:
+            shard_name, block = one.shard.name, store.read(one.shard, output)
         yield block[one.row]
 
 
-def drift(key: str, cached: NDArray[Any], again: NDArray[Any]) -> Drift:
+def drift(key: str, cached: NDArray[Any], recomputed: NDArray[Any]) -> Drift:
     """Compare one sample's (..., D) vectors."""
-    old, new = cached.astype(np.float64), again.astype(np.float64)
+    old, new = cached.astype(np.float64), recomputed.astype(np.float64)
     if not (np.isfinite(old).all() and np.isfinite(new).all()):
         return Drift(key, -1.0, 2.0)
     norms = np.linalg.norm(old, axis=-1) * np.linalg.norm(new, axis=-1)
@@ -273,7 +275,7 @@ def _recorded(
     rows: Sequence[AuditRow],
     settings: Mapping[str, Any],
 ) -> AuditReport:
-    """Write the report where its name says what was audited and how."""
+    """Write the report under a name that covers what was audited and how."""
     towers = {n: s.provenance.tower_fingerprint for n, s in _stores(config, plans).items()}
     audited = {**settings, "manifest": manifest.digest(), "towers": towers}
     name = f"{fingerprint(audited)[:SHORT]}.json"

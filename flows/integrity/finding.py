@@ -1,6 +1,6 @@
-"""What an examination finds: one value a finding, named, with its place and its remedy.
+"""Findings of `any2seg verify`: what is wrong, where, and the command that fixes it.
 
-`any2seg verify` prints findings, `any2seg repair` acts on them. Values only: nothing is read or written here.
+`verify` prints them, `any2seg repair` acts on them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DESCRIBE = "any2seg describe CONFIG"
 
 
 class Kind(StrEnum):
-    """Names of findings; the value is what is printed."""
+    """Kinds of findings; the value is what is printed, the lower-case name is the `kind` in JSON."""
 
     DESCRIPTION = "dataset description damaged"
     MANIFEST_UNREADABLE = "manifest unreadable"
@@ -57,23 +57,23 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One problem in the workspace."""
 
     kind: Kind
-    place: str
-    """The file or folder, and the shard or sample in it."""
+    location: str
+    """Path of the file or folder."""
     problem: str
-    """What was expected and what was found."""
+    """What was expected and what was found instead."""
     remedy: str = REPAIR
-    """The command that mends it; `CONFIG` stands for the configuration's path."""
+    """The command that fixes it; `CONFIG` stands for the configuration's path."""
     shard: str = ""
-    """Name of the shard that must be made again; with `stage`."""
+    """Name of the shard to rebuild; with `stage`."""
     modality: str = ""
-    """Whose numbers of that shard."""
+    """The modality whose targets of that shard are wrong; empty: the shard itself."""
     stage: str = ""
-    """What makes it again: `prepare`, `precompute` or `describe`; empty: deleting is all."""
+    """What rebuilds it: `prepare`, `precompute` or `describe`; empty: deleting is enough."""
     drop: tuple[AnyPath, ...] = ()
-    """Files that vouch for the broken piece or are it; deleted, in this order, before it is made again."""
+    """Records of the corrupt data, or its files; deleted in this order before it is rebuilt."""
 
     @property
     def repairable(self) -> bool:
@@ -85,7 +85,7 @@ class Finding:
         return {
             "kind": self.kind.name.lower(),
             "name": self.kind.value,
-            "place": self.place,
+            "place": self.location,
             "problem": self.problem,
             "remedy": self.remedy,
             "repairable": self.repairable,
@@ -95,4 +95,4 @@ class Finding:
         }
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.kind.value}: {self.problem}"
+        return f"{self.location}: {self.kind.value}: {self.problem}"

@@ -1,14 +1,15 @@
-"""`gc`: what nothing refers to any more. Lists it; deletes it only when asked to.
+"""`gc`: garbage collection of artefacts that nothing refers to. Deletes only when asked to.
 
     collect(workspace, configs) -> Collection        delete(workspace, item)
 
 A dataset, target store, prompt store or description folder is kept if a given configuration (or one of its
-comparison rows) or a run refers to it: `runs/*/run.json` by fingerprint, `runs/*/config.toml` by what it
-asks for. Runs are never deleted; unfinished ones can be listed. A run whose `run.json` cannot be read might
+comparison rows) or a run refers to it: `runs/*/run.json` by fingerprint, `runs/*/config.toml` by its
+requests. Runs are never deleted; unfinished ones can be listed. A run whose `run.json` cannot be read might
 refer to anything: then deleting is refused with `CheckpointError`.
 
-What vouches for an artefact is deleted first (records, provenance, manifest), then the rest. So a kill in
-between, on a disk or in an object store, leaves holes that no reader takes for data; the next call goes on.
+The files that make an artefact count (manifest, provenance, records) are deleted first, then the rest. So
+after a kill in between, on a disk or in an object store, no reader takes the rest for data, and the next
+call resumes.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from pipeline.targets.store import LEDGER
 from pipeline.workspace import Workspace, dataset_slug
 from student.runs.layout import CONFIG, RECORD, last_step, planned_steps, read_identity
 
-VOUCHERS = (MANIFEST, DATASET, PROVENANCE, f"{LEDGER}/", RECORD_SUFFIX)
-"""Names or parts of names of the files that make others count; deleted in this order."""
+DELETED_FIRST = (MANIFEST, DATASET, PROVENANCE, f"{LEDGER}/", RECORD_SUFFIX)
+"""Names, or parts of paths, of the files that make others count; deleted in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that nothing refers to."""
+    """An artefact that nothing refers to."""
 
     kind: str
     """`dataset`, `target store`, `prompt store`, `descriptions`, `index entry`, `temporary file`."""
@@ -60,31 +61,31 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What could be deleted, and what keeps the rest."""
+    """What can be deleted, and what refers to the rest."""
 
     items: tuple[Item, ...]
     num_referrers: int
-    """Configurations (with their rows) and runs that were asked."""
+    """Configurations (with their rows) and runs that were checked for references."""
     unreadable_runs: tuple[str, ...] = ()
 
 
 @dataclass
 class _Kept:
-    """What is referred to."""
+    """What a configuration or a run refers to."""
 
     slugs: set[str] = field(default_factory=set)
-    """Names of datasets' folders; `*-<fp12>` of datasets known by their fingerprint only."""
+    """Folder names of datasets; of a dataset known only by its fingerprint see `fingerprints`."""
     fingerprints: set[str] = field(default_factory=set)
-    """Ends of folder names of datasets, target stores and prompt stores."""
+    """Last part (`<fp12>`) of folder names of datasets, target stores and prompt stores."""
     paths: set[str] = field(default_factory=set)
 
     def has(self, path: AnyPath) -> bool:
-        """Whether a folder is referred to, by its place or by the fingerprint in its name."""
+        """Whether a folder is referred to, by its path or by the fingerprint in its name."""
         return str(path) in self.paths or path.name[-SHORT:] in self.fingerprints
 
 
 def collect(workspace: Workspace, configs: Sequence[Config]) -> Collection:
-    """What neither `configs` nor the workspace's runs refer to. Changes nothing."""
+    """List what neither `configs` nor the workspace's runs refer to."""
     kept = _Kept()
     unreadable = []
     runs = folders(workspace.runs)
@@ -96,16 +97,16 @@ def collect(workspace: Workspace, configs: Sequence[Config]) -> Collection:
     for config in configs:
         _keep_config(workspace, config, kept)
     items = [*_unused(workspace, kept)]
-    gone = {str(item.path) for item in items}
-    items = [*_indices(workspace, gone), *items]
+    unused = {str(item.path) for item in items}
+    items = [*_indices(workspace, unused), *items]
     items += [Item("temporary file", p, _size(p)) for p in _partials(workspace)]
     return Collection(tuple(items), len(configs) + len(runs), tuple(unreadable))
 
 
 def delete(workspace: Workspace, collection: Collection) -> list[Item]:
-    """Delete the items; returns those that were left because their writer is alive.
+    """Delete the items; returns those that a running process is writing, which stay.
 
-    Raises `CheckpointError` if a run cannot be read, `Any2SegError` if nothing refers to anything.
+    Raises `CheckpointError` if a run cannot be read, `Any2SegError` without any configuration or run.
     """
     if collection.unreadable_runs:
         raise CheckpointError(
@@ -148,12 +149,12 @@ def _keep_run(workspace: Workspace, run: AnyPath, kept: _Kept) -> None:
     try:
         config = Config.model_validate(tomllib.loads((run / CONFIG).read_text()))
     except (OSError, tomllib.TOMLDecodeError, ValidationError):
-        return  # of another version, perhaps: its identity names what it was trained on
+        return  # perhaps of another version: the identity names what it was trained on
     _keep_config(workspace, config, kept)
 
 
 def _keep_config(workspace: Workspace, config: Config, kept: _Kept) -> None:
-    """Every store that the configuration would read, where it lies now."""
+    """Keep every store that the configuration reads now."""
     slug = dataset_slug(config)
     kept.slugs.add(slug)
     kept.paths.add(str(workspace.dataset(config)))
@@ -188,13 +189,13 @@ def _unused(workspace: Workspace, kept: _Kept) -> Iterator[Item]:
         if not kept.has(store):
             yield Item("prompt store", store, _size(store))
     for root in folders(workspace.root / "descriptions"):
-        # Texts are small, cannot be told apart by a run's identity, and outlive their embeddings.
+        # By dataset only: a run's identity does not name texts, and texts do not depend on embeddings.
         if root.name not in kept.slugs and root.name[-SHORT:] not in kept.fingerprints:
             yield Item("descriptions", root, _size(root))
 
 
-def _indices(workspace: Workspace, gone: set[str]) -> Iterator[Item]:
-    """Index entries that lead to what goes; they go first."""
+def _indices(workspace: Workspace, unused: set[str]) -> Iterator[Item]:
+    """Index entries of unused stores; they are deleted first."""
     roots = [workspace.prompts]
     roots += [r for name in ("targets", "descriptions") for r in folders(workspace.root / name)]
     for root in roots:
@@ -202,8 +203,8 @@ def _indices(workspace: Workspace, gone: set[str]) -> Iterator[Item]:
             try:
                 store = root / str(read_json(path)["store"])
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # `verify` names it
-            if str(store) in gone:
+                continue  # `verify` reports it
+            if str(store) in unused:
                 yield Item("index entry", path, _size(path))
 
 
@@ -240,9 +241,9 @@ def _delete_files(path: AnyPath) -> None:
 
 
 def _rank(file: AnyPath, root: AnyPath) -> int:
-    """Place in the order of deletion: what vouches goes first, the lock goes last."""
+    """Position in the order of deletion: what makes others count first, the lock last."""
     name = str(file)[len(str(root)) + 1 :]
     if file.name == LOCK:
-        return len(VOUCHERS) + 1
-    matches = [rank for rank, part in enumerate(VOUCHERS) if part in name]
-    return matches[0] if matches else len(VOUCHERS)
+        return len(DELETED_FIRST) + 1
+    matches = [rank for rank, part in enumerate(DELETED_FIRST) if part in name]
+    return matches[0] if matches else len(DELETED_FIRST)

@@ -1,12 +1,12 @@
-"""`repair`: rebuild exactly what `verify` found broken. Called again it resumes with what is left.
+"""`repair`: rebuild exactly what `verify` reports as corrupt. A second call resumes.
 
     repair(config, workspace) -> RepairReport
 
-The dataset first, since everything else is measured against its manifest; then records and objects, prompts,
-descriptions: what vouches for a broken piece is deleted, and the stage that made it rebuilds these units and
-no others. A broken piece is deleted, not kept aside: its bytes are known to be wrong, and until the new ones
-are verified nothing vouches for them. What cannot be rebuilt is left as it is and named. `WorkspaceBusy` if
-the dataset is being prepared; otherwise fails as `precompute` and `describe` do.
+The dataset comes first, since everything else is compared with its manifest; then records and objects,
+prompts, descriptions: the record of corrupt data is deleted, and the stage that computed it rebuilds these
+units and no others. Corrupt data are deleted, not kept aside: their bytes are known to be wrong, and new ones
+are committed only after verification. What cannot be rebuilt is left unchanged and reported. Raises
+`WorkspaceBusy` if the dataset is being prepared, and what `precompute` and `describe` raise.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from teacher.encoding.describe import describe
 from teacher.encoding.precompute import precompute, precompute_prompts
 from teacher.encoding.units import plan_towers, plan_units
 
-_MEASURES = {Kind.MANIFEST_UNREADABLE, Kind.MANIFEST_DIFFERS, Kind.DESCRIPTION}
-"""What targets are held against."""
+_REFERENCE = {Kind.MANIFEST_UNREADABLE, Kind.MANIFEST_DIFFERS, Kind.DESCRIPTION}
+"""Findings about what targets are compared with."""
 _TARS = {Kind.SHARD_MISSING, Kind.SHARD_TRUNCATED, Kind.SHARD_ALTERED, Kind.SHARD_LEFTOVER}
-"""Findings about a tar alone; mending them changes no record."""
+"""Findings about a tar alone; fixing them changes no record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A finding that was not mended."""
+    """A finding that was not fixed, and why."""
 
     finding: Finding
     reason: str
@@ -48,12 +48,12 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What was done; `left` names what was not."""
+    """What was fixed and what was left."""
 
-    mended: tuple[Finding, ...]
+    fixed: tuple[Finding, ...]
     left: tuple[Left, ...]
     examined: Examination
-    """The examination after the repair; of a dry run, the one before."""
+    """The examination after the repair; in a dry run, the one before it."""
 
 
 def repair(
@@ -65,44 +65,46 @@ def repair(
     progress: bool = True,
 ) -> RepairReport:
     """Fix what can be fixed: without `deep`, only what a shallow examination sees."""
-    found = verify(config, workspace, deep=deep, progress=progress)
+    before = verify(config, workspace, deep=deep, progress=progress)
     if dry_run:
-        able, unable = _parted(found)
-        return RepairReport(tuple(able), tuple(unable), found)
-    mended, left = _repair_dataset(config, workspace, found)
-    if any(finding.kind in _MEASURES for finding in mended):
-        # Targets were held against a manifest that was wrong.
-        found = verify(config, workspace, deep=deep, progress=progress)
-    able, unable = _parted(found)
-    rest = [finding for finding in able if not _of_dataset(finding)]
+        repairable, unrepairable = _split(before)
+        return RepairReport(tuple(repairable), tuple(unrepairable), before)
+    fixed, left = _repair_dataset(config, workspace, before)
+    if any(finding.kind in _REFERENCE for finding in fixed):
+        # Again: targets were compared with a manifest or description that was wrong.
+        before = verify(config, workspace, deep=deep, progress=progress)
+    repairable, unrepairable = _split(before)
+    rest = [finding for finding in repairable if not _of_dataset(finding)]
     if left:
+        # Targets of a shard that is still wrong would have to be rebuilt once more.
         left += [Left(f, "waits for the dataset") for f in rest if f.kind != Kind.PARTIAL]
         rest = [finding for finding in rest if finding.kind == Kind.PARTIAL]
     _drop(workspace, rest)
     _restore_arrays(config, workspace, rest)
     _rebuild(config, workspace, rest, progress)
     after = verify(config, workspace, progress=progress)
-    remaining = {(finding.kind, finding.place) for finding in after.findings}
-    known = {(finding.kind, finding.place) for finding in found.findings}
-    left += [Left(f, "is still there") for f in rest if (f.kind, f.place) in remaining]
-    left += [Left(f, f"was hidden by another: {f.remedy}") for f in _new(after, known)]
-    mended += [finding for finding in rest if (finding.kind, finding.place) not in remaining]
-    return RepairReport(tuple(mended), (*left, *unable), after)
+    remaining = {(finding.kind, finding.location) for finding in after.findings}
+    reported = {(finding.kind, finding.location) for finding in before.findings}
+    left += [Left(f, "still exists") for f in rest if (f.kind, f.location) in remaining]
+    left += [Left(f, f"was hidden by another: {f.remedy}") for f in _new(after, reported)]
+    fixed += [finding for finding in rest if (finding.kind, finding.location) not in remaining]
+    return RepairReport(tuple(fixed), (*left, *unrepairable), after)
 
 
-def _parted(found: Examination) -> tuple[list[Finding], list[Left]]:
-    """What can be mended, and what must be left with its own remedy."""
-    able = [finding for finding in found.findings if finding.repairable]
-    return able, [Left(f, f.remedy) for f in found.findings if not f.repairable]
+def _split(examination: Examination) -> tuple[list[Finding], list[Left]]:
+    """The repairable findings, and the others with their remedies as reasons."""
+    findings = examination.findings
+    repairable = [finding for finding in findings if finding.repairable]
+    return repairable, [Left(f, f.remedy) for f in findings if not f.repairable]
 
 
-def _new(after: Examination, known: Container[tuple[Kind, str]]) -> list[Finding]:
-    """What the repair brought to light, e.g. records that a damaged provenance had kept from being read.
+def _new(after: Examination, reported: Container[tuple[Kind, str]]) -> list[Finding]:
+    """Findings that the repair revealed, e.g. about records that a damaged provenance had hidden.
 
-    Temporary files are those of writers at work.
+    New temporary files are left out: they belong to running writers.
     """
-    seen = [f for f in after.findings if f.repairable and f.kind != Kind.PARTIAL]
-    return [finding for finding in seen if (finding.kind, finding.place) not in known]
+    repairable = [f for f in after.findings if f.repairable and f.kind != Kind.PARTIAL]
+    return [finding for finding in repairable if (finding.kind, finding.location) not in reported]
 
 
 def _of_dataset(finding: Finding) -> bool:
@@ -110,33 +112,34 @@ def _of_dataset(finding: Finding) -> bool:
 
 
 def _repair_dataset(
-    config: Config, workspace: Workspace, found: Examination
+    config: Config, workspace: Workspace, examination: Examination
 ) -> tuple[list[Finding], list[Left]]:
-    findings = [f for f in found.findings if f.repairable and _of_dataset(f)]
+    findings = [f for f in examination.findings if f.repairable and _of_dataset(f)]
     if not findings:
         return [], []
     folder = workspace.dataset(config)
-    mended: list[Finding] = []
+    fixed: list[Finding] = []
     left: list[Left] = []
     with locked(folder / LOCK, wait=False):
         work = DatasetRepair(config, folder)
         for finding in findings:
             try:
                 work.repair(finding)
-                mended.append(finding)
+                fixed.append(finding)
             except Any2SegError as error:
                 left.append(Left(finding, str(error)))
         try:
-            if not all(finding.kind in _TARS for finding in mended):
+            if not all(finding.kind in _TARS for finding in fixed):
                 work.merge()
         except Any2SegError as error:
-            left += [Left(finding, str(error)) for finding in mended if not finding.shard]
-            mended = [finding for finding in mended if finding.shard]
-    return mended, left
+            # Without a shard: findings about manifest or quarantine, which only the merge fixes.
+            left += [Left(finding, str(error)) for finding in fixed if not finding.shard]
+            fixed = [finding for finding in fixed if finding.shard]
+    return fixed, left
 
 
 def _drop(workspace: Workspace, findings: Iterable[Finding]) -> None:
-    """Delete what vouches for broken pieces. Temporary files go only if their writer is dead."""
+    """Delete the records of corrupt data, and temporary files whose writer no longer runs."""
     for finding in findings:
         if finding.kind == Kind.PARTIAL:
             _drop_partial(workspace, finding)
@@ -155,13 +158,13 @@ def _drop_partial(workspace: Workspace, finding: Finding) -> None:
                 with locked(lock, wait=False):
                     path.unlink(missing_ok=True)
         except WorkspaceBusy:
-            continue  # its writer is alive; the next examination says so
+            continue  # its writer is running; the next examination reports it
 
 
 def _rebuild(
     config: Config, workspace: Workspace, findings: Sequence[Finding], progress: bool
 ) -> None:
-    """Let the stages make what the findings name; their commit records have been deleted."""
+    """Let the stages rebuild what the findings name; its commit records have been deleted."""
     targets = [finding for finding in findings if finding.stage == PRECOMPUTE]
     if targets:
         _rebuild_targets(config, workspace, targets, progress)
@@ -173,22 +176,22 @@ def _rebuild_targets(
     config: Config, workspace: Workspace, findings: Sequence[Finding], progress: bool
 ) -> None:
     """Encode the shards and modalities of `findings`; restore stores, index entries and prompts."""
-    wanted: dict[str, set[str]] = defaultdict(set)
+    modalities: dict[str, set[str]] = defaultdict(set)  # by shard
     for finding in findings:
         if finding.shard:
-            wanted[finding.shard].add(finding.modality)
+            modalities[finding.shard].add(finding.modality)
     manifest = Manifest.load(workspace.dataset(config))
-    shards = {shard.name: shard for shard in manifest.all_shards if shard.name in wanted}
-    holes = plan_units(plan_towers(config, workspace), list(shards.values()))
-    parts = [hole.only(wanted[hole.shard], shards[hole.shard]) for hole in holes]
-    units = [part for part in parts if part is not None]
+    shards = {shard.name: shard for shard in manifest.all_shards if shard.name in modalities}
+    missing = plan_units(plan_towers(config, workspace), list(shards.values()))
+    narrowed = [unit.only(modalities[unit.shard], shards[unit.shard]) for unit in missing]
+    units = [unit for unit in narrowed if unit is not None]
     precompute(config, workspace, units=units, progress=progress)
-    if any(finding.place.startswith(str(workspace.prompts)) for finding in findings):
+    if any(finding.location.startswith(str(workspace.prompts)) for finding in findings):
         precompute_prompts(config, workspace)
 
 
 def _restore_arrays(config: Config, workspace: Workspace, findings: Sequence[Finding]) -> None:
-    """Write damaged array descriptions anew; the objects stay as they are."""
+    """Rewrite damaged array descriptions; the objects stay unchanged."""
     if not any(finding.kind == Kind.ARRAY for finding in findings):
         return
     shards = Manifest.load(workspace.dataset(config)).all_shards
@@ -196,9 +199,9 @@ def _restore_arrays(config: Config, workspace: Workspace, findings: Sequence[Fin
     for shard in shards:
         sizes[shard.split] = max(sizes.get(shard.split, 0), shard.index + 1)
     roots = (workspace.targets(config), descriptions_root(config, workspace))
-    damaged = {f.place for f in findings if f.kind == Kind.ARRAY}
+    damaged = {f.location for f in findings if f.kind == Kind.ARRAY}
     for path in (store for root in roots for store in folders(root)):
-        if not any(place.startswith(f"{path}/") for place in damaged):
+        if not any(location.startswith(f"{path}/") for location in damaged):
             continue
         store = TargetStore.open(path)
         for split, num_objects in sizes.items():

@@ -1,13 +1,14 @@
-"""`verify`: is everything in the workspace what its records say? Writes nothing.
+"""`verify`: compare everything in the workspace with its records. Needs read access only.
 
     verify(config, workspace, deep=False) -> Examination
 
-Examines the dataset of the configuration, every target store made from it, class prompts, descriptions, index
-entries, runs, and what killed writers left. Without `deep` it reads records and looks at files from outside:
-seconds for thousands of shards. With it every byte is read and compared with its digest.
+Examines the dataset of the configuration, every target store computed from it, class prompts, descriptions,
+index entries, runs, and temporary files of killed writers. Without `deep` it reads records and checks that
+files exist with the right length: seconds for thousands of shards. With `deep` it reads every byte and
+compares it with its digest.
 
-While a stage is running, its work in flight shows as findings. An empty list means: all that exists is right,
-and nothing that was begun is unfinished.
+Work in progress of a running stage shows as findings. No findings mean: everything that exists is correct and
+nothing that was started is unfinished.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ FROM_LABELS = "from_labels"
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was looked at and what was found."""
+    """What was examined, and the findings."""
 
     findings: tuple[Finding, ...]
     examined: Mapping[str, int]
-    """Names of things (`shards`, `target stores`, `runs`, ...) to how many were examined."""
+    """Number of examined `shards`, `target stores`, `prompt stores` and `runs`."""
     not_examined: tuple[str, ...] = ()
-    """What could not be looked at, and why."""
+    """What could not be examined, and why."""
 
 
 def verify(
@@ -97,15 +98,15 @@ def _indices(config: Config, workspace: Workspace) -> Iterator[tuple[AnyPath, st
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A store that the configuration asks for: what makes it, and from which shards."""
+class _Requested:
+    """A store that the configuration reads: the stage that fills it, and from which shards."""
 
     stage: str
     shards: Sequence[ShardInfo]
 
 
 class _StoreExamination:
-    """The target stores of one dataset, those of pictures and those of descriptions."""
+    """The target stores of one dataset: those of images and those of descriptions."""
 
     def __init__(
         self,
@@ -123,14 +124,14 @@ class _StoreExamination:
     def targets(self) -> Iterator[Finding]:
         """Findings about `targets/<dataset>/`."""
         root = self._workspace.targets(self._config)
-        asked = _Asked(PRECOMPUTE, self._shards)
+        requested = _Requested(PRECOMPUTE, self._shards)
         ours = {_own_store(self._config, self._workspace, name) for name in self._config.modalities}
-        yield from self._stores("verify targets", root, {path: asked for path in ours if path})
+        yield from self._stores("verify targets", root, {path: requested for path in ours if path})
 
     def descriptions(self) -> Iterator[Finding]:
         """Findings about `descriptions/<dataset>/`: texts and the stores of their embeddings."""
         root = descriptions_root(self._config, self._workspace)
-        asked: dict[AnyPath, _Asked] = {}
+        requested: dict[AnyPath, _Requested] = {}
         options = self._config.descriptions
         if options is not None:
             everything = options.source != FROM_LABELS
@@ -141,20 +142,20 @@ class _StoreExamination:
             for slot, its_shards in of_slot.items():
                 path = _own_descriptions(self._config, self._workspace, options, slot)
                 if path is not None:
-                    asked[path] = _Asked(DESCRIBE, its_shards)
-        yield from self._stores("verify descriptions", root, asked)
+                    requested[path] = _Requested(DESCRIBE, its_shards)
+        yield from self._stores("verify descriptions", root, requested)
 
     def _stores(
-        self, title: str, root: AnyPath, ours: Mapping[AnyPath, _Asked]
+        self, title: str, root: AnyPath, ours: Mapping[AnyPath, _Requested]
     ) -> Iterator[Finding]:
         stores = folders(root)
         self.num_stores += len(stores)
         total = len(stores) * len(self._shards)
         with progress_bar(title, total, "records", self._progress) as advance:
             for path in stores:
-                asked = ours.get(path) or _Asked("", self._as_seen_by(path))
+                requested = ours.get(path) or _Requested("", self._as_seen_by(path))
                 yield from examine_store(
-                    path, asked.shards, asked.stage, deep=self._deep, advance=advance
+                    path, requested.shards, requested.stage, deep=self._deep, advance=advance
                 )
 
     def _as_seen_by(self, store: AnyPath) -> Sequence[ShardInfo]:
@@ -165,7 +166,7 @@ class _StoreExamination:
 
 
 def _own_store(config: Config, workspace: Workspace, modality: str) -> AnyPath | None:
-    """Where the index says that the configuration's numbers are; None: nowhere yet."""
+    """The store that the index gives for the configuration; None: there is none yet."""
     try:
         request = target_request(config, modality)
         return look_up(workspace.targets(config), modality, request)

@@ -1,8 +1,7 @@
-"""What a Zarr array's own description (`zarr.json`) says, read as plain JSON; and writing it anew.
+"""Check and restore a Zarr array's metadata (`zarr.json`), read as plain JSON.
 
-`array_problem` compares it with what the store's provenance asks for, `object_bytes` derives how long an
-object of the array is. `restore_description` puts the description back without touching any object. zarr
-itself is imported only by the last.
+`array_problem` compares it with the store's provenance, `object_bytes` derives the length of an object from
+it. `restore_description` rewrites it without touching any object; only this one imports zarr.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ _PLAIN = ["bytes", "crc32c"]
 
 
 def array_problem(array: RowArray) -> str:
-    """What is wrong with the array's description; empty: nothing."""
+    """What is wrong with the array's description; empty if it is right."""
     path = array.folder / array.name / METADATA
     try:
-        found = read_json(path)
+        metadata = read_json(path)
         described = {
-            "row shape": list(found["shape"][1:]),
-            "data type": found["data_type"],
-            "rows of an object": found["chunk_grid"]["configuration"]["chunk_shape"][0],
-            "fill value": found["fill_value"],
-            "kind": [found["zarr_format"], found["node_type"]],
-            "checksums": _object_bytes(found, array) is not None,
+            "row shape": list(metadata["shape"][1:]),
+            "data type": metadata["data_type"],
+            "rows of an object": metadata["chunk_grid"]["configuration"]["chunk_shape"][0],
+            "fill value": metadata["fill_value"],
+            "kind": [metadata["zarr_format"], metadata["node_type"]],
+            "checksums": _object_bytes(metadata, array) is not None,
         }
     except FileNotFoundError:
         return "expected the array's description, found no file"
     except (ValueError, KeyError, TypeError, IndexError) as error:
         return f"cannot be read: {error!r}"
-    wanted = {
+    expected = {
         "row shape": list(array.row_shape),
         "data type": array.dtype,
         "rows of an object": array.object_rows,
@@ -48,12 +47,12 @@ def array_problem(array: RowArray) -> str:
         "kind": [3, "array"],
         "checksums": True,
     }
-    wrong = [name for name, value in wanted.items() if described[name] != value]
+    wrong = [name for name, value in expected.items() if described[name] != value]
     return f"expected another {', '.join(wrong)}" if wrong else ""
 
 
 def object_bytes(array: RowArray) -> int | None:
-    """Bytes of a whole object; None if the description does not tell."""
+    """Length of an object in bytes; None if the description does not determine it."""
     try:
         return _object_bytes(read_json(array.folder / array.name / METADATA), array)
     except (OSError, ValueError, KeyError, TypeError):
@@ -61,7 +60,7 @@ def object_bytes(array: RowArray) -> int | None:
 
 
 def _object_bytes(description: Mapping[str, Any], array: RowArray) -> int | None:
-    """Raw numbers, with a checksum a chunk; a sharded object has inner chunks and an index besides."""
+    """Raw numbers and one checksum per chunk; a sharded object also has inner chunks and an index."""
     # Not `RowArray.object_bytes`: derived from the description on disk, as any Zarr reader will read the
     # object, so a description that contradicts its objects is seen.
     shape = [array.object_rows, *array.row_shape]
@@ -81,9 +80,9 @@ def _object_bytes(description: Mapping[str, Any], array: RowArray) -> int | None
 
 
 def restore_description(array: RowArray, num_objects: int) -> None:
-    """Write the description of an array with `num_objects` objects; the objects stay as they are."""
+    """Rewrite the description of an array with `num_objects` objects; the objects stay unchanged."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = replace(array, folder=Path(folder) / "scratch.zarr")
         scratch.write_object(num_objects - 1, np.empty((0, *array.row_shape), array.dtype))
-        made = scratch.folder / scratch.name / METADATA
-        write_bytes(array.folder / array.name / METADATA, made.read_bytes())
+        metadata = scratch.folder / scratch.name / METADATA
+        write_bytes(array.folder / array.name / METADATA, metadata.read_bytes())

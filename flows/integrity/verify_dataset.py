@@ -1,10 +1,10 @@
-"""Examination of a prepared dataset: description, records, manifest, quarantine, shards. Writes nothing.
+"""Examination of a prepared dataset: description, records, manifest, quarantine, shards.
 
     examine_dataset(config, workspace, deep) -> list[Finding]
 
-Without `deep` records are read and compared and files are only looked at from outside (there, long enough);
-with it every shard's sha256, its tar structure, its member list and spans are compared with the manifest.
-The records and `manifest.parquet` hold the same rows, so either vouches for the other.
+Without `deep` records are read and compared, and tars must exist and be long enough; with it every shard's
+sha256, tar structure, member list and spans are compared with the manifest. The records and
+`manifest.parquet` have the same rows, so each can be checked against the other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pipeline.shards.manifest import (
     refusals_path,
     shard_path,
 )
-from pipeline.shards.manifest_tables import Place, split_by_shard
+from pipeline.shards.manifest_tables import ShardId, split_by_shard
 from pipeline.storage.files import AnyPath, find_paths, read_json
 from pipeline.workspace import Workspace, dataset_identity
 
@@ -46,20 +46,20 @@ STAGE = "prepare"
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The rows of a dataset as its files hold them; a file that cannot be read has none."""
+    """The rows of a dataset as its files have them; a file that cannot be read has none."""
 
-    manifest: Mapping[Place, pa.Table] | None
-    records: Mapping[Place, pa.Table]
+    manifest: Mapping[ShardId, pa.Table] | None
+    records: Mapping[ShardId, pa.Table]
 
-    def rows(self, place: Place) -> pa.Table:
+    def rows(self, shard: ShardId) -> pa.Table:
         """Rows of a shard: the record's, or else the manifest's."""
-        if place in self.records:
-            return self.records[place]
+        if shard in self.records:
+            return self.records[shard]
         assert self.manifest is not None
-        return self.manifest[place]
+        return self.manifest[shard]
 
     @property
-    def places(self) -> list[Place]:
+    def shards(self) -> list[ShardId]:
         """All shards that a record or the manifest names."""
         return sorted({*self.records, *(self.manifest or {})})
 
@@ -81,23 +81,23 @@ def examine_dataset(
     findings += _compare(folder, tables)
     findings += _leftovers(folder, tables)
     findings += _refusals(folder, tables)
-    with progress_bar("verify shards", len(tables.places), "shards", progress) as advance:
-        for place in tables.places:
-            found = examine_shard(shard_path(folder, *place), tables.rows(place), deep=deep)
-            findings += [replace(finding, shard=shard_name(*place)) for finding in found]
-            advance(1, shard_name(*place))
+    with progress_bar("verify shards", len(tables.shards), "shards", progress) as advance:
+        for shard in tables.shards:
+            of_shard = examine_shard(shard_path(folder, *shard), tables.rows(shard), deep=deep)
+            findings += [replace(finding, shard=shard_name(*shard)) for finding in of_shard]
+            advance(1, shard_name(*shard))
     return findings
 
 
 def _description(config: Config, folder: AnyPath) -> Iterator[Finding]:
     path = folder / DATASET
     try:
-        found = dict(read_json(path))
+        described = dict(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         yield Finding(Kind.DESCRIPTION, str(path), f"cannot be read: {error}", stage=STAGE)
         return
-    wanted = _expected_description(config, found)
-    fields = differences({name: found.get(name) for name in wanted}, wanted)
+    expected = _expected_description(config, described)
+    fields = differences({name: described.get(name) for name in expected}, expected)
     if fields:
         yield Finding(
             Kind.DESCRIPTION,
@@ -108,11 +108,12 @@ def _description(config: Config, folder: AnyPath) -> Iterator[Finding]:
         )
 
 
-def _expected_description(config: Config, found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the fingerprint decides, and the class names where the source can be asked for them."""
+def _expected_description(config: Config, described: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that the fingerprint determines, and the class names if the source can be opened."""
     identity = dataset_identity(config)
-    wanted = {
-        "schema": found.get("schema") if found.get("schema") in READABLE_DATASETS else None,
+    schema = described.get("schema")
+    expected = {
+        "schema": schema if schema in READABLE_DATASETS else None,
         "fingerprint": fingerprint(identity),
         "identity": identity,
         "shard_size": config.store.shard_size,
@@ -120,8 +121,8 @@ def _expected_description(config: Config, found: Mapping[str, Any]) -> dict[str,
     try:
         adapter = open_dataset(config.dataset, config.specs())
     except (DatasetError, ConfigError):
-        return wanted
-    return {**wanted, "classes": list(adapter.classes)}
+        return expected
+    return {**expected, "classes": list(adapter.classes)}
 
 
 def _read_tables(folder: AnyPath, findings: list[Finding]) -> Tables:
@@ -131,12 +132,12 @@ def _read_tables(folder: AnyPath, findings: list[Finding]) -> Tables:
     try:
         manifest = split_by_shard(read_records(path))
     except FileNotFoundError:
-        problem = "expected the records put together, found no file"
+        problem = "expected the merged records, found no file"
         findings.append(Finding(Kind.MANIFEST_UNREADABLE, str(path), problem, stage=STAGE))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        problem = f"expected the records put together, found: {error}"
+        problem = f"expected the merged records, found: {error}"
         findings.append(Finding(Kind.MANIFEST_UNREADABLE, str(path), problem, stage=STAGE))
-    records: dict[Place, pa.Table] = {}
+    records: dict[ShardId, pa.Table] = {}
     for record in _records(folder):
         try:
             records.update(_one_shard(record))
@@ -150,10 +151,10 @@ def _records(folder: AnyPath) -> list[AnyPath]:
     return [path for path in paths if not path.name.endswith(REFUSED_SUFFIX)]
 
 
-def _one_shard(record: AnyPath) -> dict[Place, pa.Table]:
-    """A record's rows. `ValueError` unless they are those of the shard that it is named after."""
+def _one_shard(record: AnyPath) -> dict[ShardId, pa.Table]:
+    """A record's rows. `ValueError` if they are not those of the shard that it is named after."""
     tables = split_by_shard(read_records(record))
-    names = [shard_name(*place) for place in tables]
+    names = [shard_name(*shard) for shard in tables]
     if names != [record.stem]:
         raise ValueError(f"rows of {', '.join(names) or 'no shard'}")
     return tables
@@ -170,13 +171,13 @@ def _unreadable(record: AnyPath, error: Exception) -> Finding:
 
 
 def _compare(folder: AnyPath, tables: Tables) -> Iterator[Finding]:
-    """Every shard has one record, and the manifest says the same."""
+    """Every shard must have a record, and the manifest the same rows."""
     if tables.manifest is None:
         return
-    for place in tables.places:
-        name = shard_name(*place)
-        record = record_path(shard_path(folder, *place))
-        if place not in tables.manifest:
+    for shard in tables.shards:
+        name = shard_name(*shard)
+        record = record_path(shard_path(folder, *shard))
+        if shard not in tables.manifest:
             yield Finding(
                 Kind.MANIFEST_DIFFERS,
                 str(folder / MANIFEST),
@@ -184,7 +185,7 @@ def _compare(folder: AnyPath, tables: Tables) -> Iterator[Finding]:
                 f"{PREPARE}, or any2seg repair CONFIG",
                 stage=STAGE,
             )
-        elif place not in tables.records and not record.exists():
+        elif shard not in tables.records and not record.exists():
             yield Finding(
                 Kind.SHARD_RECORD_MISSING,
                 str(record),
@@ -192,12 +193,12 @@ def _compare(folder: AnyPath, tables: Tables) -> Iterator[Finding]:
                 shard=name,
                 stage=STAGE,
             )
-        elif place in tables.records and not tables.records[place].equals(tables.manifest[place]):
+        elif shard in tables.records and not tables.records[shard].equals(tables.manifest[shard]):
             yield Finding(
                 Kind.MANIFEST_DIFFERS,
                 str(record),
                 f"expected the rows that {MANIFEST} has, found another "
-                f"{', '.join(_differing(tables.records[place], tables.manifest[place]))}",
+                f"{', '.join(_differing(tables.records[shard], tables.manifest[shard]))}",
                 shard=name,
                 stage=STAGE,
             )
@@ -210,9 +211,9 @@ def _differing(record: pa.Table, manifest: pa.Table) -> list[str]:
 
 
 def _leftovers(folder: AnyPath, tables: Tables) -> Iterator[Finding]:
-    known = {shard_name(*place) for place in tables.places}
+    committed = {shard_name(*shard) for shard in tables.shards}
     for tar in find_paths(folder / SHARDS, "*/*.tar"):
-        if tar.stem not in known and not record_path(tar).exists():
+        if tar.stem not in committed and not record_path(tar).exists():
             yield Finding(
                 Kind.SHARD_LEFTOVER,
                 str(tar),
@@ -223,10 +224,10 @@ def _leftovers(folder: AnyPath, tables: Tables) -> Iterator[Finding]:
 
 
 def _refusals(folder: AnyPath, tables: Tables) -> Iterator[Finding]:
-    """`quarantine.parquet` is the refusals of committed chunks put together."""
-    keys = {key for place in tables.places for key in tables.rows(place)["key"].to_pylist()}
-    known = {shard_name(*place) for place in tables.places}
-    wanted: dict[str, dict[str, Any]] = {}
+    """`quarantine.parquet` must merge the refusals of committed chunks."""
+    keys = {key for shard in tables.shards for key in tables.rows(shard)["key"].to_pylist()}
+    committed = {shard_name(*shard) for shard in tables.shards}
+    refused: dict[str, dict[str, Any]] = {}
     for path in find_paths(folder / SHARDS, f"*/*{REFUSED_SUFFIX}"):
         try:
             rows = read_rows(path)
@@ -236,23 +237,23 @@ def _refusals(folder: AnyPath, tables: Tables) -> Iterator[Finding]:
             kind = Kind.REFUSALS_UNREADABLE
             yield Finding(kind, str(path), problem, shard=shard, stage=STAGE, drop=(path,))
             return
-        if path.name.removesuffix(REFUSED_SUFFIX) in known or rows[0]["shard_rows"] == 0:
-            wanted.update((row["key"], row) for row in rows if row["key"] not in keys)
+        if path.name.removesuffix(REFUSED_SUFFIX) in committed or rows[0]["shard_rows"] == 0:
+            refused.update((row["key"], row) for row in rows if row["key"] not in keys)
     order = ("split", "shard", "key")
-    expected = sorted(wanted.values(), key=lambda row: tuple(row[name] for name in order))
+    expected = sorted(refused.values(), key=lambda row: tuple(row[name] for name in order))
     problem = _quarantine_problem(folder / QUARANTINE, expected)
     if problem:
-        place = str(folder / QUARANTINE)
-        yield Finding(Kind.QUARANTINE_DIFFERS, place, problem, stage=STAGE)
+        path = folder / QUARANTINE
+        yield Finding(Kind.QUARANTINE_DIFFERS, str(path), problem, stage=STAGE)
 
 
 def _quarantine_problem(path: AnyPath, expected: Rows) -> str:
     try:
-        found = read_rows(path)
+        rows = read_rows(path)
     except FileNotFoundError:
-        return "expected the refusals put together, found no file"
+        return "expected the merged refusals, found no file"
     except (pa.ArrowException, OSError) as error:
         return f"cannot be read: {error}"
-    if found == expected:
+    if rows == expected:
         return ""
-    return f"expected {len(expected)} refused samples, found {len(found)} or other ones"
+    return f"expected {len(expected)} refused samples, found {len(rows)} or other ones"

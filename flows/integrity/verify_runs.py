@@ -1,7 +1,7 @@
-"""Examination of training runs: identity, settings, checkpoint. Writes nothing and reads no tensor.
+"""Examination of training runs: identity, config, checkpoints.
 
-Of a checkpoint the header is read, so torch is not imported. A damaged run is never repaired: training
-again is the owner's decision.
+Only the header of a checkpoint is read, so torch is not imported. A damaged run is never repaired: whether
+to train it again is the user's decision.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ def _checkpoint(folder: AnyPath, name: str, deep: bool) -> Iterator[Finding]:
     elif steps[0] > steps[1] and name == LAST:
         problem = (
             f"step {steps[0]} against {steps[1]} in {state}: killed between the two; its digest cannot "
-            "be compared until the run goes on"
+            "be compared until the run is resumed"
         )
         yield Finding(Kind.CHECKPOINT_NEWER, str(path), problem, "any2seg train CONFIG")
     elif steps[0] != steps[1]:
         yield _finding(Kind.CHECKPOINT, path, f"expected step {steps[1]}, found step {steps[0]}")
     elif deep and sha256_file(path) != outside.get("sha256"):
-        found = sha256_file(path)[:SHORT]
+        digest = sha256_file(path)[:SHORT]
         problem = (
-            f"expected sha256 {str(outside.get('sha256'))[:SHORT]} as in {state}, found {found}"
+            f"expected sha256 {str(outside.get('sha256'))[:SHORT]} as in {state}, found {digest}"
         )
         yield _finding(Kind.CHECKPOINT, path, problem)
 
 
 def _finding(kind: Kind, path: AnyPath, problem: str) -> Finding:
-    # A copy beside the last checkpoint is not made again: without it the run is as good.
+    # `best` and `step-N` are extras beside `last`: the run resumes without them, so they are not rebuilt.
     copied = kind == Kind.CHECKPOINT and path.stem != LAST
     remedy = f"delete {path.parent}, then any2seg train CONFIG"
     if copied:

@@ -1,6 +1,6 @@
-"""Examination of one shard against its manifest rows. Writes nothing.
+"""Examination of one shard against its manifest rows.
 
-Shallow: the tar is there and long enough for the members that the rows name. Deep: its sha256, and whether
+Shallow: the tar exists and is long enough for the members that the rows name. Deep: its sha256, and whether
 its headers list exactly the rows' keys and members at the rows' spans.
 """
 
@@ -37,9 +37,9 @@ def examine_shard(path: AnyPath, rows: pa.Table, *, deep: bool) -> Iterator[Find
 
 
 def _examine_bytes(path: AnyPath, rows: pa.Table) -> Iterator[Finding]:
-    wanted, found = shard_sha256(rows), sha256_file(path)
-    if found != wanted:
-        problem = f"expected sha256 {wanted[:SHORT]} as in its record, found {found[:SHORT]}"
+    recorded, digest = shard_sha256(rows), sha256_file(path)
+    if digest != recorded:
+        problem = f"expected sha256 {recorded[:SHORT]} as in its record, found {digest[:SHORT]}"
         yield _finding(Kind.SHARD_ALTERED, path, problem)
         return
     problem = _structure_problem(path, rows)
@@ -48,7 +48,7 @@ def _examine_bytes(path: AnyPath, rows: pa.Table) -> Iterator[Finding]:
 
 
 def _structure_problem(path: AnyPath, rows: pa.Table) -> str:
-    """What the tar's headers say otherwise than the rows; empty: nothing."""
+    """Where the tar's headers differ from the rows; empty if they agree."""
     try:
         samples = list_tar(local_copy(path, shard_sha256(rows)))
     except DatasetError as error:

@@ -1,7 +1,6 @@
-"""Examination of what stands beside the target stores: class prompts, description texts, index entries,
-files left by killed writers. Writes nothing.
+"""Examination of class prompts, description texts, index entries and temporary files of killed writers.
 
-All of it is small, so nothing is left out in a shallow examination.
+They are small, so a shallow examination reads them as a deep one does.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pipeline.workspace import Workspace
 
 
 def examine_prompts(config: Config, workspace: Workspace) -> Iterator[Finding]:
-    """Findings about every prompt store; those of other configurations can only be named."""
+    """Findings about every prompt store; those of other configurations are not repairable here."""
     ours = own_prompts(config, workspace)
     for path in folders(workspace.prompts):
         problem = _prompts_problem(path)
@@ -45,7 +44,7 @@ def examine_prompts(config: Config, workspace: Workspace) -> Iterator[Finding]:
 
 
 def own_prompts(config: Config, workspace: Workspace) -> AnyPath | None:
-    """The store that the index gives for the configuration; None: none, or its source is gone."""
+    """The configuration's store by the index; None: there is none, or the source cannot be opened."""
     try:
         classes = open_dataset(config.dataset, config.specs()).classes
         return look_up(workspace.prompts, WHAT, prompt_request(config, classes))
@@ -68,7 +67,7 @@ def _prompts_problem(path: AnyPath) -> str:
 
 
 def _files(folder: AnyPath) -> tuple[AnyPath, ...]:
-    """Every file of a store, what vouches for it first; the lock stays."""
+    """Every file of a store except the lock, its provenance first."""
     rest = [p for p in below(folder, "*") if not p.is_dir() and not p.name.startswith(".")]
     first = folder / PROVENANCE
     return (first, *(path for path in rest if path != first))
@@ -114,7 +113,7 @@ def _has_texts(folder: AnyPath, shard: ShardInfo) -> bool:
 
 
 def examine_index(root: AnyPath, stage: str) -> Iterator[Finding]:
-    """Findings about the index entries of `root`: each must lead to a store of its kind."""
+    """Findings about the index entries of `root`: each must refer to a store of its modality."""
     folder = root / INDEX
     for path in find_paths(folder, "*.json"):
         problem = _index_problem(root, path)
@@ -139,7 +138,7 @@ def _index_problem(root: AnyPath, path: AnyPath) -> str:
 
 
 def _modality(store: AnyPath) -> str:
-    """Whose targets a store holds; empty: it is a prompt store, or its provenance is a finding already."""
+    """The modality of a store's targets; empty: a prompt store, or the provenance is itself a finding."""
     try:
         return str(read_json(store / PROVENANCE)["modality"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -147,24 +146,24 @@ def _modality(store: AnyPath) -> str:
 
 
 def examine_partials(root: AnyPath) -> Iterator[Finding]:
-    """What killed (or running) writers left anywhere in the workspace."""
+    """Temporary files of killed (or running) writers anywhere in the workspace."""
     for path in below(root, f"*{PARTIAL_SUFFIX}"):
-        problem = "a temporary file; it counts nowhere and takes room"
+        problem = "a temporary file that nothing reads"
         remedy = "any2seg repair CONFIG, or any2seg gc CONFIG --delete"
         yield Finding(Kind.PARTIAL, str(path), problem, remedy, drop=(path,))
 
 
 def folders(root: AnyPath) -> list[AnyPath]:
-    """The folders in a folder that are stores or runs; none if it is not there."""
+    """The folders in `root` that are stores or runs; empty if it does not exist."""
     if not root.is_dir():
         return []
     return [p for p in find_paths(root, "*") if p.name not in {INDEX, TEXTS} and p.is_dir()]
 
 
 def below(folder: AnyPath, pattern: str) -> list[AnyPath]:
-    """What lies in a folder, however deep, in the order of the names."""
-    found: list[AnyPath] = [*folder.rglob(pattern)]
-    return sorted(found, key=str)
+    """The matching paths anywhere below a folder, sorted by name."""
+    paths: list[AnyPath] = [*folder.rglob(pattern)]
+    return sorted(paths, key=str)
 
 
 def lock_of(path: AnyPath, root: AnyPath) -> AnyPath | None:

@@ -1,11 +1,11 @@
-"""Examination of a target store: provenance, arrays, commit records, objects. Writes nothing.
+"""Examination of a target store: provenance, arrays, commit records, objects.
 
-    examine_store(path, shards, makes, deep, advance) -> findings
+    examine_store(path, shards, stage, deep, advance) -> findings
 
-Shallow: every record is read and compared with the manifest and the provenance, every object is there and as
-long as its array's description says; many shards are looked at at once. Deep: every object's sha256, its
-crc32c, NaN exactly in the rows of absent pictures, unit norm; one object after the other, as they are large.
-Pictures (`targets/`) and descriptions (`descriptions/`) have the same stores.
+Shallow: every record is read and compared with the manifest and the provenance; every object exists and is as
+long as its array's description says. Many shards are read at once. Deep: every object's sha256, its crc32c,
+NaN exactly in the rows of absent images, unit norm; one object after the other, as they are large. Targets of
+images (`targets/`) and of descriptions (`descriptions/`) have the same stores.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from pipeline.targets.store import TargetStore, length_of
 
 NAMED = 3
 """Shards that a finding about many of them names."""
-LOOKED_AT_ONCE = 256
-"""Shards whose records and lengths are fetched before any of them is judged."""
+SHARDS_AT_ONCE = 256
+"""Shards whose records and object lengths are fetched before any of them is examined."""
 NORM_TOLERANCE = {"float16": 2.0**-10, "float32": 1e-5}
-"""Largest |norm - 1|: f16 moves each number by at most 2^-11 of itself, so the norm too; twice that."""
+"""Largest |norm - 1|: float16 changes a number, so also a norm, by at most 2^-11 of itself; twice that."""
 
 
 def examine_store(
@@ -44,8 +44,8 @@ def examine_store(
 ) -> Iterator[Finding]:
     """Findings about the store at `path`.
 
-    `stage` makes its numbers again; empty: the configuration does not ask for this store, so its holes are
-    none, and what is broken in it is for the configuration that made it.
+    `stage` rebuilds its targets. If it is empty, the configuration does not read this store: then missing
+    targets are no finding, and corrupt ones are left to the configuration that does.
     """
     try:
         store = TargetStore.open(path)
@@ -59,15 +59,15 @@ def examine_store(
     examination = _Examination(store, stage, deep, _lengths(store, shards))
     yield from examination.arrays()
     yield from examination.orphans(shards)
-    holes = []
-    for seen in _looks(store, shards):
-        found = list(examination.shard(seen))
-        if not found and seen.record is None:
-            holes.append(seen.shard.name)
-        yield from found
-        advance(1, f"{store.provenance.modality} {seen.shard.name}")
-    if holes and stage:
-        yield _holes(store, holes, len(shards), stage)
+    missing = []
+    for files in _read_shards(store, shards):
+        findings = list(examination.shard(files))
+        if not findings and files.record is None:
+            missing.append(files.shard.name)
+        yield from findings
+        advance(1, f"{store.provenance.modality} {files.shard.name}")
+    if missing and stage:
+        yield _missing_finding(store, missing, len(shards), stage)
 
 
 def _provenance_finding(path: AnyPath, problem: str, stage: str) -> Finding:
@@ -76,9 +76,9 @@ def _provenance_finding(path: AnyPath, problem: str, stage: str) -> Finding:
     return Finding(Kind.PROVENANCE, str(file), problem, _remedy(stage), stage=stage, drop=drop)
 
 
-def _holes(store: TargetStore, holes: Sequence[str], total: int, stage: str) -> Finding:
-    more = ", ..." if len(holes) > NAMED else ""
-    problem = f"{len(holes)} of {total} shards ({', '.join(holes[:NAMED])}{more})"
+def _missing_finding(store: TargetStore, missing: Sequence[str], total: int, stage: str) -> Finding:
+    more = ", ..." if len(missing) > NAMED else ""
+    problem = f"{len(missing)} of {total} shards ({', '.join(missing[:NAMED])}{more})"
     return Finding(Kind.HOLE, str(store.path), problem, f"any2seg {stage} CONFIG")
 
 
@@ -89,34 +89,34 @@ def _remedy(stage: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What lies in a store of one shard, not judged yet."""
+class _ShardFiles:
+    """The files of one shard in a store, read but not yet examined."""
 
     shard: ShardInfo
     record: bytes | None
     """The commit record's bytes; None: no file."""
     sizes: Mapping[str, int | None]
-    """Output to the bytes of its object; None: no file."""
+    """Output to the length of its object in bytes; None: no file."""
 
 
-def _looks(store: TargetStore, shards: Sequence[ShardInfo]) -> Iterator[_Seen]:
-    """A look at each shard, in order."""
-    for start in range(0, len(shards), LOOKED_AT_ONCE):
-        yield from map_paths(partial(_look, store), shards[start : start + LOOKED_AT_ONCE])
+def _read_shards(store: TargetStore, shards: Sequence[ShardInfo]) -> Iterator[_ShardFiles]:
+    """The files of each shard, in order."""
+    for start in range(0, len(shards), SHARDS_AT_ONCE):
+        yield from map_paths(partial(_read_shard, store), shards[start : start + SHARDS_AT_ONCE])
 
 
-def _look(store: TargetStore, shard: ShardInfo) -> _Seen:
+def _read_shard(store: TargetStore, shard: ShardInfo) -> _ShardFiles:
     try:
         record = store.record_path(shard).read_bytes()
     except FileNotFoundError:
         record = None
     arrays = {output: store.array(shard.split, output) for output in store.provenance.outputs}
     sizes = {name: length_of(array.object_path(shard.index)) for name, array in arrays.items()}
-    return _Seen(shard, record, sizes)
+    return _ShardFiles(shard, record, sizes)
 
 
 def _lengths(store: TargetStore, shards: Sequence[ShardInfo]) -> dict[tuple[str, str], int | None]:
-    """(split, output) to the bytes that its objects must have; None if its description does not tell."""
+    """(split, output) to the expected length of its objects; None if the description gives none."""
     splits = dict.fromkeys(shard.split for shard in shards)
     names = [(split, output) for split in splits for output in store.provenance.outputs]
     return {name: object_bytes(store.array(*name)) for name in names}
@@ -139,28 +139,29 @@ class _Examination:
                 continue
             problem = array_problem(array)
             if problem:
-                place = str(array.folder / array.name / "zarr.json")
-                yield Finding(Kind.ARRAY, place, problem, _remedy(self.stage), stage=self.stage)
+                path = array.folder / array.name / "zarr.json"
+                remedy = _remedy(self.stage)
+                yield Finding(Kind.ARRAY, str(path), problem, remedy, stage=self.stage)
 
     def orphans(self, shards: Sequence[ShardInfo]) -> Iterator[Finding]:
         """Records of shards that the manifest does not have."""
-        known = {shard.name for shard in shards}
+        names = {shard.name for shard in shards}
         for path in self.store.record_paths():
-            if path.stem not in known:
+            if path.stem not in names:
                 problem = "the manifest has no such shard"
                 drop = (path,) if self.stage else ()
                 yield Finding(
                     Kind.LEDGER_ORPHAN, str(path), problem, _remedy(self.stage), drop=drop
                 )
 
-    def shard(self, seen: _Seen) -> Iterator[Finding]:
+    def shard(self, files: _ShardFiles) -> Iterator[Finding]:
         """At most one finding about a shard's record, or else those about its objects."""
-        shard, path = seen.shard, self.store.record_path(seen.shard)
-        if seen.record is None:
-            yield from self._unrecorded(seen)
+        shard, path = files.shard, self.store.record_path(files.shard)
+        if files.record is None:
+            yield from self._unrecorded(files)
             return
         try:
-            record = json.loads(seen.record.decode())
+            record = json.loads(files.record.decode())
         except ValueError as error:
             yield self._finding(Kind.LEDGER_UNREADABLE, path, f"cannot be read: {error}", shard)
             return
@@ -169,7 +170,7 @@ class _Examination:
             yield self._finding(kind, path, problem, shard)
             return
         for output in self.store.provenance.outputs:
-            yield from self._object(seen, output, record["objects"][output])
+            yield from self._object(files, output, record["objects"][output])
 
     def _record_problem(self, record: Any, shard: ShardInfo) -> tuple[Kind | None, str]:
         problem = _malformed(record)
@@ -190,25 +191,26 @@ class _Examination:
             )
         return None, ""
 
-    def _unrecorded(self, seen: _Seen) -> Iterator[Finding]:
-        there = [output for output, size in seen.sizes.items() if size is not None]
-        if there:
+    def _unrecorded(self, files: _ShardFiles) -> Iterator[Finding]:
+        shard = files.shard
+        present = [output for output, size in files.sizes.items() if size is not None]
+        if present:
             problem = (
-                f"expected {self.store.record_path(seen.shard)}, which vouches for them; found no "
-                "file: it was deleted, or a killed run left the numbers"
+                f"expected their record {self.store.record_path(shard)}, found no file: it was "
+                "deleted, or a killed run left the numbers"
             )
-            path = self.store.array(seen.shard.split, there[0]).object_path(seen.shard.index)
-            yield self._finding(Kind.LEDGER_MISSING, path, problem, seen.shard)
+            path = self.store.array(shard.split, present[0]).object_path(shard.index)
+            yield self._finding(Kind.LEDGER_MISSING, path, problem, shard)
 
-    def _object(self, seen: _Seen, output: str, digest: str) -> Iterator[Finding]:
-        shard, size = seen.shard, seen.sizes[output]
+    def _object(self, files: _ShardFiles, output: str, digest: str) -> Iterator[Finding]:
+        shard, size = files.shard, files.sizes[output]
         path = self.store.array(shard.split, output).object_path(shard.index)
-        wanted = self.lengths[shard.split, output]
+        expected = self.lengths[shard.split, output]
         if size is None:
             problem = "expected the object that its record names, found no file"
             yield self._finding(Kind.OBJECT_MISSING, path, problem, shard)
-        elif wanted is not None and size != wanted:
-            problem = f"expected {wanted} bytes, found {size}"
+        elif expected is not None and size != expected:
+            problem = f"expected {expected} bytes, found {size}"
             yield self._finding(Kind.OBJECT_SIZE, path, problem, shard)
         elif self.deep:
             kind, problem = self._content_problem(shard, output, digest)
@@ -219,9 +221,10 @@ class _Examination:
         self, shard: ShardInfo, output: str, digest: str
     ) -> tuple[Kind | None, str]:
         array = self.store.array(shard.split, output)
-        found = sha256_file(array.object_path(shard.index))
-        if found != digest:
-            return Kind.OBJECT_ALTERED, _other("object", digest, found)
+        # The digest first: only it finds a whole object of another shard, whose checksums are valid.
+        actual = sha256_file(array.object_path(shard.index))
+        if actual != digest:
+            return Kind.OBJECT_ALTERED, _other("object", digest, actual)
         try:
             block = array.read_object(shard.index)
         except CorruptTarget as error:
@@ -232,7 +235,7 @@ class _Examination:
         if key:
             return (
                 Kind.OBJECT_ROWS,
-                f"sample {key}: expected numbers if it has the picture, else NaN",
+                f"sample {key}: expected numbers if it has the image, else NaN",
             )
         if output in {EMBEDDING, PATCH}:
             worst = _norm_error(block[present])
@@ -240,12 +243,12 @@ class _Examination:
                 return Kind.OBJECT_NORM, f"expected unit norm, found one that is off by {worst:.2g}"
         return None, ""
 
-    def _finding(self, kind: Kind, place: AnyPath, problem: str, shard: ShardInfo) -> Finding:
-        """A finding about a shard's numbers; its record is dropped first, so that nothing vouches."""
+    def _finding(self, kind: Kind, path: AnyPath, problem: str, shard: ShardInfo) -> Finding:
+        """A finding about a shard's targets; repairing it deletes the record, which uncommits them."""
         drop = (self.store.record_path(shard),) if self.stage else ()
         name = self.store.provenance.modality
         remedy = _remedy(self.stage)
-        return Finding(kind, str(place), problem, remedy, shard.name, name, self.stage, drop)
+        return Finding(kind, str(path), problem, remedy, shard.name, name, self.stage, drop)
 
 
 def _malformed(record: Any) -> str:
@@ -259,8 +262,8 @@ def _malformed(record: Any) -> str:
     return ""
 
 
-def _other(what: str, wanted: str, found: str) -> str:
-    return f"expected {what} {wanted[:SHORT]}, found {found[:SHORT]}"
+def _other(what: str, expected: str, actual: str) -> str:
+    return f"expected {what} {expected[:SHORT]}, found {actual[:SHORT]}"
 
 
 def _wrong_row(block: NDArray[Any], present: NDArray[np.bool_], shard: ShardInfo) -> str:

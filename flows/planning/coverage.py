@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -44,7 +44,7 @@ class CoverageRow:
     what: str
     """Split, modality, or `class prompts`."""
     unit: str
-    there: int = 0
+    committed: int = 0
     missing: int = 0
     stale: int = 0
     """Computed from other bytes than the shard has now."""
@@ -56,6 +56,10 @@ class CoverageRow:
     def complete(self) -> bool:
         """Whether nothing is missing or stale."""
         return self.missing == 0 and self.stale == 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name; `committed` is `there`, as in the states of `CoverageMap`."""
+        return {"there" if key == "committed" else key: v for key, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,7 @@ def _prepare_rows(
     splits = dict.fromkeys([*source.samples, *keys])
     for split in splits or ["-"]:
         samples = source.samples.get(split, ())
+        # In any split: a sample that moved to another split was committed under its old one.
         new = [s for s in samples if not any(s.key in known for known in keys.values())]
         num_refused = sum(s.key in refused and refused[s.key] == s.version() for s in new)
         changes = SourceChanges()
@@ -149,7 +154,7 @@ def _prepare_rows(
             "prepare",
             split,
             "samples",
-            there=len(keys.get(split, ())),
+            committed=len(keys.get(split, ())),
             missing=len(new) - num_refused,
             note=", ".join(filter(None, notes)),
             advice=tuple(changes.advice(split)),
@@ -182,7 +187,7 @@ def _target_row(
         "precompute",
         modality,
         "shards",
-        there=counts.there,
+        committed=counts.committed,
         missing=counts.missing,
         stale=counts.stale,
         note=store.path.name,
@@ -194,4 +199,4 @@ def _prompt_row(config: Config, workspace: Workspace) -> CoverageRow:
         store = resolve_prompts(config, workspace)
     except MissingTarget:
         return CoverageRow("precompute", "class prompts", "sets", missing=1)
-    return CoverageRow("precompute", "class prompts", "sets", there=1, note=store.path.name)
+    return CoverageRow("precompute", "class prompts", "sets", committed=1, note=store.path.name)

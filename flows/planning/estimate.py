@@ -93,7 +93,7 @@ def images_by_shard(
     prepared = {
         (s.split, s.index): {name: sum(row) for name, row in s.present.items()} for s in shards
     }
-    return {**prepared, **{(s.split, -1 - i): s.pictures for i, s in enumerate(future)}}
+    return {**prepared, **{(s.split, -1 - i): s.num_images for i, s in enumerate(future)}}
 
 
 def future_units(plans: Sequence[TowerPlan], future: Sequence[FutureShard]) -> list[Unit]:
@@ -104,7 +104,7 @@ def future_units(plans: Sequence[TowerPlan], future: Sequence[FutureShard]) -> l
             index=-1 - i,
             tower=plan.tower,
             modalities=tuple(plan.stores),
-            num_pictures=sum(shard.pictures[name] for name in plan.stores),
+            num_pictures=sum(shard.num_images[name] for name in plan.stores),
         )
         for i, shard in enumerate(future)
         for plan in plans

@@ -27,7 +27,7 @@ from pipeline.config.config import Config
 from pipeline.config.load import rows
 from pipeline.errors import DatasetError, MissingTarget
 from pipeline.shards.manifest import Manifest
-from pipeline.shards.prepare_plan import PreparePlan, load_if_there, measured_bytes, plan_prepare
+from pipeline.shards.prepare_plan import PreparePlan, load_if_prepared, measured_bytes, plan_prepare
 from pipeline.storage.disk_space import free_bytes, required_bytes
 from pipeline.targets.prompts import resolve_prompts
 from pipeline.workspace import Workspace
@@ -105,7 +105,7 @@ class RunPlan:
 def plan_run(config: Config, workspace: Workspace, *, probe: bool = True) -> RunPlan:
     """Count what every stage would do; with `probe`, also how long the teacher pass takes."""
     prepared = plan_prepare(config, workspace, probe=probe)
-    manifest = load_if_there(workspace.dataset(config))
+    manifest = load_if_prepared(workspace.dataset(config))
     shards = manifest.all_shards if manifest else ()
     plans = plan_towers(config, workspace)
     units = [*plan_units(plans, shards), *future_units(plans, prepared.shards)]

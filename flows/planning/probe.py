@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from flows.planning.estimate import Probe, TowerRate
 from pipeline.config.config import Config
-from pipeline.formats.image_codec import decode_picture
+from pipeline.formats.image_codec import decode_image
 from pipeline.formats.shard_tar import stored_member
 from pipeline.modalities import ModalitySpec
 from pipeline.shards.manifest import ShardInfo
@@ -33,7 +33,7 @@ from pipeline.shards.prepare_plan import SampleProbe
 from pipeline.storage.files import AnyPath
 from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import ViewSettings, cut, draw_boxes
+from pipeline.targets.views import ViewConfig, cut, draw_boxes
 from pipeline.workspace import Workspace
 from teacher.encoding.batches import num_decoders, read_pictures
 from teacher.encoding.encoder import Encoder
@@ -166,7 +166,7 @@ def _decode(members: Sequence[bytes], spec: ModalitySpec) -> tuple[Images, float
         return [], 0.0
 
     def decode(data: bytes) -> NDArray[Any]:
-        return decode_picture(data, spec, "probe")
+        return decode_image(data, spec, "probe")
 
     with ThreadPoolExecutor(num_decoders()) as pool:
         decode(some[0])
@@ -181,7 +181,7 @@ def _rate(
     started = time.perf_counter()
     tower = encoder.tower(plan, config.teacher.dtype)
     load_s = time.perf_counter() - started
-    views = ViewSettings.of(config)
+    views = ViewConfig.of(config)
     stored = [image for name in plan.specs for image in decoded[name]]
     if not stored:
         return TowerRate(load_s, 0.0)

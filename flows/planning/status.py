@@ -70,7 +70,7 @@ def _description_rows(
             yield CoverageRow("describe", slot, "shards", missing=len(shards))
             continue
         coverage = store.coverage(in_slot(shard, slot) for shard in shards)
-        counts = (coverage.there, coverage.missing, coverage.stale)
+        counts = (coverage.committed, coverage.missing, coverage.stale)
         yield CoverageRow("describe", slot, "shards", *counts, note=store.path.name)
 
 
@@ -88,7 +88,7 @@ def _run_rows(
             )
             continue
         done = steps_done(run)
-        yield CoverageRow("train", name, "steps", there=done, missing=steps - done, note=run.id)
+        yield CoverageRow("train", name, "steps", committed=done, missing=steps - done, note=run.id)
     for name, row in rows(config).items():
         yield _one("evaluate", name, name in runs and _is_evaluated(row, runs[name]))
     yield _one("report", "page", MAIN_ROW in runs and _is_reported(config, workspace))
@@ -107,7 +107,7 @@ def _is_reported(config: Config, workspace: Workspace) -> bool:
 
 
 def _one(stage: str, what: str, done: bool) -> CoverageRow:
-    return CoverageRow(stage, what, "files", there=int(done), missing=int(not done))
+    return CoverageRow(stage, what, "files", committed=int(done), missing=int(not done))
 
 
 def _outdated_teacher(config: Config, workspace: Workspace) -> str | None:

@@ -1,7 +1,7 @@
-"""One small PNG of a student's predictions: a row a sample, its first modality, the label, the prediction.
+"""One small PNG of predictions: per sample a row with the first modality, the label, the prediction.
 
 Made from the predictions that the evaluation kept. Raises what `flows.report.sources` raises and, for
-distances, `ConfigError` if matplotlib is missing.
+depth and LiDAR, `ConfigError` if matplotlib is missing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from student.runs.inputs import open_inputs
 
 NUM_SAMPLES = 3
 SIDE_PX = 160
-"""Longest side of a cell: the whole sheet stays in the order of ten kilobytes."""
+"""Longest side of a cell; keeps the whole sheet at about ten kilobytes."""
 
 
 def prediction_sheet(config: Config, workspace: Workspace) -> bytes | None:
-    """The PNG's bytes, or None if the evaluation kept no picture."""
+    """The PNG's bytes, or None if the evaluation kept no predictions."""
     inputs = open_inputs(config, workspace)
     main, manifest = scored_rows(inputs)[0][0], inputs.manifest
     palette: list[RGB] = [tuple(colour) for colour in manifest.description["palette"]]

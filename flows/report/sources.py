@@ -1,7 +1,7 @@
-"""Inputs of the report: scores, curves, samples, costs and refusals, read from the workspace.
+"""Inputs of the report: scores, curves, samples, costs and quarantine, read from the workspace.
 
-Reads run folders, the manifest, single samples of shards, cost journals of the target stores.
-`Any2SegError` names the stage to run when the main run is not scored yet.
+Reads run folders, the manifest, single samples of shards and the target stores' cost journals.
+`Any2SegError` names the stage to run if the main run is not scored.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RunRow:
     config: Config
     run: Run
     overrides: tuple[str, ...]
-    """What makes a comparison row differ from the main config."""
+    """How a comparison row differs from the main config."""
     evaluation: Mapping[str, Any]
     """evaluation.json."""
     metrics: Mapping[str, NDArray[np.float64]]
@@ -59,7 +59,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class SampleInputs:
-    """One sample as the student sees it, and its predictions."""
+    """The inputs of one sample, its label and the student's predictions."""
 
     key: str
     condition: str
@@ -85,7 +85,7 @@ class PassCost:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Everything that the page is made from."""
+    """All content of the page."""
 
     rows: Sequence[RunRow]
     """The main run first."""
@@ -99,14 +99,14 @@ class Sources:
     num_samples: int
     """Samples in the manifest."""
     statistics: Mapping[str, SplitStatistics]
-    """Split to what `prepare` measured of it."""
+    """Split to the statistics that `prepare` measured."""
     specs: Mapping[str, ModalitySpec]
     fingerprints: Sequence[Mapping[str, str]]
     config_text: str
 
 
 def scored_rows(main: RunInputs) -> tuple[list[RunRow], list[str]]:
-    """The main run and the comparison rows that are scored, and the names of the rows that are not.
+    """The main run and the scored comparison rows; then the names of the rows that are not scored.
 
     Raises `Any2SegError` if the main run is not scored.
     """
@@ -140,7 +140,7 @@ def is_scored(run: Run) -> bool:
 def input_files(
     rows: Sequence[RunRow], inputs: RunInputs, stores: Mapping[str, TargetStore]
 ) -> list[AnyPath]:
-    """Every file that the page is made from, but for the shards, which the manifest vouches for."""
+    """Every file that the page depends on, except the shards, whose digests are in the manifest."""
     files = [inputs.manifest.folder / name for name in (DATASET, MANIFEST, QUARANTINE)]
     for row in rows:
         files += [row.run.evaluation, row.run.metrics]
@@ -156,7 +156,7 @@ def read_sources(
     inputs: RunInputs,
     stores: Mapping[str, TargetStore],
 ) -> Sources:
-    """Everything that the page is made from. `CorruptShard` if a shown sample cannot be read."""
+    """All content of the page. `CorruptShard` if a shown sample cannot be read."""
     manifest = inputs.manifest
     return Sources(
         rows=rows,
@@ -178,7 +178,7 @@ def _read_row(name: str, config: Config, run: Run, overrides: tuple[str, ...]) -
 
 
 def read_metrics(run: Run) -> dict[str, NDArray[np.float64]]:
-    """Columns of the run's metrics.parquet; empty if there is none."""
+    """Columns of the run's metrics.parquet; empty if there is no such file."""
     if not run.metrics.is_file():
         return {}
     table = read_table(run.metrics)
@@ -236,14 +236,14 @@ def _objects(store: TargetStore, shards: Iterable[ShardInfo]) -> Iterator[AnyPat
 
 
 def read_refused(dataset: AnyPath) -> list[dict[str, Any]]:
-    """Rows of the quarantine; none if no sample was ever refused."""
+    """Rows of the quarantine; empty if no sample was ever refused."""
     return read_rows(dataset / QUARANTINE) if (dataset / QUARANTINE).is_file() else []
 
 
 def read_samples(main: RunRow, manifest: Manifest) -> Iterator[SampleInputs]:
     """Inputs and predictions of the samples whose images the evaluation kept.
 
-    Raises `CorruptShard` naming the shard if it is damaged or a sample is not where it should be.
+    Raises `CorruptShard` naming the shard if it is corrupted or does not hold the sample.
     """
     shown = main.evaluation["pictures"]
     if not shown:
@@ -251,8 +251,8 @@ def read_samples(main: RunRow, manifest: Manifest) -> Iterator[SampleInputs]:
     specs = main.config.specs()
     refs = {ref.key: ref for ref in list_samples(manifest, main.evaluation["split"], tuple(specs))}
     reader = SampleReader(specs)
-    for picture in shown:
-        ref = refs[picture["key"]]
+    for entry in shown:
+        ref = refs[entry["key"]]
         sample = reader.read(ref)
         yield SampleInputs(
             key=ref.key,
@@ -267,7 +267,7 @@ def read_samples(main: RunRow, manifest: Manifest) -> Iterator[SampleInputs]:
 def read_predictions(
     folder: AnyPath, modalities: tuple[str, ...]
 ) -> dict[frozenset[str], NDArray[np.uint8]]:
-    """The kept class maps of every single modality and of all of them, where present."""
+    """The kept class maps, from each modality alone and from all of them, where they exist."""
     subsets = {(name,) for name in modalities} | {modalities}
     predictions = {}
     for subset in subsets:

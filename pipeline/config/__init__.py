@@ -1,1 +1,1 @@
-"""One TOML file to one frozen tree; presets and comparison rows. Loads no torch."""
+"""The configuration: one TOML file, one frozen tree; presets and comparison rows. Imports no torch."""

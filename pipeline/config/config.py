@@ -1,7 +1,7 @@
-"""The configuration: one TOML file becomes one frozen, validated `Config`.
+"""`Config`: the root of the configuration, with the checks across its tables.
 
-Validation covers every field and what the tables ask of each other, before anything runs;
-`pipeline.config.load` reads the file.
+Every field and every combination of fields is validated before anything runs; `pipeline.config.load`
+reads the TOML file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)
 
 
 class Config(Frozen):
-    """Everything that a run depends on."""
+    """One experiment."""
 
     name: str = Name
     """Name of the experiment; begins the run's folder."""
@@ -42,7 +42,7 @@ class Config(Frozen):
     """Where everything is written: a folder, or `s3://BUCKET/PREFIX` (`gs://`, `az://`)."""
     seed: NonNegativeInt = 0
     preset: str | None = None
-    """`any2seg-paper` or `robust`: settings of the method that are not written here (see
+    """`any2seg-paper` or `robust`: values of the method's fields that are left out here (see
     `pipeline.config.presets`)."""
     dataset: SerializeAsAny[DatasetOptions]
     modalities: dict[str, ModalityConfig] = Field(min_length=1)
@@ -56,9 +56,9 @@ class Config(Frozen):
     schedule: ScheduleConfig = ScheduleConfig()
     notify: NotifyConfig = NotifyConfig()
     descriptions: DescriptionsConfig | None = None
-    """Scene descriptions, written and embedded by `any2seg describe`; off if left out."""
+    """Scene descriptions, generated and embedded by `any2seg describe`; off if left out."""
     compare: dict[str, tuple[str, ...]] = {}
-    """Further rows of the report: a name, and the overrides that make it differ from this config."""
+    """Comparison rows of the report: name to overrides of this config."""
 
     @field_validator("workspace", mode="before")
     @classmethod
@@ -118,7 +118,7 @@ class Config(Frozen):
         for row, overrides in self.compare.items():
             allowed = ("student.", "train.", "seed=", "preset=")
             touched = [o for o in overrides if not o.startswith(allowed)]
-            if touched:
+            if touched:  # a row with other data or another teacher would compare two things at once
                 raise ValueError(
                     f"compare.{row}: {touched[0]!r}; expected overrides of student.*, train.*, seed "
                     "or preset"
@@ -140,7 +140,7 @@ class Config(Frozen):
             )
 
     def specs(self) -> dict[str, ModalitySpec]:
-        """Resolved registry row of each modality, in the config's order."""
+        """Registry row of each modality with the config's overrides, in the config's order."""
         return {
             name: spec_for(
                 m.kind or name, f"modalities.{name}.kind", tower=m.tower, max_value=m.max_value

@@ -1,6 +1,6 @@
-"""Settings of the data: modalities, stores, preparation.
+"""`[modalities]`, `[store]` and `[prepare]` of the configuration.
 
-Plain validated values; `pipeline.config.config` puts them together and checks across them.
+Checks across tables are in `pipeline.config.config`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class StoreConfig(Frozen):
     """How shards and targets are laid out."""
 
     shard_size: PositiveInt = 256
-    """Samples a shard and rows a chunk; one writer owns a whole chunk."""
+    """Samples per shard and rows per chunk; one writer owns a whole chunk."""
     dtype: Literal["float16", "float32"] = "float16"
     """Stored type of the embeddings."""
     cache_gb: NonNegativeFloat = 20.0
-    """With a workspace in an object store: gigabytes of local copies (shards, embeddings) at most."""
+    """Most gigabytes of local copies (shards, embeddings) of a workspace in an object store."""
     cache_dir: Path | None = None
-    """Where those copies lie; default: the platform's cache folder."""
+    """Folder of those copies; default: the platform's cache folder."""
 
 
 class PrepareConfig(Frozen):

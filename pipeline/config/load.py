@@ -1,9 +1,9 @@
-"""A TOML file to a `Config`, and the configs of its comparison rows.
+"""Load a `Config` from a TOML file, and derive the configs of its comparison rows.
 
 `load_config(path, overrides)` reads the file, applies dotted overrides (`student.backbone=pvt_v2_b0`) and
-validates everything before anything runs. A value that starts with `./` or `../` is a path relative to the
-TOML file (in an override: to the current folder). Anything wrong is a `ConfigError` that names the field,
-the expected and the actual value.
+validates the result. A value that starts with `./` or `../` is a path relative to the TOML file (in an
+override: to the current folder). Errors are `ConfigError`s that name the field, the expected and the
+actual value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError
 from pipeline.storage.object_store import hide_secrets
 
 MAIN_ROW = "main"
-"""Name of the row that is the config itself, among the comparison rows."""
+"""Name of the row that is the config itself, beside the comparison rows."""
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -43,7 +43,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved config as TOML text; `load_config` of it gives an equal config."""
+    """The resolved config as TOML; loading it gives an equal config."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
@@ -55,10 +55,12 @@ def rows(config: Config) -> dict[str, Config]:
 def row_config(config: Config, name: str) -> Config:
     """The config of a comparison row: `config` with the row's overrides, named `<name>-<row>`.
 
-    A row's preset decides every field that presets name, but for those the row writes itself.
+    A row's preset sets every field that presets name, except those that the row overrides itself.
     """
     overrides = [f"name={config.name}-{name}", *config.compare[name]]
     data = config.model_dump(mode="json", exclude={"compare"}, exclude_none=True)
+    # `data` is resolved, so it holds the values of this config's own preset; they would count as
+    # written and win over the row's.
     if any(override.startswith("preset=") for override in overrides):
         data = without_preset_fields(data)
     return _validate(_with_overrides(data, overrides), f"compare.{name}")
@@ -104,21 +106,21 @@ def _validate(data: dict[str, Any], where: str) -> Config:
 
 
 def _explain(item: Any) -> str:
-    """One validation error as `field: what is wrong (found ...)`."""
+    """One validation error as `field: message (found ...)`."""
     field = ".".join(str(part) for part in item["loc"]) or "config"
     if item["type"] == "extra_forbidden":
         return f"{field}: no such field{_suggestion(item['loc'])}"
     if item["type"] == "missing":
         return f"{field}: missing"
     message = item["msg"].removeprefix("Value error, ")
-    found = item["input"]
-    if isinstance(found, dict):
+    value = item["input"]
+    if isinstance(value, dict):  # a whole table says nothing that the message does not
         return f"{field}: {message}"
-    return f"{field}: {message} (found {hide_secrets(repr(found))})"
+    return f"{field}: {message} (found {hide_secrets(repr(value))})"
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:
-    """`; did you mean ...?` or the allowed fields of the table that holds a misspelt one."""
+    """`; did you mean ...?`, or the allowed fields of the table with the misspelt one."""
     model: Any = Config
     for part in location[:-1]:
         info = model.model_fields.get(part) if hasattr(model, "model_fields") else None

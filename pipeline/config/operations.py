@@ -1,6 +1,6 @@
-"""Settings of operation: who encodes, when a scheduled run retrains, who is notified of a failure.
+"""`[scale]`, `[schedule]` and `[notify]` of the configuration: how it is run.
 
-Plain validated values; `pipeline.config.config` puts them together. No result depends on them.
+No result depends on them. Checks across tables are in `pipeline.config.config`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pipeline.core.frozen_model import Frozen
 
 
 class ScaleConfig(Frozen):
-    """Who encodes: this process, several on this machine, or a Dask cluster."""
+    """Where the teacher runs: in this process, in several on this machine, or on a Dask cluster."""
 
     workers: PositiveInt = 1
-    """Processes on this machine, with the accelerators dealt out among them; 1: the calling one."""
+    """Processes on this machine, which share its accelerators; 1: the calling one."""
     dask: Annotated[str, Field(pattern=r"^$|^(tcp|tls)://[^\s@]+$")] = ""
     """Address of a running Dask scheduler, e.g. `tls://head:8786`; its workers must see the workspace."""
 
@@ -28,19 +28,19 @@ class ScaleConfig(Frozen):
 
     @property
     def spread(self) -> bool:
-        """Whether the calling process encodes nothing itself."""
+        """Whether other processes encode, not the calling one."""
         return self.workers > 1 or bool(self.dask)
 
 
 class ScheduleConfig(Frozen):
-    """When a scheduled run trains."""
+    """When a scheduled run retrains."""
 
     retrain_growth_percent: NonNegativeFloat = 5.0
-    """Retrain when the manifest grew by this much since the last trained student; 0: by any sample."""
+    """Retrain when the manifest grew by this much since the last training; 0: by any sample."""
 
 
 class NotifyConfig(Frozen):
-    """Who is notified when a run fails. No secret belongs here: a block keeps its own."""
+    """Who is notified when a run fails. Put no secret here: Prefect's block holds it."""
 
     block: Annotated[str, Field(pattern=r"^([a-z0-9-]+/[a-z0-9-]+)?$")] = ""
     """A Prefect notification block as `type/name`, e.g. `slack-webhook/any2seg`; empty: nobody."""

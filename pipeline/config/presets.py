@@ -1,12 +1,12 @@
 """Named sets of student and training fields; `preset = "robust"` at the top of a config.
 
-A preset fills in what the config leaves out: a field that is written wins, and the resolved config
-shows every value. All presets set the same fields, so two of them differ in nothing else.
+A preset sets the fields that the config leaves out: a field that is written wins, and the resolved
+config shows every value. All presets set the same fields, so two of them differ in nothing else.
 
 - `any2seg-paper`: the published method alone: MFF and LSCD, every sample with all its modalities.
-  The paper's weights and temperatures are not public; these are our defaults.
-- `robust`, the defaults: for predictions from any sensor alone; the reason for each term is in
-  `student.losses.objective`, the measurements that chose it are in `docs/log.md`.
+  The paper's loss weights and temperatures are not public; these are our defaults.
+- `robust`, the default: for predictions from any subset of the sensors; the reason for each term is in
+  `student.losses.objective`, the measurements behind it are in `docs/log.md`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def with_preset(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The config's values, with the preset's for fields that it leaves out.
+    """The config's values, and the preset's for the fields that it leaves out.
 
     An unknown preset, or a value where a table is expected, is left for validation to report.
     """
@@ -58,7 +58,7 @@ def with_preset(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_preset_fields(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The config's values without the fields that presets set: another preset then decides them."""
+    """The config's values without the fields that presets set, so that another preset can set them."""
     kept = copy.deepcopy(dict(data))
     for dotted in {field for fields in PRESETS.values() for field in fields}:
         *parents, last = dotted.split(".")

@@ -1,6 +1,6 @@
-"""Settings of the student: model and distillation.
+"""`[student]` of the configuration: model and distillation.
 
-Plain validated values; `pipeline.config.config` puts them together and checks across them.
+Checks across tables are in `pipeline.config.config`.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from pipeline.core.frozen_model import Frozen
 
 
 class LscdConfig(Frozen):
-    """Language-guided semantic correlation distillation: a weight for each term; weight 0 is off."""
+    """Language-guided semantic correlation distillation: a weight for each term; 0 turns it off."""
 
     inter: NonNegativeFloat = 0.05
     """Inter-modal correlation. Above about 0.1 it pulls the modalities together and costs accuracy."""
     intra: NonNegativeFloat = 0.1
-    """Class-wise pixel features to class prompts."""
+    """Class-wise pixel features against class prompts."""
     dense: NonNegativeFloat = 0.0
-    """Projected features to the teacher's patch embeddings; needs `patch` in `teacher.outputs`."""
+    """Projected features against the teacher's patch embeddings; needs `patch` in `teacher.outputs`."""
     tau: PositiveFloat = 0.1
     """Temperature of all correlation rows."""
     distance: Literal["kl", "mse"] = "kl"
-    """Of the correlation rows of `inter` and `intra`: KL of their softmax, or mean squared difference."""
+    """Between correlation rows in `inter` and `intra`: KL of their softmax, or mean squared error."""
     dense_distance: Literal["cosine", "kl"] = "cosine"
-    """Of `dense`: 1 - cosine to the patch embedding, or KL between the rows of cosines to the class
-    prompts that pixel and patch have."""
+    """In `dense`: 1 - cosine to the patch embedding, or KL between the cosines of pixel and patch to
+    the class prompts."""
     prompts: Literal["text", "one_hot"] = "text"
     """What `intra` compares classes with: the teacher's prompts, or one-hot class targets (control without
     language)."""
     scene_column: bool = False
-    """`inter` gets one more column: the cosine to the scene description; needs `[descriptions]`."""
+    """Add a column to `inter`: the cosine to the scene description; needs `[descriptions]`."""
     weak_power: NonNegativeFloat = 1.0
     """Rows of a modality are weighted by (1 - its running IoU) ** power; 0: equally."""
 
     @property
     def active(self) -> bool:
-        """Whether any term has weight."""
+        """Whether any term is on."""
         return bool(self.inter or self.intra or self.dense)
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class LscdConfig(Frozen):
 
 
 class StudentConfig(Frozen):
-    """The model that is trained."""
+    """The model and its distillation."""
 
     backbone: str = "tf_efficientnet_lite0"
     """Any timm model with features at strides 4, 8, 16 and 32, or `mit_b0` to `mit_b5` (SegFormer)."""
@@ -62,9 +62,9 @@ class StudentConfig(Frozen):
     """`hub` (pretrained), `package` (ImageNet weights of the `demo` extra), `none`, a file, or for
     mit_b* a hub repository `ORG/REPO`."""
     stems: Literal["shared", "per_modality"] = "shared"
-    """The backbone's first convolution: one for all modalities, or one each (all start pretrained)."""
+    """The backbone's first convolution: one for all modalities, or one per modality (all pretrained)."""
     fusion: Literal["mff", "mean", "concat", "rgb_only", "cmnext"] = "concat"
-    """How the features of the modalities become one map (see `student.model.fusion`); the paper's: `mff`."""
+    """How the modalities' features become one map (see `student.model.fusion`); the paper's: `mff`."""
     primary: str | None = None
     """The modality that `rgb_only` and `cmnext` are built around; default: the config's first."""
     head_channels: PositiveInt = 128

@@ -1,6 +1,6 @@
-"""Settings of the teacher and of scene descriptions.
+"""`[teacher]` and `[descriptions]` of the configuration.
 
-Plain validated values; `pipeline.config.config` puts them together and checks across them.
+Checks across tables are in `pipeline.config.config`.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from pipeline.core.frozen_model import Frozen
 
 
 class TeacherConfig(Frozen):
-    """Which LanguageBind, and how it looks at the data."""
+    """The teacher's checkpoint, outputs and preprocessing."""
 
     name: str = "languagebind-tiny"
     """`languagebind-tiny` (packaged), a hub name (`LanguageBind` for the released towers) or a folder."""
     revision: str | None = None
     """Git revision of a hub checkpoint."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic of the towers."""
+    """Compute dtype of the towers."""
     device: DeviceName = "auto"
     batch_size: PositiveInt = 64
     outputs: tuple[Literal["embedding", "patch"], ...] = ("embedding",)
-    """`embedding`: one vector a sample and modality; `patch`: dense per-patch embeddings too."""
+    """`embedding`: one vector per sample and modality; `patch`: also one per patch."""
     templates: str = "photo"
-    """Named set of prompt templates for the class prompts."""
+    """Name of the set of templates for the class prompts."""
     max_depth_m: NonNegativeFloat | None = None
     """Metres at which the depth tower saturates; default: the checkpoint's own."""
     depth_holes: Literal["upstream", "far"] = "upstream"
-    """What the depth tower sees where nothing was measured: 0.01 m as upstream, or the largest depth."""
+    """Depth that the tower gets where nothing was measured: 0.01 m as upstream, or the largest depth."""
     antialias: bool = False
-    """Antialiased resizing. Off as upstream; on deviates from the released numbers."""
+    """Antialiased resizing. Off as upstream; with it, embeddings deviate from upstream's."""
     views: NonNegativeInt = 0
-    """Seeded square crops and flips a sample that are embedded and replayed by the student; 0: the
-    whole picture, once."""
+    """Number of seeded square crops and flips of each sample that the teacher embeds and the student
+    trains on; 0: the whole image, once."""
     view_seed: NonNegativeInt = 0
-    """Draws other views."""
+    """Seed of the views."""
     view_scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.0)
-    """Least and largest side of a view, as a share of the picture's shorter side."""
+    """Smallest and largest side of a view, as a share of the image's shorter side."""
 
     @field_validator("outputs")
     @classmethod
@@ -58,14 +58,14 @@ class TeacherConfig(Frozen):
 
     @field_validator("view_scale")
     @classmethod
-    def _views_lie_in_the_picture(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _views_lie_in_the_image(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not value[0] <= value[1] <= 1.0:
             raise ValueError("expected [least, largest] with 0 < least <= largest <= 1")
         return value
 
 
 class DescriptionsConfig(Frozen):
-    """Where descriptions come from."""
+    """Where scene descriptions come from."""
 
     source: Literal["from_labels", "captioner"]
     """`from_labels`: composed from label content and condition, training split only."""
@@ -74,11 +74,11 @@ class DescriptionsConfig(Frozen):
     revision: str | None = None
     """Git revision of a hub model."""
     prompt: str = "Describe the scene."
-    """What the captioning model is asked."""
+    """Prompt of the captioning model."""
     modalities: tuple[str, ...] = ()
     """Modalities that are captioned; empty: all."""
     max_new_tokens: PositiveInt = 40
-    """Tokens of a caption at most."""
+    """Maximum length of a caption."""
 
     @model_validator(mode="after")
     def _captioner_has_a_model(self) -> DescriptionsConfig:

@@ -1,7 +1,7 @@
 """Child processes: how they start, how they end, and the one text about a child that died.
 
     start_module("uvicorn", ["--port", "1"])       `python -m` in a child            -> Popen
-    run_module("flows.cli", words, log=...)   the same, to its end              -> Exit
+    run_module("flows.cli", words, log=...)        the same, waited for              -> Exit
     start_function(function, argument)             a function in a spawned child     -> Process
     python -m pipeline.core.child MODULE ...       what the first two run; see `main`
 
@@ -86,6 +86,7 @@ def end_with_parent() -> None:
     a daemon thread watches the parent.
     """
     own = multiprocessing.parent_process()
+    # `os.getppid()` alone would name init if the parent died while this child was starting.
     parent = own.pid if own else int(os.environ.get(_PARENT, os.getppid()))
     assert parent is not None
     if sys.platform == "linux":
@@ -118,7 +119,7 @@ def start_module(
         [sys.executable, "-m", "pipeline.core.child", module, *arguments],
         env={**inherited, _PARENT: str(os.getpid())},
         text=True,
-        errors="replace",
+        errors="replace",  # output is for logs: bytes that are no UTF-8 must not end the parent
         **streams,
     )
 
@@ -175,6 +176,7 @@ def main(module: str, *arguments: str) -> None:
     A child that it starts as `python -m pipeline.core.child` (as `torchrun` does) ends with it in turn.
     """
     end_with_parent()
+    # For its own children, which inherit the environment: their parent is this process.
     os.environ[_PARENT] = str(os.getpid())
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""The base of every configuration model: immutable, and no unknown field passes."""
+"""The base of every configuration model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """Immutable settings; a misspelt field is an error."""
+    """Immutable; an unknown field is an error, so that a misspelt one is not ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

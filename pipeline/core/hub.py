@@ -1,7 +1,7 @@
 """Files from the Hugging Face hub, into its own cache; `HF_HUB_OFFLINE` is honoured.
 
 Every failure (no network, no such repository, no such file) is a `CheckpointError` of one form that
-ends with the setting to change. `huggingface_hub` is imported when something is fetched.
+ends with the config field to change. `huggingface_hub` is imported on first use.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ def fetch_first(
     revision: str | None = None,
     local_only: bool = False,
 ) -> Path:
-    """The first of `files` that the repository has. Raises `CheckpointError` if none can be had.
+    """The first of `files` that the repository has. Raises `CheckpointError` if it has none.
 
-    `setting` names what chose the repository, for the error. `local_only` asks the cache alone.
+    `setting` is the config field that names the repository, for the error. `local_only`: no request,
+    only the cache.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
@@ -46,7 +47,7 @@ def fetch_first(
 def fetch_optional(
     repository: str, file: str, *, revision: str | None = None, local_only: bool = False
 ) -> Path | None:
-    """A file that a repository may lack; None as well if it is not cached and the hub unreachable."""
+    """A file that a repository may lack; also None if the hub is unreachable and it is not cached."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

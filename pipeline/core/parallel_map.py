@@ -1,7 +1,7 @@
 """One function over many items in several processes: results in order, memory bounded.
 
-An exception of the function passes through; a worker process that dies is an `Any2SegError`, and so is
-a script that starts processes while it is imported. Workers end with their parent, however it ends.
+An exception of the function passes through. A worker process that dies is a `WorkerLost`; a script that
+starts processes while it is imported is an `Any2SegError`. Workers end with their parent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WINDOW_PER_WORKER = 4
-"""Items in flight for each process: bounds the memory."""
+"""Items in flight per process: bounds the memory."""
 GUARD = '`if __name__ == "__main__":`'
 RESUME = (
     "Run again; it resumes where it stopped. `--set prepare.workers=1` needs the least memory and no "
@@ -38,20 +38,20 @@ MIN_ITEMS_PER_WORKER = 16
 def map_in_order(
     work: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[Result]:
-    """`work` of each item, in their order; `workers` 0 means one process per available processor.
+    """`work(item)` for each item, in order; `workers` 0 means one process per available processor.
 
-    `work` crosses to each process once, so it may hold what all items need. Raises `WorkerLost`
-    if a worker process dies.
+    `work` is sent to each process once, so it may hold what all items need. Raises `WorkerLost` if
+    a worker process dies.
     """
     num_workers = count_workers(len(items), workers)
     if num_workers == 1:
         yield from map(work, items)
         return
     _require_guard()
-    handed: SimpleQueue[Any] = SPAWN.SimpleQueue()
-    pool = ProcessPoolExecutor(num_workers, SPAWN, _start_worker, (handed,))
+    queue: SimpleQueue[Any] = SPAWN.SimpleQueue()
+    pool = ProcessPoolExecutor(num_workers, SPAWN, _start_worker, (queue,))
     try:
-        _hand_out(handed, work, num_workers)
+        _hand_out(queue, work, num_workers)
         yield from _windowed(pool, items, num_workers * WINDOW_PER_WORKER)
     except BrokenProcessPool as error:
         how = f"died ({OUT_OF_MEMORY}, or the script that started it lacks {GUARD})"
@@ -59,22 +59,25 @@ def map_in_order(
             death_text("a process that reads samples", how, "printed above", RESUME)
         ) from error
     finally:
+        # A caller that stops iterating must not wait for items that it will never see.
         pool.shutdown(wait=True, cancel_futures=True)
-        handed.close()
+        queue.close()  # ends the hand-out thread if a worker never fetched its copy
 
 
 def count_workers(num_items: int, workers: int) -> int:
-    """Processes that `map_in_order` uses; 1: the calling one."""
-    wanted = workers or len(os.sched_getaffinity(0))
-    return max(1, min(wanted, num_items // MIN_ITEMS_PER_WORKER))
+    """Number of processes that `map_in_order` uses; 1: only the calling one."""
+    # Not `os.cpu_count()`: a container or a scheduler may have given us fewer processors.
+    requested = workers or len(os.sched_getaffinity(0))
+    return max(1, min(requested, num_items // MIN_ITEMS_PER_WORKER))
 
 
 def _require_guard() -> None:
     """Raise `Any2SegError` in a process that is being started and would start more.
 
-    A process that is spawned imports the script that started it. If that calls us outside of its
-    guard, it gets here again; left alone, both would wait for each other for ever.
+    A spawned process imports the script that started it. If that calls us outside of its guard, it
+    gets here again, and both would wait for each other forever.
     """
+    # Set by multiprocessing while a child imports its parent's script; there is no public name for it.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise Any2SegError(
             f"the script calls this outside of {GUARD}, so every process that it starts would start "
@@ -82,21 +85,23 @@ def _require_guard() -> None:
         )
 
 
-def _hand_out(handed: SimpleQueue[Any], work: Callable[[Any], Any], num_workers: int) -> None:
-    """Let each process fetch `work`, which lists a whole data set, when it is ready for it.
+def _hand_out(queue: SimpleQueue[Any], work: Callable[[Any], Any], num_workers: int) -> None:
+    """Let each process fetch `work`, which may hold the list of a whole data set, once it is ready.
 
     As an argument of the process it would be written to a pipe that nobody reads if the process dies
-    while it starts (a script that cannot be imported), and from 64 KiB on that blocks for ever.
+    during its start (a script that cannot be imported): beyond the pipe's 64 KiB that blocks forever.
     """
-    ForkingPickler.dumps(work)  # what cannot cross must fail here and not in the thread
+    ForkingPickler.dumps(work)  # what cannot be pickled must fail here, not in the thread below
 
     def put() -> None:
-        # The queue was closed, because fewer processes were started; in the middle of a large piece
-        # that is a TypeError (its handle is None then).
+        # The pool starts a process only when it has work for it, so some copies may never be
+        # fetched; then the queue is closed under us. In the middle of a large write that is a
+        # TypeError, because its handle has become None.
         with suppress(OSError, TypeError):
             for _ in range(num_workers):
-                handed.put(work)
+                queue.put(work)
 
+    # A thread, because `put` blocks until a worker reads, and no worker has started yet.
     threading.Thread(target=put, name="hand-out", daemon=True).start()
 
 
@@ -104,6 +109,8 @@ def _windowed(pool: ProcessPoolExecutor, items: Iterable[Any], window: int) -> I
     futures: deque[Future[Any]] = deque()
     for item in items:
         futures.append(pool.submit(_work_on, item))
+        # Waits for the oldest although later ones may be done: results leave in order, and a slow
+        # item then holds back at most a window of finished ones.
         if len(futures) >= window:
             yield futures.popleft().result()
     while futures:
@@ -111,13 +118,13 @@ def _windowed(pool: ProcessPoolExecutor, items: Iterable[Any], window: int) -> I
 
 
 _work: Callable[[Any], Any] | None = None
-"""What this worker process does, so that it crosses once and not with every item."""
+"""What this worker process does; a global, so that it is sent once and not with every item."""
 
 
-def _start_worker(handed: SimpleQueue[Any]) -> None:
+def _start_worker(queue: SimpleQueue[Any]) -> None:
     global _work
     end_with_parent()
-    _work = handed.get()
+    _work = queue.get()
 
 
 def _work_on(item: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Progress of long work: a bar with rate and time left in a terminal, a plain line now and then elsewhere.
+"""Progress of long work: a bar in a terminal, elsewhere a plain line every few seconds.
 
-Plain lines go to the log of whatever runs us (a scheduler, a CI job), where a redrawn bar is noise:
-to standard error, or to the function given to `progress_lines_to`.
+Plain lines are for logs (of a scheduler, a CI job), where a redrawn bar is noise. They go to standard
+error, or to the function given to `progress_lines_to`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _take_line: ContextVar[Callable[[str], None] | None] = ContextVar("take_line", d
 
 
 class Advance(Protocol):
-    """Call it for every finished piece of work."""
+    """Call it for every finished unit of work."""
 
     def __call__(self, count: int = 1, note: str = "") -> None:
-        """`count` more units are done; `note` (a loss, a shard) is shown behind."""
+        """`count` more units are done; `note` (a loss, a shard) is shown after the counts."""
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def progress_lines_to(take_line: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, enabled: bool = True) -> Iterator[Advance]:
-    """Yields `advance(count, note)`. Shows done, total, `unit`s a second and the time left."""
+    """Yields `advance(count, note)`. Shows done, total, `unit`s per second and the time left."""
     if not enabled or total == 0:
         yield _silent
     elif _take_line.get() is None and sys.stderr.isatty():
@@ -73,7 +73,7 @@ class _PlainLines:
             self.print_line()
 
     def finish(self) -> None:
-        """Print the last count, unless that was done already."""
+        """Print the last count, unless it was printed already."""
         if self._printed != self._done:
             self.print_line()
 

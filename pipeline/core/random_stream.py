@@ -1,9 +1,9 @@
-"""The random streams of the pipeline: which number, beside a seed, names which use of chance.
+"""The random streams of the pipeline: the number that, beside a seed, selects a stream for one use.
 
     rng = np.random.default_rng([seed, RandomStream.SUBSETS, position])
 
-Two uses with numbers of their own never share draws, whatever the seed. A number is part of every
-result made with it: it is never changed nor given to another use.
+Uses with different numbers never share draws, whatever the seed. A number is part of every result made
+with it: it never changes and is never reused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import IntEnum, unique
 
 @unique
 class RandomStream(IntEnum):
-    """One use of chance."""
+    """What is drawn from the stream."""
 
     SAMPLE_ORDER = 1
     """Order of the training samples, by epoch."""

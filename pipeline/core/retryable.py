@@ -1,20 +1,20 @@
-"""Which faults are worth retrying, and the error that says what failed where. Imports no Prefect.
+"""Which errors are worth retrying, and the error that says which stage failed. Imports no Prefect.
 
-Worth retrying: what may pass by itself (I/O, a store that does not answer, a worker process that was
-killed). A wrong config, refused data, a full or read-only disk and a missing file stay wrong.
+Worth retrying are transient errors: I/O, a store that does not answer, a killed worker process. A wrong
+config, refused data, a full or read-only disk and a missing file are permanent.
 """
 
 from __future__ import annotations
 
 import errno
 
-from pipeline.errors import Any2SegError, WorkerLost, WorkspaceBusy
+from pipeline.errors import Any2SegError, WorkerLost
 
 TRY_AGAIN = 75
-"""Exit code of a command that failed for a reason that may pass (EX_TEMPFAIL of sysexits.h)."""
+"""Exit code of a command that failed with a transient error (EX_TEMPFAIL of sysexits.h)."""
 KILLED = frozenset({-9, 137})
 """Exit codes of a process that was killed by SIGKILL, most likely out of memory."""
-_STAYS_WRONG = frozenset(
+_PERMANENT = frozenset(
     {
         errno.ENOENT,
         errno.EACCES,
@@ -34,7 +34,7 @@ class StageFailed(Any2SegError):
 
     def __init__(self, stage: str, unit: str, cause: str, resume: str) -> None:
         super().__init__(
-            f"{stage} {unit}: {cause}\nWhat is finished stays. Go on from there with `{resume}`."
+            f"{stage} {unit}: {cause}\nWhat is finished is kept. Resume with `{resume}`."
         )
         self.stage, self.unit, self.cause, self.resume = stage, unit, cause, resume
 
@@ -44,13 +44,15 @@ class ProcessFailed(Any2SegError):
 
 
 class TryAgain(WorkerLost):
-    """A process of the flow ended for a reason that may pass: killed, or a store that did not answer."""
+    """A process of the flow ended with a transient error: killed, or a store that did not answer."""
 
 
 def worth_retrying(error: object) -> bool:
     """Whether the same call may succeed a little later."""
     if isinstance(error, WorkerLost):
         return True
-    if not isinstance(error, OSError) or isinstance(error, WorkspaceBusy):
+    # `StorageUnavailable` is an OSError without errno, so it is retried. `WorkspaceBusy` is none: the
+    # other process may write for days.
+    if not isinstance(error, OSError):
         return False
-    return error.errno not in _STAYS_WRONG
+    return error.errno not in _PERMANENT

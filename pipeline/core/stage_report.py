@@ -1,7 +1,7 @@
 """What a stage returns: units done, skipped and failed, and why.
 
 A stage is a plain function `stage(config, workspace) -> StageReport` that can be killed at any
-instruction and called again: it looks at the store, does only what is missing, commits unit by unit.
+instruction and called again: it reads what is committed, does what is missing, commits unit by unit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One unit or sample that was not made."""
+    """One unit or sample that could not be made."""
 
     unit: str
     reason: str
@@ -35,7 +35,7 @@ class StageReport:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> StageReport:
-        """The report that `as_json` was called on, in another process."""
+        """The inverse of `as_json`; reports cross processes as JSON."""
         return cls(**{**value, "failed": tuple(Failure(**failure) for failure in value["failed"])})
 
     def __str__(self) -> str:

@@ -1,10 +1,10 @@
-"""Numbers with units, for people: shares, durations, sizes."""
+"""Numbers with units, for display: percentages, durations, sizes."""
 
 from __future__ import annotations
 
 
 def as_percent(fraction: float | None) -> str:
-    """`37.3`, or `-` for None (no labelled pixel stands behind the number)."""
+    """`37.3`, or `-` for None (a score without any labelled pixel)."""
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
@@ -25,6 +25,7 @@ def as_duration(seconds: float) -> str:
 def as_size(num_bytes: float) -> str:
     """`512 B`, `3.1 kB`, `1.2 GB` (powers of 1000)."""
     value, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB", "PB", "EB"]
+    # 999.5, not 1000: three digits would print 999.7 kB as `1e+03 kB`.
     while value >= 999.5 and len(units) > 1:
         value /= 1000
         units.pop(0)

@@ -1,7 +1,7 @@
 """Label files to class ids, by id or by colour.
 
-Nothing is written. A label that does not fit raises `BadImageError`, whose text names the file, what
-was expected and what was found; adapters turn it into `SampleRefused`.
+An invalid label raises `BadImageError`, whose text names the file, the expected and the actual values;
+adapters turn it into `SampleRefused`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_label(
         bad = np.unique(raw[ids == REFUSED_ID])
         raise BadImageError(
             f"{path}: label id {', '.join(map(str, bad[:5]))} is out of range (no class has it); "
-            "list it in dataset.ignore_ids or dataset.remap, or mend the label"
+            "list it in dataset.ignore_ids or dataset.remap, or fix the label"
         )
     return ids.astype(np.uint8)
 
@@ -48,15 +48,16 @@ def read_colour_label(path: File, colours: dict[RGB, int]) -> NDArray[np.uint8]:
         raise BadImageError(f"{path}: expected an 8-bit colour label, found {raw.mode}")
     channels = np.broadcast_to(np.atleast_3d(raw.values), (*raw.values.shape[:2], 3))
     codes = channels.astype(np.int64) @ np.array([65536, 256, 1])
-    found, inverse = np.unique(codes, return_inverse=True)
+    # Looked up once per colour, not per pixel: a label has few colours.
+    unique, inverse = np.unique(codes, return_inverse=True)
     table = {(red << 16) + (green << 8) + blue: i for (red, green, blue), i in colours.items()}
-    unknown = [f"#{code:06x}" for code in found.tolist() if code not in table]
+    unknown = [f"#{code:06x}" for code in unique.tolist() if code not in table]
     if unknown:
         raise BadImageError(
             f"{path}: label colour {', '.join(unknown[:5])} is in no class; list it in "
-            "dataset.label_colours (255: ignored), or mend the label"
+            "dataset.label_colours (255: ignored), or fix the label"
         )
-    ids = np.array([table[code] for code in found.tolist()], dtype=np.uint8)
+    ids = np.array([table[code] for code in unique.tolist()], dtype=np.uint8)
     return ids[inverse].reshape(codes.shape)
 
 
@@ -78,5 +79,6 @@ def label_table(
 
 
 def _refuse_lossy(path: File) -> None:
+    # JPEG changes ids at class borders, to ids that often exist: no later check would see it.
     if path.suffix.lower() in LOSSY:
-        raise BadImageError(f"{path}: expected a lossless label picture, found JPEG")
+        raise BadImageError(f"{path}: expected a lossless label image, found JPEG")

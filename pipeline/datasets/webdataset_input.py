@@ -30,9 +30,9 @@ from pipeline.datasets.resize import resize_sample
 from pipeline.datasets.tree import TreeOptions, make_key, ordered
 from pipeline.datasets.values import ValueRule, read_values
 from pipeline.errors import ConfigError, CorruptShard, DatasetError, SampleRefused
-from pipeline.formats.image_codec import decode_picture, unpack
+from pipeline.formats.image_codec import decode_image, unpack
 from pipeline.formats.image_file import BadImageError, File
-from pipeline.formats.shard_tar import ACCEPTED, WRITTEN, picture_member, stored_member
+from pipeline.formats.shard_tar import ACCEPTED, WRITTEN, image_member, stored_member
 from pipeline.formats.tar_index import TarMember, TarSample, list_tar
 from pipeline.modalities import LABEL, LABEL_SPEC, ModalitySpec
 
@@ -114,7 +114,7 @@ class WebdatasetAdapter:
         members = {}
         for name, array in arrays.items():
             member = source.by_ending.get(stored_member(name, source.by_ending))
-            twice = {f"{name}.{ACCEPTED}", picture_member(name)} <= source.by_ending.keys()
+            twice = {f"{name}.{ACCEPTED}", image_member(name)} <= source.by_ending.keys()
             if member is None or twice or not self._is_stored(member, name, array):
                 return None
             members[member.ending] = member.read_bytes()
@@ -122,7 +122,7 @@ class WebdatasetAdapter:
 
     def _is_stored(self, member: TarMember, name: str, array: NDArray[Any]) -> bool:
         try:
-            decoded = decode_picture(member.read_bytes(), self._spec(name), str(member))
+            decoded = decode_image(member.read_bytes(), self._spec(name), str(member))
         except CorruptShard:
             return False
         return np.array_equal(decoded, array)

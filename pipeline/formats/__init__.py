@@ -1,1 +1,1 @@
-"""Bytes to arrays and back: images, tars, Parquet, Zarr rows, safetensors."""
+"""File formats: images, tars, Parquet, Zarr arrays and their rows, safetensors."""

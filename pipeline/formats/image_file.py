@@ -1,13 +1,13 @@
 """Image and array files to NumPy arrays, by rule: bit depth, grey or colour, alpha, palettes.
 
-Nothing is written. A file that does not fit raises `BadImageError`, whose text names the file, what
-was expected and what was found.
+A file that breaks a rule raises `BadImageError`, whose text names the file, the expected and the
+actual form.
 
 Rules: alpha is dropped; palettes are expanded, except by `read_ids`, which returns their indices;
-values beyond 65,535 and below 0 are refused, never wrapped. Where a form is given, 16-bit kinds need
-16-bit images and 8-bit kinds 8-bit ones; a colour kind given a grey image replicates it; a grey kind
-given a colour image is served if all channels are equal. Arrays (`.npy`, `.npz` with one array) are
-read too, never unpickled.
+values above 65,535 or below 0 are refused, never wrapped. Where a kind is given, 16-bit kinds need
+16-bit images and 8-bit kinds 8-bit ones; a grey image is replicated for a colour kind; a colour image
+serves a grey kind if its channels are equal. Arrays (`.npy`, `.npz` with one array) are read too, never
+unpickled.
 """
 
 from __future__ import annotations
@@ -45,33 +45,34 @@ class File(Protocol):
         """Ending of the name, with its dot."""
 
     def read_bytes(self) -> bytes:
-        """All of it. `OSError` if it cannot be read."""
+        """The whole content. `OSError` if it cannot be read."""
 
 
 class BadImageError(Exception):
-    """A file that cannot serve; the text says which, what was expected and what was found."""
+    """A file that cannot be used; the text names it, the expected and the actual form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """The samples of a file as they are: alpha dropped, palettes expanded, nothing narrowed."""
+    """The pixel values as they are in the file: alpha dropped, palettes expanded, nothing narrowed."""
 
     values: NDArray[Any]
     """(H, W) or (H, W, 3); uint8, uint16, another integer type or float."""
     mode: str
-    """Pillow's name of the form (`L`, `RGB`, `I;16`, ...), or the dtype of an array."""
+    """Pillow's mode (`L`, `RGB`, `I;16`, ...), or the dtype of an array."""
 
 
 def read_image(path: File, spec: ModalitySpec) -> NDArray[Any]:
-    """(H, W) or (H, W, 3), uint8 or uint16, as `spec` is stored. Raises `BadImageError`."""
+    """(H, W) or (H, W, 3), uint8 or uint16: the stored form of `spec`. Raises `BadImageError`."""
     raw = read_raw(path)
     require_depth(path, raw, spec.dtype)
     return to_channels(path, raw, spec)
 
 
 def read_any_image(path: File) -> NDArray[Any]:
-    """(H, W) or (H, W, 3), uint8 or uint16, whichever the file has; any EXIF orientation, which is
-    not applied. Raises `BadImageError`.
+    """(H, W) or (H, W, 3), uint8 or uint16, as in the file; an EXIF orientation is ignored.
+
+    Raises `BadImageError`.
     """
     raw = read_raw(path, upright=False)
     if raw.values.dtype.kind == "f":
@@ -82,7 +83,7 @@ def read_any_image(path: File) -> NDArray[Any]:
 def read_raw(path: File, *, upright: bool = True) -> Raw:
     """Decode any image or array file. Raises `BadImageError`.
 
-    `upright` refuses an EXIF orientation other than 1; otherwise the tag is ignored.
+    `upright`: refuse an EXIF orientation other than 1 instead of ignoring it.
     """
     data = _read_bytes(path)
     if path.suffix.lower() in ARRAY_EXTENSIONS:
@@ -117,7 +118,7 @@ def require_depth(path: File, raw: Raw, dtype: str) -> None:
 
 
 def to_channels(path: File, raw: Raw, spec: ModalitySpec) -> NDArray[Any]:
-    """The samples in the channels and, if they fit, the type of `spec`; or `BadImageError`."""
+    """The values with the channels and the dtype of `spec`. Raises `BadImageError` if they do not fit."""
     values = fit_dtype(path, raw.values, spec.dtype)
     if spec.channels == 3:
         return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
@@ -125,7 +126,7 @@ def to_channels(path: File, raw: Raw, spec: ModalitySpec) -> NDArray[Any]:
 
 
 def one_channel(path: File, raw: Raw) -> NDArray[Any]:
-    """(H, W) of a grey image, or of a colour one whose channels are equal."""
+    """(H, W) of a grey image, or of a colour image whose channels are equal."""
     if raw.values.ndim == 2:
         return raw.values
     if (raw.values != raw.values[:, :, :1]).any():
@@ -134,7 +135,7 @@ def one_channel(path: File, raw: Raw) -> NDArray[Any]:
 
 
 def fit_dtype(path: File, values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """`values` as `dtype`. Raises `BadImageError` if one does not fit."""
+    """`values` as `dtype`. Raises `BadImageError` if a value is out of its range."""
     limit = np.iinfo(dtype).max
     if values.dtype != dtype and (values.min() < 0 or values.max() > limit):
         raise BadImageError(
@@ -144,9 +145,9 @@ def fit_dtype(path: File, values: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def read_ids(path: File, channel: int | None = None) -> NDArray[Any]:
-    """(H, W) whole numbers of a label file: of its one channel, or of `channel` of a colour image.
+    """(H, W) integers of a label file: its one channel, or `channel` of a colour image.
 
-    A palette's indices are the ids. Raises `BadImageError`.
+    The ids of a palette image are its indices. Raises `BadImageError`.
     """
     data = _read_bytes(path)
     if path.suffix.lower() in ARRAY_EXTENSIONS:
@@ -165,22 +166,20 @@ def read_ids(path: File, channel: int | None = None) -> NDArray[Any]:
 
 
 def _open(path: File, data: bytes, upright: bool = True) -> tuple[Image.Image, Image.Image | None]:
-    """The decoded image, and the low bytes of 16-bit colour, which Pillow leaves out.
-
-    PNG checksums are verified, because Pillow's decoder does not.
-    """
+    """The decoded image, and the low bytes of 16-bit colour, which Pillow drops."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Checks a PNG's checksums, which `load` does not; afterwards the image is unusable.
             with Image.open(BytesIO(data)) as probe:
                 probe.verify()
             image = Image.open(BytesIO(data))
-        wide = _raw_mode(image)
+        wide = _raw_mode(image)  # before `load`, which forgets how the pixels lie in the file
         frames = getattr(image, "n_frames", 1)
         image.load()
         low_bytes = _low_bytes(data, wide) if wide in WIDE_COLOUR else None
         orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception as error:  # a decoder fed with damaged bytes may raise anything
+    except Exception as error:  # a decoder given corrupted bytes may raise anything
         raise BadImageError(f"{path}: expected a whole image, found: {error}") from None
     if frames != 1:
         raise BadImageError(f"{path}: expected one image, found {frames} in the file")
@@ -194,15 +193,17 @@ def _open(path: File, data: bytes, upright: bool = True) -> tuple[Image.Image, I
 
 
 def _low_bytes(data: bytes, raw_mode: str) -> Image.Image:
-    """A 16-bit colour PNG with the other byte of each sample, by reading it as little-endian."""
+    """The low byte of each 16-bit sample of a colour PNG, as an 8-bit image."""
     image = Image.open(BytesIO(data))
+    # Pillow keeps the high byte of each sample. A PNG's samples are big-endian: read as little-endian,
+    # their low byte takes its place.
     image.tile = [tile._replace(args=WIDE_COLOUR[raw_mode]) for tile in image.tile]
     image.load()
     return image
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How the samples lie in the file; Pillow silently narrows 16-bit colour to 8."""
+    """How the samples lie in the file. The mode does not say: Pillow narrows 16-bit colour silently."""
     args = image.tile[0][3] if image.tile else None
     return args if isinstance(args, str) else str(args[0]) if args else ""
 
@@ -223,7 +224,7 @@ def _read_array(path: File, data: bytes) -> Raw:
         if path.suffix.lower() == ".npz":
             data = _only_member(data)
         values = parse_npy(data)
-    except Exception as error:  # damaged bytes may raise anything
+    except Exception as error:  # corrupted bytes may raise anything
         raise BadImageError(f"{path}: expected one whole array, found: {error}") from None
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
@@ -239,6 +240,7 @@ def _only_member(data: bytes) -> bytes:
         members = archive.infolist()
         if len(members) != 1:
             raise ValueError(f"{len(members)} arrays")
+        # By the archive's own index, before unpacking: a few kilobytes can unpack to gigabytes.
         if members[0].file_size > MAX_ARRAY_BYTES:
             raise ValueError(f"an array of {members[0].file_size} bytes")
         return archive.read(members[0])

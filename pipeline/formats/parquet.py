@@ -1,7 +1,7 @@
-"""Parquet files of rows, as the dataset's records and the manifest are kept.
+"""Parquet files of rows: the dataset's commit records and the manifest.
 
 Pages carry checksums, which reading verifies. Reading and writing happen in the calling thread, and
-a file is replaced atomically. What is written depends on the rows alone, however they arrive: row
+a file is replaced atomically. Its bytes depend on the rows alone, not on how they were batched: row
 groups are always `ROW_GROUP_ROWS` long. `OSError` and `pa.ArrowException` pass through.
 """
 
@@ -26,8 +26,9 @@ def read_rows(path: AnyPath) -> list[dict[str, Any]]:
 
 
 def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
-    """A Parquet file, or some of its columns, read in this thread: Arrow's pools start none that
-    outlive the call."""
+    """A Parquet file, or some of its columns."""
+    # In this thread: Arrow's pools would start threads that outlive the call, and a process that has
+    # threads must not be forked.
     parquet = pq.ParquetFile(pa.BufferReader(path.read_bytes()), page_checksum_verification=True)
     return parquet.read(columns=columns and list(columns), use_threads=False)
 
@@ -40,7 +41,7 @@ def write_rows(path: AnyPath, rows: Sequence[Mapping[str, Any]], schema: pa.Sche
 def write_tables(path: AnyPath, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
     """Write the rows of many tables as one Parquet file, durably and atomically.
 
-    A column that a table lacks is null in its rows.
+    A column that is missing from a table is null in its rows.
     """
 
     def write(file: BinaryIO) -> None:
@@ -52,23 +53,24 @@ def write_tables(path: AnyPath, tables: Iterable[pa.Table], schema: pa.Schema) -
 
 
 def _groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows in tables of `ROW_GROUP_ROWS`, each in one piece; the last may be shorter."""
-    held: list[pa.Table] = []
-    num_held = 0
+    """The rows in tables of `ROW_GROUP_ROWS`; the last may be shorter."""
+    pending: list[pa.Table] = []
+    num_pending = 0
     for table in tables:
-        held.append(with_schema(table, schema))
-        num_held += len(table)
-        while num_held >= ROW_GROUP_ROWS:
-            rows = pa.concat_tables(held)
+        pending.append(with_schema(table, schema))
+        num_pending += len(table)
+        while num_pending >= ROW_GROUP_ROWS:
+            rows = pa.concat_tables(pending)
+            # Without `combine_chunks` the file would depend on how the rows were batched.
             yield rows.slice(0, ROW_GROUP_ROWS).combine_chunks()
-            held = [rows.slice(ROW_GROUP_ROWS)]
-            num_held -= ROW_GROUP_ROWS
-    if num_held:
-        yield pa.concat_tables(held).combine_chunks()
+            pending = [rows.slice(ROW_GROUP_ROWS)]
+            num_pending -= ROW_GROUP_ROWS
+    if num_pending:
+        yield pa.concat_tables(pending).combine_chunks()
 
 
 def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table's columns under a schema; those it lacks are null."""
+    """The table's columns cast to a schema; missing ones are null."""
     columns = [
         table[field.name].cast(field.type)
         if field.name in table.column_names
@@ -79,7 +81,10 @@ def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 class RowReader:
-    """Ranges of rows of a large Parquet file in memory; quick if they are asked for in order."""
+    """Ranges of rows of a Parquet file in memory; fast if they are read in order.
+
+    Keeps the last row group decoded.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
@@ -89,14 +94,14 @@ class RowReader:
         self._rows = pa.table({})
 
     def read(self, start: int, stop: int) -> pa.Table:
-        """Rows from `start`, before `stop`."""
-        pieces, first = [], 0
+        """Rows `start` to `stop`, exclusive."""
+        slices, first = [], 0
         for group, size in enumerate(self._sizes):
             low, high = max(start, first), min(stop, first + size)
             if low < high:
-                pieces.append(self._read_group(group).slice(low - first, high - low))
+                slices.append(self._read_group(group).slice(low - first, high - low))
             first += size
-        return pa.concat_tables(pieces)
+        return pa.concat_tables(slices)
 
     def _read_group(self, group: int) -> pa.Table:
         if group != self._group:

@@ -1,8 +1,8 @@
-"""The header of a safetensors file, read without torch and without any tensor.
+"""The header of a safetensors file, read without torch and without the tensors.
 
 The file is 8 bytes of length (little endian), a JSON header of that length, the tensors' bytes. The
-header names each tensor's place and, under `__metadata__`, texts; ours is a JSON state under
-`METADATA_KEY`. Whatever is not whole is a `ValueError`.
+header holds each tensor's offsets and, under `__metadata__`, strings; ours is a JSON state under
+`METADATA_KEY`. A truncated or foreign file is a `ValueError`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pipeline.storage.files import AnyPath
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100 << 20
-"""A longer one is damage; the format's own limit."""
+"""The format's own limit; a longer header is corrupted."""
 METADATA_KEY = "any2seg"
 """Key of the JSON state in the metadata."""
 
 
 def read_state(path: AnyPath) -> dict[str, Any]:
-    """The JSON state of a file; empty if it has none. `ValueError` if the file is not whole."""
+    """The JSON state of a file; empty if it has none. `ValueError` if the file is truncated."""
     size = path.stat().st_size
     with path.open("rb") as file:
         return _state(file, size)
 
 
 def state_in(data: bytes) -> dict[str, Any]:
-    """The same of a file's bytes."""
+    """`read_state` of a file's bytes."""
     return _state(BytesIO(data), len(data))
 
 
@@ -40,10 +40,11 @@ def _state(file: BinaryIO, size: int) -> dict[str, Any]:
     try:
         metadata = header.pop("__metadata__", {})
         ends = [entry["data_offsets"][1] for entry in header.values()]
+        # The end of the last tensor gives the file's length, so a truncated file shows without a read.
         whole = LENGTH_BYTES + length + max(ends, default=0)
         state = dict(json.loads(metadata.get(METADATA_KEY, "{}")))
     except (AttributeError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"expected a safetensors header, found another: {error!r}") from None
+        raise ValueError(f"expected a safetensors header, found: {error!r}") from None
     if size != whole:
         raise ValueError(f"expected {whole} bytes, found {size}")
     return state

@@ -1,8 +1,8 @@
-"""Tars as webdataset reads them: which sample each member belongs to and where its bytes lie.
+"""Index of a WebDataset tar: the sample of each member and the byte range of its content.
 
 A member `KEY.<ending>` belongs to sample KEY: the key ends at the first dot after the last slash.
-Only headers are read, nothing is unpacked, and a name never becomes a path. Nothing is written. A
-file that is no plain tar, or ends early, is a `DatasetError`.
+Only headers are read, nothing is unpacked, and a name never becomes a path. A compressed or truncated
+tar is a `DatasetError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.errors import DatasetError
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A file inside a tar; reads its bytes from where they lie."""
+    """A file inside a tar; reads its byte range of the tar."""
 
     tar: Path
     name: str
@@ -32,7 +32,7 @@ class TarMember:
 
     @property
     def suffix(self) -> str:
-        """Ending of the name, with its dot."""
+        """Last suffix of the name, with its dot, e.g. `.png`."""
         return PurePosixPath(self.name).suffix
 
     @property
@@ -42,7 +42,7 @@ class TarMember:
 
     @property
     def ending(self) -> str:
-        """What follows the key and its dot, e.g. `rgb.png`."""
+        """What follows the key and the dot, e.g. `rgb.png`."""
         return PurePosixPath(self.name).name.partition(".")[2]
 
     def read_bytes(self) -> bytes:
@@ -61,12 +61,13 @@ class TarSample:
 
     @cached_property
     def by_ending(self) -> dict[str, TarMember]:
-        """Ending to member; of equal endings the last."""
+        """Ending to member; the last one of equal endings."""
         return {member.ending: member for member in self.members}
 
 
 def list_tar(path: Path) -> list[TarSample]:
-    """The samples of a tar, in order. `DatasetError` if it is damaged or compressed."""
+    """The samples of a tar, in order. `DatasetError` if it is truncated or compressed."""
+    # Adjacent members only, as webdataset groups a stream: a key that comes back is another sample.
     return [TarSample(key, tuple(group)) for key, group in groupby(_members(path), _key)]
 
 
@@ -76,19 +77,23 @@ def _key(member: TarMember) -> str:
 
 def _members(path: Path) -> Iterator[TarMember]:
     try:
+        # "r:" refuses compression: members of a compressed tar have no byte range in the file.
         with tarfile.open(path, mode="r:") as tar:
             end = 0
             for info in tar:
+                # Content is padded to whole blocks; the next header, or the end mark, follows it.
                 end = info.offset_data + -(-info.size // BLOCKSIZE) * BLOCKSIZE
                 name = PurePosixPath(info.name).name
+                # A hidden file (`._a.png` of macOS) and one without an ending belong to no sample.
                 if info.isreg() and "." in name[1:] and name[0] != ".":
                     yield TarMember(path, info.name, info.offset_data, info.size)
-        # The tarfile module takes a cut header for the end; only a block of zeros is one.
+        # `tarfile` takes a truncated header for the end of the archive; only a block of zeros is it.
         with path.open("rb") as file:
             file.seek(end)
             if file.read(BLOCKSIZE) != bytes(BLOCKSIZE):
                 raise tarfile.ReadError("no end of the archive")
     except (tarfile.TarError, OSError) as error:
         raise DatasetError(
-            f"{path}: expected a whole uncompressed tar, found: {error}. Copy or make it again."
+            f"{path}: expected a whole uncompressed tar, found: {error}. Copy it again or "
+            "rebuild it."
         ) from None

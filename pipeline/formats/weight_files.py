@@ -1,4 +1,4 @@
-"""Files of model weights (safetensors, or a torch pickle read as tensors only) as flat dicts of tensors."""
+"""Weight files as flat dicts of tensors: safetensors, or a torch pickle that holds tensors only."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _CODE = "more than tensors, which could run code when read"
 
 
 def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
-    """All tensors of a file, on the CPU, as stored.
+    """All tensors of a file, on the CPU, in their stored dtype.
 
-    `remedy` ends the message of the `CheckpointError` for a file that is absent or corrupted, that
-    holds anything but a flat dict of tensors, or whose numbers are not all finite.
+    Raises `CheckpointError`, ending with `remedy`, for a file that is missing, corrupted, holds
+    anything but a flat dict of tensors, or a number that is not finite.
     """
     problem = file_problem(path)
     if problem == "no such file":

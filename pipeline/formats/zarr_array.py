@@ -1,10 +1,9 @@
-"""Zarr arrays as our stores use them: raw little-endian bytes with crc32c, NaN where nothing was
-written.
+"""Zarr arrays of the target stores: raw little-endian bytes with crc32c, NaN for missing rows.
 
-One object holds `object_rows` rows; where single rows are read, it is cut into an inner chunk a
-picture. An object is encoded by zarr in memory and then written whole, the same way to a disk and
-to an object store; half an object is never visible. Metadata only ever grows: on disk under the
-store's lock, in an object store by compare-and-swap. Reading a damaged object raises
+One object holds `object_rows` rows; where single rows are read, it is a Zarr shard with one inner chunk
+per (P, D) grid. zarr encodes an object in memory, and it is then written whole, on disk and in an
+object store alike; a partial object is never visible. Metadata only ever grows: on disk under the
+store's lock, in an object store by compare-and-swap. Reading a corrupted object raises
 `CorruptTarget`. zarr itself is imported on first use.
 """
 
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.errors import CorruptTarget
 from pipeline.formats.zarr_rows import CRC_BYTES, INDEX_ENTRY_BYTES, ObjectRows, corrupt
 from pipeline.storage.files import AnyPath, write_bytes
-from pipeline.storage.publish import Placed, place
+from pipeline.storage.publish import Published, publish_once
 from pipeline.storage.remote_path import RemotePath
 
 METADATA = "zarr.json"
@@ -40,10 +39,10 @@ class RowArray:
     dtype: str
     object_rows: int
     dims: tuple[str, ...] = ()
-    """Names of a row's dimensions in the metadata, for readers that want some."""
+    """Names of a row's dimensions in the metadata, for readers that use them."""
     by_row: bool = False
-    """Whether each (P, D) grid of the rows is an inner chunk, so that it can be read alone. Measured:
-    `python benchmarks/chunking.py`."""
+    """Whether each (P, D) grid of a row is an inner chunk, so that it can be read alone. Measured:
+    `python -m benchmarks.chunking`."""
 
     @property
     def inner_shape(self) -> tuple[int, ...]:
@@ -53,7 +52,7 @@ class RowArray:
 
     @property
     def object_bytes(self) -> int:
-        """Length of every whole object: numbers, and the checksums and the index of its chunks."""
+        """Length of every object: the numbers, the checksums and the index of the inner chunks."""
         numbers = self.object_rows * math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
         if not self.by_row:
             return numbers + CRC_BYTES
@@ -61,21 +60,23 @@ class RowArray:
         return numbers + num_chunks * (CRC_BYTES + INDEX_ENTRY_BYTES) + CRC_BYTES
 
     def object_path(self, index: int) -> AnyPath:
-        """The file that holds rows `index * object_rows` and on."""
+        """The file that holds `object_rows` rows from row `index * object_rows`."""
         return self.folder.joinpath(self.name, "c", str(index), *("0" for _ in self.row_shape))
 
-    def write_object(self, index: int, rows: NDArray[Any], made_from: str = "") -> Placed:
-        """Write at most `object_rows` rows as object `index`, durably; the rest of it is NaN.
+    def write_object(self, index: int, rows: NDArray[Any], made_from: str = "") -> Published:
+        """Write at most `object_rows` rows as object `index`, durably; its other rows are NaN.
 
-        The object is read back and compared. On disk, hold a lock against a second writer of the
-        array; see `pipeline.storage.publish` for object stores, where the object of another writer that was
-        also `made_from` this shard stays. Raises `CorruptTarget`.
+        The object is read back and compared. On disk, the caller holds the store's lock; in an object
+        store, an object that another writer `made_from` the same shard stays (see
+        `pipeline.storage.publish`). Raises `CorruptTarget`.
         """
+        # Metadata first: an object beyond the array's shape would be invisible to zarr's readers,
+        # while a shape beyond the objects reads as NaN.
         self._grow(index + 1)
-        return place(self.object_path(index), self.encode(rows), made_from)
+        return publish_once(self.object_path(index), self.encode(rows), made_from)
 
     def read_object(self, index: int) -> NDArray[Any]:
-        """(object_rows, *row_shape) rows of one object; NaN where there is none.
+        """(object_rows, *row_shape) rows of one object; all NaN if it does not exist.
 
         Raises `CorruptTarget`.
         """
@@ -87,7 +88,7 @@ class RowArray:
         return self.decode(data, str(path))
 
     def encode(self, rows: NDArray[Any]) -> bytes:
-        """The bytes of an object that holds these rows and then NaN."""
+        """The bytes of an object that holds these rows, then NaN."""
         chunks: dict[str, Any] = {}
         _create(chunks, self, 1)[:] = self._block(rows)
         return bytes(chunks[self._chunk()].to_bytes())
@@ -108,7 +109,7 @@ class RowArray:
             raise corrupt(where, str(error)) from error
 
     def open_rows(self, file: Path) -> ObjectRows:
-        """The rows of a `by_row` object in a local file, each read when it is asked for.
+        """The rows of a `by_row` object in a local file, each read on access.
 
         Raises `FileNotFoundError`, `CorruptTarget`.
         """
@@ -123,7 +124,7 @@ class RowArray:
         return "/".join([self.name, "c", "0", *("0" for _ in self.row_shape)])
 
     def _grow(self, num_objects: int) -> None:
-        """Let the metadata cover `num_objects` objects."""
+        """Extend the metadata to at least `num_objects` objects."""
         documents = _documents(self, num_objects)
         array = f"{self.name}/{METADATA}"
         for name, data in documents.items():
@@ -150,7 +151,7 @@ def _create(chunks: dict[str, Any], array: RowArray, num_objects: int) -> Any:
         serializer=BytesCodec(endian="little"),
         compressors=[Crc32cCodec()],
         fill_value=np.nan,
-        # Objects that are NaN throughout must exist too: a missing one is a hole.
+        # An object of NaN alone must exist too: a missing one means that nothing was computed.
         config={"write_empty_chunks": True},
     )
 
@@ -163,21 +164,22 @@ def _documents(array: RowArray, num_objects: int) -> Mapping[str, bytes]:
 
 
 def _write_new(path: AnyPath, data: bytes) -> None:
-    """Write a document that never changes, if it is not there."""
+    """Write a document that never changes, unless it exists."""
     if not path.exists():
         write_bytes(path, data)
 
 
-def _grow_metadata(path: AnyPath, wanted: bytes) -> None:
-    """Replace an array's document by a longer one's, unless it is as long already."""
+def _grow_metadata(path: AnyPath, longer: bytes) -> None:
+    """Replace an array's document by one with more rows, unless it has as many already."""
     while True:
-        found, etag = _read(path)
-        if found is not None and _num_rows(found, path) >= _num_rows(wanted, path):
+        current, etag = _read(path)
+        # Never shrinks: writers of earlier objects come later, and would hide those of later ones.
+        if current is not None and _num_rows(current, path) >= _num_rows(longer, path):
             return
         if not isinstance(path, RemotePath):
-            write_bytes(path, wanted)
-        elif path.write_if(etag, wanted) is None:
-            continue  # another writer was first: look again
+            write_bytes(path, longer)
+        elif path.write_if(etag, longer) is None:
+            continue  # another writer was first: compare with its document
         return
 
 

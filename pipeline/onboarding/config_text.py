@@ -1,7 +1,7 @@
 """The text of a proposed config: every guess with its reason, as a comment above it.
 
-Input is what `pipeline.onboarding.propose` found out; only the headers of a published data set's files
-are read here.
+Made from the guesses of `pipeline.onboarding.propose`; reads only the headers of a published data set's
+files.
 """
 
 from __future__ import annotations

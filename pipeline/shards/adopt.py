@@ -1,10 +1,10 @@
-"""Shards that fit already are taken over, not written anew.
+"""Source shards that already have the stored form become shards of the dataset without re-encoding.
 
-A source tar fits if a chunk is all of its samples in order, each with its own key, and every
-picture is stored as we read it (`pipeline.formats.image_codec`), so that nothing of it had to be changed.
-It is linked to the shard's place (copied where links do not reach, as into an object store), byte by byte
-the same file; its sha256 goes into the manifest as always, so that a later change of the original is
-seen. Extra members are kept. `OSError` if it can be neither linked nor copied.
+A source tar fits if a chunk is exactly its samples in order, each with its own key, and every image
+is stored in a form that we read (`pipeline.formats.image_codec`), so that nothing had to be changed.
+It is hard-linked as the shard (copied where a link is impossible, as into an object store), byte for
+byte the same file, extra members included. Its sha256 goes into the manifest like any other shard's,
+so a later change of the original is detected. `OSError` if it can be neither linked nor copied.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def adopt_tar(path: AnyPath, source: Path, keys: Sequence[str]) -> WrittenShard 
 
 
 def _is_plain(sample: TarSample) -> bool:
-    """Whether a reader finds each member by its name in the block before its bytes."""
+    """Whether the header block right before each member's bytes holds its whole, unique name."""
     names = [member.name for member in sample.members]
     short = all(len(name.encode()) <= MAX_MEMBER_NAME for name in names)
     return short and len(set(names)) == len(names)
@@ -50,10 +50,11 @@ def _link_or_copy(source: Path, path: AnyPath) -> None:
         write_atomic(path, copy)
         return
     make_folder(path.parent)
+    # No temporary name is needed: without its commit record, written later, the link does not count.
     path.unlink(missing_ok=True)
     try:
         os.link(source.resolve(), path)
-    except OSError:
+    except OSError:  # another file system, or one without hard links
         write_atomic(path, copy)
     fsync_path(path)
     fsync_path(path.parent)

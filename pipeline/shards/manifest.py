@@ -1,9 +1,9 @@
-"""The manifest: which samples a dataset has and where their bytes lie, one Parquet row a sample.
+"""The manifest: which samples a dataset has and where their bytes lie, one Parquet row per sample.
 
 Each shard has a record beside its tar, `<split>-000000.parquet`, written last: a tar without a
-record does not exist. `manifest.parquet` is the records put together, `quarantine.parquet` the
-refused samples with their reasons; both are replaced atomically. `Manifest` keeps the file as it is
-(compressed) and decodes the columns that are asked for, so a million rows cost seconds and little
+record does not count. `manifest.parquet` merges the records, `quarantine.parquet` lists the refused
+samples with their reasons; both are replaced atomically. `Manifest` keeps the file in memory as it is
+(compressed) and decodes the columns that are asked for, so a million rows take seconds and little
 memory. Reading a dataset that was not prepared, or whose manifest is damaged, is a `DatasetError`.
 """
 
@@ -28,6 +28,7 @@ from pipeline.formats.parquet import RowReader, read_rows, read_table, write_row
 from pipeline.formats.shard_tar import shard_name
 from pipeline.modalities import ModalitySpec
 from pipeline.schemas import DATASET_SCHEMA, READABLE_DATASETS
+from pipeline.shards.manifest_tables import ShardId
 from pipeline.shards.statistics import (
     FACTS_SCHEMA,
     STATISTICS,
@@ -76,14 +77,14 @@ QUARANTINE_SCHEMA = pa.schema(
     ]
 )
 _REPEATED = {"split", "shard_sha256", "condition", "corner_case"}
-"""Columns of few values: decoded as indices into them."""
+"""Columns with few distinct values: decoded as dictionary indices."""
 
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class ShardPlace:
-    """A shard and the rows of the manifest that are its samples: from `start`, before `stop`."""
+class ShardSpan:
+    """A shard and its rows of the manifest: from `start`, before `stop`."""
 
     split: str
     index: int
@@ -94,7 +95,7 @@ class ShardPlace:
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """One shard as the manifest names it. Tuples run over its rows."""
+    """One shard as the manifest describes it. Tuples run over its rows."""
 
     split: str
     index: int
@@ -102,7 +103,7 @@ class ShardInfo:
     sha256: str
     keys: tuple[str, ...]
     present: Mapping[str, tuple[bool, ...]]
-    """Modality of the dataset to whether each row has it."""
+    """For each modality of the dataset, whether each row has it."""
     conditions: tuple[str, ...]
     corner_cases: tuple[str, ...]
 
@@ -118,7 +119,7 @@ class ShardInfo:
 
 
 class Manifest:
-    """A prepared dataset, read once; nothing here changes it."""
+    """A prepared dataset, read once and never changed."""
 
     def __init__(self, folder: AnyPath, data: bytes, description: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -127,7 +128,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: AnyPath) -> Manifest:
-        """Read `manifest.parquet` and `dataset.json`. `DatasetError` if they are not there."""
+        """Read `manifest.parquet` and `dataset.json`. `DatasetError` if either is missing."""
         try:
             manifest = cls(folder, (folder / MANIFEST).read_bytes(), read_json(folder / DATASET))
         except FileNotFoundError as error:
@@ -144,11 +145,11 @@ class Manifest:
         return manifest
 
     def _require_readable(self) -> None:
-        found = self.description.get("schema", 1)
-        if found not in READABLE_DATASETS:
+        schema = self.description.get("schema", 1)
+        if schema not in READABLE_DATASETS:
             raise DatasetError(
-                f"{self.folder / DATASET}: expected schema {DATASET_SCHEMA} or older, found {found}: "
-                "a newer any2seg made it. Install that one."
+                f"{self.folder / DATASET}: expected schema {DATASET_SCHEMA} or older, found {schema}: "
+                "a newer any2seg made it. Install that version."
             )
         missing = set(MANIFEST_SCHEMA.names) - set(self.schema.names) - {SOURCE}
         if missing:
@@ -156,7 +157,7 @@ class Manifest:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns that the file has; a version 1 lacks `source_sha256`."""
+        """The columns of the file; in schema 1 there is no `source_sha256`."""
         return self._open(()).schema_arrow
 
     def _open(self, names: Sequence[str]) -> pq.ParquetFile:
@@ -171,16 +172,16 @@ class Manifest:
 
     def table(self, split: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Columns of `MANIFEST_SCHEMA` (default: all) of a split, or of everything, in shard and
-        row order. Columns of few values are dictionaries. `DatasetError` if they are damaged.
+        row order. Columns with few distinct values are dictionaries. `DatasetError` if damaged.
         """
         names = list(columns or MANIFEST_SCHEMA.names)
         file = self._open(names)
-        there = [name for name in names if name in file.schema_arrow.names]
+        stored = [name for name in names if name in file.schema_arrow.names]
         try:
-            table = file.read(columns=there, use_threads=False)
+            table = file.read(columns=stored, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.folder / MANIFEST, error) from None
-        for name in set(names) - set(there):
+        for name in set(names) - set(stored):
             table = table.append_column(
                 name, pa.nulls(len(table), MANIFEST_SCHEMA.field(name).type)
             )
@@ -188,19 +189,19 @@ class Manifest:
         return table.select(names).slice(start, stop - start).unify_dictionaries()
 
     def reader(self) -> RowReader:
-        """Ranges of rows with all their columns, for one who goes through a large manifest."""
+        """Reads ranges of rows with all columns, for passes over a large manifest."""
         return RowReader(self._data)
 
     def _span(self, split: str | None) -> tuple[int, int]:
         """First row and end of a split; of everything if it is None."""
         if split is None:
             return 0, self.num_samples
-        places = [place for place in self.places if place.split == split]
-        return (places[0].start, places[-1].stop) if places else (0, 0)
+        spans = [span for span in self.places if span.split == split]
+        return (spans[0].start, spans[-1].stop) if spans else (0, 0)
 
     @cached_property
-    def places(self) -> tuple[ShardPlace, ...]:
-        """The shards of all splits, without their samples."""
+    def places(self) -> tuple[ShardSpan, ...]:
+        """The shards of all splits with their row ranges, without their samples."""
         table = self.table(columns=("split", "shard", "shard_sha256"))
         if not len(table):
             return ()
@@ -210,7 +211,7 @@ class Manifest:
         firsts = table.take(starts).to_pydict()
         ends = [*edges.tolist(), len(table)]
         columns = (firsts["split"], firsts["shard"], firsts["shard_sha256"], starts, ends)
-        return tuple(ShardPlace(*values) for values in zip(*columns, strict=True))
+        return tuple(ShardSpan(*values) for values in zip(*columns, strict=True))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -225,7 +226,7 @@ class Manifest:
     @property
     def splits(self) -> tuple[str, ...]:
         """Splits that have samples."""
-        return tuple(dict.fromkeys(place.split for place in self.places))
+        return tuple(dict.fromkeys(span.split for span in self.places))
 
     @property
     def num_samples(self) -> int:
@@ -233,7 +234,7 @@ class Manifest:
         return int(self._open(()).metadata.num_rows)
 
     def rows(self, split: str, columns: Sequence[str] | None = None) -> Rows:
-        """Manifest rows of a split in shard and row order, as dicts; take few columns of many."""
+        """Manifest rows of a split in shard and row order, as dicts: ask for few columns."""
         rows: Rows = self.table(split, columns).to_pylist()
         return rows
 
@@ -242,7 +243,7 @@ class Manifest:
         return frozenset(strings(self.table(split, ("key",))["key"]))
 
     def shards(self, split: str) -> list[ShardInfo]:
-        """Shards of a split in order. `DatasetError` naming the splits there are."""
+        """Shards of a split in order. Raises `DatasetError` naming the splits if it is unknown."""
         self._require_split(split)
         return [shard for shard in self.all_shards if shard.split == split]
 
@@ -263,19 +264,19 @@ class Manifest:
         present = {name: holds(table["modalities"], name) for name in self.modalities}
         return tuple(
             ShardInfo(
-                split=place.split,
-                index=place.index,
-                path=shard_path(self.folder, place.split, place.index),
-                sha256=place.sha256,
-                keys=tuple(keys[place.start : place.stop]),
+                split=span.split,
+                index=span.index,
+                path=shard_path(self.folder, span.split, span.index),
+                sha256=span.sha256,
+                keys=tuple(keys[span.start : span.stop]),
                 present={
-                    name: tuple(held[place.start : place.stop].tolist())
-                    for name, held in present.items()
+                    name: tuple(has_modality[span.start : span.stop].tolist())
+                    for name, has_modality in present.items()
                 },
-                conditions=tuple(conditions[place.start : place.stop]),
-                corner_cases=tuple(corner_cases[place.start : place.stop]),
+                conditions=tuple(conditions[span.start : span.stop]),
+                corner_cases=tuple(corner_cases[span.start : span.stop]),
             )
-            for place in self.places
+            for span in self.places
         )
 
     def class_pixels(self, split: str) -> NDArray[np.int64]:
@@ -292,7 +293,7 @@ class Manifest:
     def statistics(self, split: str) -> SplitStatistics:
         """Value statistics of the modalities, class pixels and co-availability of a split.
 
-        `DatasetError` naming the splits there are.
+        Raises `DatasetError` naming the splits if it is unknown.
         """
         self._require_split(split)
         return summarise(self.table(split, FACTS_SCHEMA.names), self.specs, self.classes)
@@ -304,16 +305,16 @@ class Manifest:
 
 def _unreadable(path: AnyPath, reason: object) -> DatasetError:
     return DatasetError(
-        f"{path}: cannot be read: {reason}. Delete it and run `any2seg prepare CONFIG` to put it "
-        "together again."
+        f"{path}: cannot be read: {reason}. Delete it and run `any2seg prepare CONFIG` to rebuild "
+        "it from the shard records."
     )
 
 
 def strings(column: pa.ChunkedArray) -> list[str]:
-    """A text column as a list; equal texts of a dictionary are one object."""
+    """A text column as a list; equal texts of a dictionary column share one object."""
     if not pa.types.is_dictionary(column.type):
-        found: list[str] = column.to_pylist()
-        return found
+        plain: list[str] = column.to_pylist()
+        return plain
     column = column.combine_chunks()
     values = np.array(column.dictionary.to_pylist(), dtype=object)
     texts: list[str] = values[column.indices.to_numpy()].tolist()
@@ -321,40 +322,40 @@ def strings(column: pa.ChunkedArray) -> list[str]:
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int32]:
-    """Indices of a dictionary column's values; equal exactly if the values are."""
+    """Indices of a dictionary column's values: equal if and only if the values are."""
     column = column.combine_chunks()
     codes: NDArray[np.int32] = column.indices.to_numpy()
     return codes
 
 
 def holds(lists: pa.ChunkedArray, value: str) -> NDArray[np.bool_]:
-    """(N,) whether each list of texts has the value."""
+    """(N,) whether each list of texts contains `value`."""
     lists = lists.combine_chunks()
     parents = pc.list_parent_indices(lists).to_numpy()
-    found = np.zeros(len(lists), dtype=np.bool_)
-    found[parents[pc.equal(pc.list_flatten(lists), value).to_numpy(zero_copy_only=False)]] = True
-    return found
+    contains = np.zeros(len(lists), dtype=np.bool_)
+    contains[parents[pc.equal(pc.list_flatten(lists), value).to_numpy(zero_copy_only=False)]] = True
+    return contains
 
 
 def shard_path(folder: AnyPath, split: str, index: int) -> AnyPath:
-    """The shard's tar; its record and its refusals lie beside it under other endings."""
+    """Path of a shard's tar; its record and its refusals lie beside it with other suffixes."""
     return folder / SHARDS / split / f"{shard_name(split, index)}.tar"
 
 
 def record_path(tar: AnyPath) -> AnyPath:
-    """The commit record of a shard."""
+    """Path of the commit record of a shard."""
     return tar.with_suffix(".parquet")
 
 
 def refusals_path(tar: AnyPath) -> AnyPath:
-    """The refused samples of the chunk of source samples that became this shard."""
+    """Path of the refused samples of the chunk of source samples that became this shard."""
     return tar.with_suffix(".refused.parquet")
 
 
 def read_records(path: AnyPath) -> pa.Table:
-    """The manifest, or the record of a shard, under `MANIFEST_SCHEMA`: unknown sources are null.
+    """The manifest or a shard's record with the columns of `MANIFEST_SCHEMA`; unknown sources are null.
 
-    Raises what `read_table` raises, and `KeyError` naming any other column that is lacking.
+    Raises what `read_table` raises, and `KeyError` naming any other column that is missing.
     """
     table = read_table(path)
     if SOURCE not in table.column_names:
@@ -362,7 +363,7 @@ def read_records(path: AnyPath) -> pa.Table:
     return table.select(MANIFEST_SCHEMA.names)
 
 
-def in_order(places: Iterable[tuple[str, int]], splits: Sequence[str]) -> list[tuple[str, int]]:
-    """(split, shard) sorted by split, in the given order and others after them, then by shard."""
+def in_order(shards: Iterable[ShardId], splits: Sequence[str]) -> list[ShardId]:
+    """Shards sorted by split (in the given order, others after them), then by index."""
     rank = {split: position for position, split in enumerate(splits)}
-    return sorted(places, key=lambda place: (rank.get(place[0], len(rank)), *place))
+    return sorted(shards, key=lambda shard: (rank.get(shard[0], len(rank)), *shard))

@@ -2,14 +2,14 @@
 
     prepare(config, workspace) -> StageReport
 
-Writes `dataset.json`, then shard by shard (see `records`), then `manifest.parquet` and
-`quarantine.parquet`. It can be killed at any instruction: run again, it goes on and makes the same
-bytes. New source samples are appended as new shards, and only they are decoded: a shard that is there
+Writes `dataset.json`, then shard by shard (see `commit`), then `quarantine.parquet` and
+`manifest.parquet`. It can be killed at any instruction: the next run resumes and writes the same
+bytes. New source samples are appended as new shards, and only they are decoded: an existing shard
 never changes, even if it is not full. Source samples that were removed or altered since are reported
-(see `sources`), never rewritten. A bad sample is quarantined by name and tried again only if its files
-change. Fails with `DatasetError` if there is nothing to read or if more than `prepare.max_refused` of a
-split is refused, with `NotEnoughSpace` before anything is written if the shards would not fit on the
-disk, and with `WorkspaceBusy` if another process prepares the same dataset.
+(see `source_index`), never rewritten. A bad sample is quarantined by name and tried again only if its
+files change. Raises `DatasetError` if there is nothing to read or if more than `prepare.max_refused` of
+a split is refused, `NotEnoughSpace` before any shard is written if they would not fit on the disk, and
+`WorkspaceBusy` if another process prepares the same dataset.
 """
 
 from __future__ import annotations
@@ -93,18 +93,18 @@ def prepare(config: Config, workspace: Workspace, *, progress: bool = True) -> S
 def plan(listing: Listing, records: DatasetRecords, shard_size: int) -> list[Chunk]:
     """The chunks still to write: `shard_size` unknown samples each, in the listing's order.
 
-    A chunk ends where a source shard ends, so that it may be taken over as it is.
+    A chunk never spans two source shards, so that a source shard can be adopted as it is.
     """
     chunks = []
     for split, samples in listing.items():
         unknown = [sample for sample in samples if not records.is_known(sample)]
-        pieces = [
+        groups = [
             group[start : start + shard_size]
             for group in _by_source_shard(unknown)
             for start in range(0, len(group), shard_size)
         ]
-        for index, piece in zip(records.free_indices(split), pieces, strict=False):
-            chunks.append(Chunk(split, index, piece))
+        for index, group in zip(records.free_indices(split), groups, strict=False):
+            chunks.append(Chunk(split, index, group))
     return chunks
 
 
@@ -137,7 +137,7 @@ def _write(
 
 
 def _seen(result: EncodedSample | Refused) -> Seen:
-    """What the index is to remember of a sample; nothing of a refused one."""
+    """What the source index remembers of a sample; without a version, as of a refused one, nothing."""
     if isinstance(result, Refused):
         return (result.key, "", "")
     return (result.key, result.version, result.facts["source_sha256"])
@@ -146,7 +146,7 @@ def _seen(result: EncodedSample | Refused) -> Seen:
 def _compare(
     listing: Listing, manifest: Manifest, index: SourceIndex, progress: bool
 ) -> dict[str, SourceChanges]:
-    """What became of the source of every committed sample; the index is brought up to date."""
+    """Changes of the source of every committed sample, by split; updates the source index."""
     changes = {
         split: compare_sources(listing.get(split, ()), manifest, split, index, progress=progress)
         for split in dict.fromkeys([*listing, *manifest.splits])
@@ -156,7 +156,7 @@ def _compare(
 
 
 def write_description(config: Config, adapter: DatasetAdapter, folder: AnyPath) -> None:
-    """Write `dataset.json`; only the palette and the schema may change once it is there."""
+    """Write `dataset.json`; once it exists only the palette and the schema can change."""
     identity = dataset_identity(config)
     description = {
         "schema": DATASET_SCHEMA,
@@ -189,14 +189,14 @@ def _details(
         },
         "source": {
             split: {
-                "removed": len(found.removed),
-                "altered": len(found.altered),
-                "unknown": found.unknown,
-                "unreadable": found.touched,
+                "removed": len(changed.removed),
+                "altered": len(changed.altered),
+                "unknown": changed.unknown,
+                "unreadable": changed.touched,
             }
-            for split, found in changes.items()
+            for split, changed in changes.items()
         },
-        "advice": [line for split, found in changes.items() for line in found.advice(split)],
+        "advice": [line for split, changed in changes.items() for line in changed.advice(split)],
     }
 
 
@@ -208,9 +208,9 @@ def _require_unique_keys(listing: Listing) -> None:
 
 
 class _RefusalQuota:
-    """Stops the stage as soon as it is certain that too much of a split is bad.
+    """Raises `DatasetError` as soon as more than `prepare.max_refused` of a split is refused.
 
-    The reasons are recorded first. Raises `DatasetError`.
+    The quarantine, with all reasons, is written first.
     """
 
     def __init__(self, config: Config, listing: Listing, records: DatasetRecords) -> None:
@@ -227,7 +227,7 @@ class _RefusalQuota:
             self._require_few(split)
 
     def add(self, split: str, results: Sequence[EncodedSample | Refused]) -> None:
-        """Count the refusals of a chunk that was committed."""
+        """Count the refusals of a committed chunk."""
         met = [Failure(r.key, r.reason) for r in results if isinstance(r, Refused)]
         self.met += met
         self._counts[split] += len(met)
@@ -243,11 +243,11 @@ class _RefusalQuota:
         raise DatasetError(
             f"split {split!r}: {number} of {len(samples)} samples refused, "
             f"prepare.max_refused = {self._share:g} ({named}; all in {quarantine}). "
-            "Mend them, or go on without them: --set prepare.max_refused=SHARE."
+            "Fix them, or continue without them: --set prepare.max_refused=SHARE."
         )
 
 
 def _require_some_good(listing: Listing, records: DatasetRecords) -> None:
     for split, samples in listing.items():
         if not any(sample.key in records.keys for sample in samples):
-            raise DatasetError(f"split {split!r}: every sample was refused; mend the source")
+            raise DatasetError(f"split {split!r}: every sample was refused; fix the source")

@@ -1,9 +1,8 @@
-"""What `prepare` would do: samples to read, shards to write, bytes that it takes.
+"""What `prepare` would do: samples to read, shards to write, bytes that they take.
 
-Reads the source's listing and the manifest; decodes nothing, but for `probe_samples`, which encodes
-a few samples where no shard tells yet how large one is. Writes nothing. `DatasetError` if there is
-nothing to read. Samples that will be refused are not foreseen, nor are shards of a killed `prepare`
-that its next run will find.
+Reads the source's listing and the manifest. Only `probe_samples` decodes: it encodes a few samples
+where no shard shows yet how large one is. `DatasetError` if there is nothing to read. The plan cannot
+know which samples will be refused, nor which shards a killed `prepare` has already committed.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from pipeline.storage.files import AnyPath
 from pipeline.workspace import Workspace
 
 NUM_PROBED = 4
-"""Samples that are encoded to learn how large and how slow one is."""
+"""Samples that are encoded to measure the size and the time of one."""
 NUM_MEASURED = 32
-"""Shards whose length is looked at."""
+"""Shards whose length is read."""
 _TAR_END = 6144
 """Bytes at the end of a tar, on average: the end mark, filled up to a multiple of 10,240."""
 
@@ -40,8 +39,8 @@ class FutureShard:
 
     split: str
     num_samples: int
-    pictures: Mapping[str, int]
-    """Modality to pictures, as the source's listing tells."""
+    num_images: Mapping[str, int]
+    """Modality to number of images, according to the source's listing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,15 @@ class SampleProbe:
 
 @dataclass(frozen=True, slots=True)
 class PreparePlan:
-    """What is to read and to write."""
+    """What `prepare` has to read and to write."""
 
     samples: Mapping[str, int]
     """Split to samples that are in no shard and not in quarantine; only splits that have some."""
     shards: tuple[FutureShard, ...]
     num_bytes: int
-    """Of the tars, from the size of those that are there or of a few encoded samples."""
+    """Of the tars, estimated from existing ones or from a few encoded samples."""
     seconds: float | None
-    """On one core, from those few samples; None where none was encoded."""
+    """On one core, estimated from those few samples; None if none was encoded."""
     probe: SampleProbe | None
 
 
@@ -71,7 +70,7 @@ def plan_prepare(config: Config, workspace: Workspace, *, probe: bool = True) ->
     """Count what `prepare` has to do. Without `probe` no sample is decoded."""
     folder = workspace.dataset(config)
     adapter = open_dataset(config.dataset, config.specs())
-    manifest = load_if_there(folder)
+    manifest = load_if_prepared(folder)
     known = _known_keys(manifest, folder)
     unknown = {
         split: [s for s in adapter.samples(split) if not _is_known(s, known)]
@@ -97,7 +96,7 @@ def require_room_for_shards(
     """Raise `NotEnoughSpace` if the shards of `samples` would not fit on the dataset's disk."""
     if not samples or not isinstance(folder, Path):
         return
-    manifest = load_if_there(folder)
+    manifest = load_if_prepared(folder)
     measured = manifest is not None and not isinstance(adapter, ShardSource)
     probed = None if measured else probe_samples(config, adapter, samples)
     needed = round(_sample_bytes(manifest, probed, folder) * len(samples))
@@ -117,7 +116,7 @@ def probe_samples(
     return SampleProbe(tuple(r for r in results if isinstance(r, EncodedSample)), seconds)
 
 
-def load_if_there(folder: AnyPath) -> Manifest | None:
+def load_if_prepared(folder: AnyPath) -> Manifest | None:
     """The manifest of a prepared dataset, or None."""
     try:
         return Manifest.load(folder)
@@ -126,7 +125,7 @@ def load_if_there(folder: AnyPath) -> Manifest | None:
 
 
 def measured_bytes(shards: Sequence[ShardInfo]) -> float:
-    """Mean bytes of a sample in its shard, from the length of some shards' files; 0 without any."""
+    """Mean bytes of a sample in its shard, from the length of some shards; 0 if there are none."""
     some = [s for s in shards[:: max(1, len(shards) // NUM_MEASURED)] if s.path.exists()]
     return sum(s.path.stat().st_size for s in some) / max(1, sum(s.num_rows for s in some))
 
@@ -140,14 +139,14 @@ def _known_keys(manifest: Manifest | None, folder: AnyPath) -> dict[str, str]:
 
 
 def _is_known(sample: SourceSample, known: Mapping[str, str]) -> bool:
-    found = known.get(sample.key)
-    return found == "" or (found is not None and found == sample.version())
+    version = known.get(sample.key)
+    return version == "" or (version is not None and version == sample.version())
 
 
 def _future_shards(
     config: Config, unknown: Mapping[str, Sequence[SourceSample]]
 ) -> list[FutureShard]:
-    """Cut as `prepare` cuts: no shard mixes samples of two source shards."""
+    """Split into shards as `prepare.plan` does: none mixes samples of two source shards."""
     size = config.store.shard_size
     return [
         _future_shard(config, split, group[start : start + size])
@@ -159,15 +158,15 @@ def _future_shards(
 
 def _future_shard(config: Config, split: str, samples: Sequence[SourceSample]) -> FutureShard:
     # Rendered samples name no files and have every modality.
-    pictures = {
+    num_images = {
         name: sum(not sample.files or name in sample.files for sample in samples)
         for name in config.modalities
     }
-    return FutureShard(split, len(samples), pictures)
+    return FutureShard(split, len(samples), num_images)
 
 
 def _sample_bytes(manifest: Manifest | None, probed: SampleProbe | None, folder: AnyPath) -> float:
-    """Bytes on disk that one more sample takes: as in the shards, or as a few encoded ones tell."""
+    """Estimated bytes on disk of one more sample: from the shards, or from a few encoded samples."""
     samples = probed.samples if probed else ()
     if samples and (manifest is None or any(sample.shard for sample in samples)):
         return sum(_stored_bytes(sample, folder) for sample in samples) / len(samples)
@@ -176,12 +175,12 @@ def _sample_bytes(manifest: Manifest | None, probed: SampleProbe | None, folder:
 
 def _stored_bytes(sample: EncodedSample, folder: AnyPath) -> int:
     if sample.shard and _can_link(Path(sample.shard), folder):
-        return 0  # a source shard that fits is linked, not copied
+        return 0  # the source shard is hard-linked, not copied
     return sum(BLOCKSIZE * (2 + (len(data) - 1) // BLOCKSIZE) for data in sample.members.values())
 
 
 def _can_link(source: Path, folder: AnyPath) -> bool:
     if not isinstance(folder, Path):
         return False
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return os.stat(source).st_dev == os.stat(there).st_dev
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.stat(source).st_dev == os.stat(existing).st_dev

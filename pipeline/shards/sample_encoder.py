@@ -1,8 +1,7 @@
 """Source samples to shard members: decoding, checking and encoding one sample.
 
-Nothing is written. A sample that the adapter refuses, or whose arrays do not have the stored form,
-comes back as `Refused` in its place; anything else an adapter raises is a defect and passes
-through.
+A sample that the adapter refuses, or whose arrays do not have the stored form, is returned as
+`Refused` in its position; anything else an adapter raises is a defect and is not caught.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pipeline.datasets.base import (
 )
 from pipeline.errors import SampleRefused
 from pipeline.formats.image_codec import encode_array
-from pipeline.formats.shard_tar import MAX_MEMBER_NAME, META_MEMBER, picture_member
+from pipeline.formats.shard_tar import MAX_MEMBER_NAME, META_MEMBER, image_member
 from pipeline.modalities import LABEL, ModalitySpec, check_array
 from pipeline.shards.statistics import measure
 
@@ -38,7 +37,7 @@ class EncodedSample:
     facts: Mapping[str, Any]
     """Manifest columns that come from the sample itself."""
     shard: str = ""
-    """Source shard whose bytes the pictures are, unchanged; empty: they were encoded."""
+    """Source shard whose members are stored unchanged; empty: the images were encoded."""
     version: str = ""
     """`SourceSample.version()` of what was read."""
 
@@ -50,12 +49,12 @@ class Refused:
     key: str
     reason: str
     version: str
-    """`SourceSample.version()` as of the attempt."""
+    """`SourceSample.version()` at the time of the attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleEncoder:
-    """Loads and encodes one sample; crosses to worker processes."""
+    """Loads and encodes one sample; picklable, for worker processes."""
 
     adapter: DatasetAdapter
     specs: Mapping[str, ModalitySpec]
@@ -65,20 +64,20 @@ class SampleEncoder:
         version = sample.version()
         try:
             loaded = self.load(sample)
-            # The files are in memory still: reading them twice costs only the hashing.
+            # The files are still in the page cache: reading them twice costs only the hashing.
             source = {"source_sha256": _content_sha256(sample, version)}
         except SampleRefused as error:
             return Refused(sample.key, error.reason, version)
         facts = {**self.facts(sample, loaded), **source}
         adapter = self.adapter
         stored = adapter.stored(sample, loaded) if isinstance(adapter, ShardSource) else None
-        pictures = stored.members if stored else self._encoded(loaded)
+        images = stored.members if stored else self._encoded(loaded)
         meta = canonical_json(self._identity(sample, loaded)).encode()
-        members = {**pictures, META_MEMBER: meta}
+        members = {**images, META_MEMBER: meta}
         return EncodedSample(sample.key, members, facts, stored.shard if stored else "", version)
 
     def load(self, sample: SourceSample) -> LoadedSample:
-        """Decode and check. `SampleRefused` if it cannot be read or has not the stored form."""
+        """Decode and check. `SampleRefused` if it cannot be read or lacks the stored form."""
         loaded = self.adapter.load(sample)
         self._check(sample, loaded)
         return loaded
@@ -112,14 +111,14 @@ class SampleEncoder:
                 problem = f"expected the label's size {label.shape}, found {array.shape[:2]}"
             if problem:
                 raise SampleRefused(sample.key, f"{name}: {problem}")
-            if len(f"{sample.key}.{picture_member(name)}".encode()) > MAX_MEMBER_NAME:
+            if len(f"{sample.key}.{image_member(name)}".encode()) > MAX_MEMBER_NAME:
                 raise SampleRefused(
                     sample.key,
-                    f"the key is too long: {MAX_MEMBER_NAME} bytes with .{picture_member(name)}",
+                    f"the key is too long: {MAX_MEMBER_NAME} bytes with .{image_member(name)}",
                 )
 
     def _identity(self, sample: SourceSample, loaded: LoadedSample) -> dict[str, Any]:
-        """What the shard itself says of the sample, in `meta.json`."""
+        """The sample's `meta.json`: what the shard itself says about it."""
         return {
             "key": sample.key,
             "split": sample.split,
@@ -131,8 +130,8 @@ class SampleEncoder:
         }
 
     def _encoded(self, loaded: LoadedSample) -> dict[str, bytes]:
-        pictures = [*self._ordered(loaded), (LABEL, loaded.label)]
-        return {picture_member(name): encode_array(array) for name, array in pictures}
+        arrays = [*self._ordered(loaded), (LABEL, loaded.label)]
+        return {image_member(name): encode_array(array) for name, array in arrays}
 
     def _ordered(self, loaded: LoadedSample) -> list[tuple[str, NDArray[Any]]]:
         """The arrays in the order of the config."""
@@ -140,7 +139,7 @@ class SampleEncoder:
 
 
 def _content_sha256(sample: SourceSample, version: str) -> str:
-    """Digest of the files just read. `SampleRefused` if somebody is writing them."""
+    """Digest of the files just read. `SampleRefused` if they changed meanwhile."""
     try:
         digest = sample.content_sha256()
     except OSError as error:

@@ -1,11 +1,11 @@
 """Samples of a split, listed from the manifest and read from their shard by key.
 
-The one place where a single sample's bytes are read from a shard. The manifest says where a
-member's bytes lie, so a sample costs one short read per member: nothing else of the shard is
-parsed or kept, whatever the number of loader processes. The tar header before the bytes has to
-name exactly the key and member that were asked for; anything else is a `CorruptShard`.
-`SampleReader` also checks a shard's sha256 when a process first opens it; `read_stored`, for a few
-members of many large shards, does not. Only the modalities asked for are read and decoded.
+The only module that reads a single sample's bytes from a shard. The manifest says where a
+member's bytes lie, so a sample takes one short read per member, and no tar index is parsed or kept
+in any loader process. The tar header before the bytes must name exactly the requested key and
+member; anything else is a `CorruptShard`. `SampleReader` also checks a shard's sha256 when a process
+first opens it; `read_stored`, for a few members of many large shards, does not. Only the requested
+modalities are read and decoded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import CorruptShard, DatasetError
-from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.image_codec import decode_image, decode_label
 from pipeline.formats.shard_tar import local_shard, stored_member
 from pipeline.modalities import LABEL, ModalitySpec
 from pipeline.shards.manifest import Manifest, ShardInfo, holds, strings
@@ -36,7 +36,7 @@ _SPAN = Struct("=qq")
 
 @dataclass(frozen=True, slots=True)
 class SampleRef:
-    """One sample of a split: what it is and where its bytes lie; nothing is read yet."""
+    """One sample of a split: its manifest row and where its bytes lie."""
 
     key: str
     shard: ShardInfo
@@ -45,16 +45,16 @@ class SampleRef:
     condition: str
     corner_case: str
     present: tuple[bool, ...]
-    """For each modality asked for, whether the sample has it."""
+    """For each requested modality, whether the sample has it."""
     spans: Mapping[str, tuple[int, int]]
     """Member name without the key, to (offset, number of bytes) in the tar."""
     missing_targets: tuple[int, ...] = ()
-    """Indices into `present` of modalities that are trained on without their teacher targets."""
+    """Indices into `present` of modalities that are trained on without teacher targets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spans(Mapping[str, tuple[int, int]]):
-    """Member names to spans, packed: of a million samples they are the larger part."""
+    """Member names to spans, packed: of a million samples these take most of the memory."""
 
     names: tuple[str, ...]
     """One object for all samples that have the same members."""
@@ -76,15 +76,14 @@ class Spans(Mapping[str, tuple[int, int]]):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Stored forms of one sample; absent modalities are left out."""
+    """Stored forms of one sample; absent modalities have no entry."""
 
     arrays: Mapping[str, NDArray[Any]]
     label: NDArray[np.uint8]
 
 
 def list_samples(manifest: Manifest, split: str, modalities: Sequence[str]) -> list[SampleRef]:
-    """Samples that have at least one of the modalities, in manifest order. `DatasetError` if
-    none."""
+    """Samples with at least one of the modalities, in manifest order. `DatasetError` if none."""
     shards = [shard for shard in manifest.shards(split) for _ in shard.keys]
     names = ("key", "height", "width", "condition", "corner_case", "modalities")
     table = manifest.table(split, (*names, "members"))
@@ -112,9 +111,9 @@ def list_samples(manifest: Manifest, split: str, modalities: Sequence[str]) -> l
 def _spans(members: pa.ChunkedArray) -> Iterator[Spans]:
     """The `members` column, row by row."""
     flat = pc.list_flatten(members).combine_chunks()
-    # `field()` of a slice would give the whole column.
+    # Not `.field()`: on a slice it gives the whole column.
     names = pc.struct_field(flat, "name").dictionary_encode()
-    known = names.dictionary.to_pylist()
+    dictionary = names.dictionary.to_pylist()
     codes = names.indices.to_numpy()
     spans = [pc.struct_field(flat, name).to_numpy() for name in ("offset", "num_bytes")]
     packed = np.stack(spans, axis=1)
@@ -123,7 +122,7 @@ def _spans(members: pa.ChunkedArray) -> Iterator[Spans]:
     for start, end in pairwise([0, *ends.tolist()]):
         row = codes[start:end]
         if (code := row.tobytes()) not in shared:
-            shared[code] = tuple(known[index] for index in row)
+            shared[code] = tuple(dictionary[index] for index in row)
         yield Spans(shared[code], packed[start:end].tobytes())
 
 
@@ -143,7 +142,7 @@ class SampleReader:
                 if present:
                     member = stored_member(name, ref.spans)
                     data = _read_member(file, ref, member)
-                    arrays[name] = decode_picture(data, spec, f"{path}: {ref.key}.{member}")
+                    arrays[name] = decode_image(data, spec, f"{path}: {ref.key}.{member}")
             member = stored_member(LABEL, ref.spans)
             data = _read_member(file, ref, member)
         label = decode_label(data, f"{path}: {ref.key}.{member}")
@@ -156,7 +155,7 @@ class SampleReader:
                 self._copies[shard.path] = local_shard(shard.path, shard.sha256)
             try:
                 return self._copies[shard.path].open("rb", buffering=0)
-            except FileNotFoundError:  # a copy that left the bounded cache since
+            except FileNotFoundError:  # the bounded cache has evicted the copy: fetch it again
                 del self._copies[shard.path]
 
 
@@ -183,7 +182,7 @@ def _read_member(file: BinaryIO, ref: SampleRef, member: str) -> bytes:
 
 
 def _member_bytes(block: bytes, path: AnyPath, name: str, offset: int, num_bytes: int) -> bytes:
-    """What follows the tar header in `block`, if it is the header of the member `name`."""
+    """The bytes after the tar header in `block`, which must be the header of the member `name`."""
     header_name = block[:TAR_NAME_BYTES].rstrip(b"\0").decode(errors="replace")
     if header_name != name or len(block) != TAR_BLOCK_BYTES + num_bytes:
         raise CorruptShard(

@@ -1,9 +1,8 @@
-"""Statistics of a dataset: measured sample by sample while shards are made, summed on demand.
+"""Statistics of a dataset: measured sample by sample while shards are written, summed on demand.
 
 `measure` gives the manifest's record of one array: integer sums of its [0, 1] values in steps of
-1 / 65535. Integers add up to the same figures in any order and over any number of runs, so a
-dataset that was killed, resumed or grown has the statistics of one made in one go. `summarise`
-adds the records of a split. Nothing is read or written here, and nothing can fail.
+1 / 65535. Integer sums do not depend on the order, so a dataset that was killed, resumed or extended
+has the same statistics as one prepared in one run. `summarise` adds the records of a split.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.modalities import ModalitySpec, to_unit_range
 
 UNIT_STEPS = 65_535
-"""Steps of the [0, 1] range in which values are summed; 8-bit codes fall on steps exactly."""
+"""Steps of the [0, 1] range in which values are summed; 8-bit codes are whole steps."""
 
 STATISTICS = pa.struct(
     [
@@ -59,7 +58,7 @@ class ModalityStatistics:
     valid_pixels: int
     """Pixels with a value other than 0 in any channel: ranges measured, events seen."""
     saturated_pixels: int
-    """Pixels at or above `max_value` in any channel: they all look alike to the student."""
+    """Pixels at or above `max_value` in any channel: the student cannot tell them apart."""
     lowest: int | None
     """Smallest stored value other than 0, in the unit of the modality; None if there is none."""
     highest: int | None
@@ -75,7 +74,7 @@ class ModalityStatistics:
 
 @dataclass(frozen=True, slots=True)
 class SplitStatistics:
-    """A split as `Manifest.statistics` gives it."""
+    """What `Manifest.statistics` returns for a split."""
 
     num_samples: int
     modalities: Mapping[str, ModalityStatistics]
@@ -83,7 +82,7 @@ class SplitStatistics:
     """Class name to labelled pixels."""
     ignored_pixels: int
     availability: Mapping[tuple[str, ...], int]
-    """Modalities that a sample has, to the number of such samples; most frequent first."""
+    """Each set of present modalities to its number of samples; most frequent first."""
 
     def class_shares(self) -> dict[str, float]:
         """Class name to its share of the labelled pixels."""
@@ -122,7 +121,7 @@ def _units(spec: ModalitySpec) -> NDArray[np.int64]:
 
 
 def facts_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Manifest rows as dicts, as the table that `summarise` adds up."""
+    """Manifest rows (dicts) as the table that `summarise` takes."""
     facts = [{name: row[name] for name in FACTS_SCHEMA.names} for row in rows]
     return pa.Table.from_pylist(facts, schema=FACTS_SCHEMA)
 
@@ -144,44 +143,46 @@ def summarise(
 
 
 def sum_lists(lists: pa.ChunkedArray, length: int) -> list[int]:
-    """Exact sums, place by place, of lists of `length` integers each."""
+    """Exact element-wise sums of lists of `length` integers each."""
     values_NL = pc.list_flatten(lists).to_numpy().reshape(-1, length)
-    return [_exact_sum(values_NL[:, place]) for place in range(length)]
+    return [_exact_sum(values_NL[:, column]) for column in range(length)]
 
 
 def _exact_sum(values: Any) -> int:
-    """Sum of non-negative 64-bit integers that may be larger than 64 bits itself."""
+    """Sum of non-negative 64-bit integers; the sum itself may exceed 64 bits."""
     numbers = np.asarray(values, dtype=np.int64)
+    # High and low halves apart: each sum stays below 2^63 for up to 2^31 numbers.
     return (int((numbers >> 32).sum()) << 32) + int((numbers & 0xFFFF_FFFF).sum())
 
 
-def _availability(held: pa.ChunkedArray) -> dict[tuple[str, ...], int]:
-    """Modalities that a sample has, to the number of such samples; most frequent first."""
-    joined = pc.binary_join(held, ",")  # a modality's name has no comma
+def _availability(modalities: pa.ChunkedArray) -> dict[tuple[str, ...], int]:
+    """Each set of present modalities to its number of samples; most frequent first."""
+    joined = pc.binary_join(modalities, ",")  # a modality's name has no comma
     counts = {
-        tuple(found["values"].split(",")): found["counts"]
-        for found in pc.value_counts(joined).to_pylist()
+        tuple(entry["values"].split(",")): entry["counts"]
+        for entry in pc.value_counts(joined).to_pylist()
     }
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _modality(name: str, spec: ModalitySpec, facts: pa.Table) -> ModalityStatistics:
     records = pc.list_flatten(facts["statistics"])
-    wanted = np.flatnonzero(pc.equal(pc.struct_field(records, "name"), name).to_numpy())
-    parents = pc.list_parent_indices(facts["statistics"]).to_numpy()[wanted]
-    found = {f.name: pc.struct_field(records, f.name).take(wanted) for f in records.type}
+    indices = np.flatnonzero(pc.equal(pc.struct_field(records, "name"), name).to_numpy())
+    parents = pc.list_parent_indices(facts["statistics"]).to_numpy()[indices]
+    columns = {f.name: pc.struct_field(records, f.name).take(indices) for f in records.type}
     areas = np.asarray(facts["height"], np.int64) * np.asarray(facts["width"], np.int64)
-    pixels, valid = int(areas[parents].sum()), _exact_sum(found["valid_pixels"])
-    sums, squares = (sum_lists(found[field], spec.channels) for field in ("sums", "squares"))
+    pixels, valid = int(areas[parents].sum()), _exact_sum(columns["valid_pixels"])
+    sums, squares = (sum_lists(columns[field], spec.channels) for field in ("sums", "squares"))
+    # Millimetres: 0 means no return, so only valid pixels have a value.
     counted = valid if spec.unit == "mm" else pixels
     moments = [_moments(counted, *both) for both in zip(sums, squares, strict=True)]
     return ModalityStatistics(
-        num_samples=len(wanted),
+        num_samples=len(indices),
         pixels=pixels,
         valid_pixels=valid,
-        saturated_pixels=_exact_sum(found["saturated_pixels"]),
-        lowest=pc.min(found["lowest"]).as_py(),
-        highest=pc.max(found["highest"]).as_py(),
+        saturated_pixels=_exact_sum(columns["saturated_pixels"]),
+        lowest=pc.min(columns["lowest"]).as_py(),
+        highest=pc.max(columns["highest"]).as_py(),
         mean=tuple(mean for mean, _ in moments),
         std=tuple(std for _, std in moments),
     )
@@ -203,11 +204,12 @@ def modality_rows(
 ) -> list[tuple[str, ...]]:
     """The table of a split's modalities as text, under `MODALITY_COLUMNS`."""
     rows = []
-    for name, found in statistics.modalities.items():
-        reach = "-" if found.lowest is None else f"{found.lowest} to {found.highest}"
-        saturated = f"{found.saturated_pixels / max(1, found.pixels):.2%}"
-        moments = ["  ".join(f"{v:.3f}" for v in values) for values in (found.mean, found.std)]
-        held = f"{found.num_samples} of {statistics.num_samples}"
-        valid = "-" if math.isnan(found.valid_share) else f"{found.valid_share:.1%}"
-        rows.append((name, held, valid, reach, specs[name].unit, saturated, *moments))
+    for name, modality in statistics.modalities.items():
+        lowest, highest = modality.lowest, modality.highest
+        reach = "-" if lowest is None else f"{lowest} to {highest}"
+        saturated = f"{modality.saturated_pixels / max(1, modality.pixels):.2%}"
+        moments = ["  ".join(f"{v:.3f}" for v in vs) for vs in (modality.mean, modality.std)]
+        samples = f"{modality.num_samples} of {statistics.num_samples}"
+        valid = "-" if math.isnan(modality.valid_share) else f"{modality.valid_share:.1%}"
+        rows.append((name, samples, valid, reach, specs[name].unit, saturated, *moments))
     return rows

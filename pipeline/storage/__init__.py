@@ -1,1 +1,1 @@
-"""A path on disk or in a bucket: files, leases, publish-once, local copies, free space."""
+"""Files on disk or in an object store: durable writes, leases, publish-once, local copies, free space."""

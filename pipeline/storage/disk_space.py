@@ -1,7 +1,6 @@
-"""Room on the workspace's disk: what is free, and whether a run fits.
+"""Free space on the workspace's disk, and whether a run fits.
 
-Writes nothing. `NotEnoughSpace` names what is needed, what is free and what to do. Of an object
-store the room is not known and not asked for.
+An object store's free space is unknown; nothing is checked there.
 """
 
 from __future__ import annotations
@@ -14,21 +13,22 @@ from pipeline.errors import NotEnoughSpace
 from pipeline.storage.files import AnyPath
 
 SPARE_SHARE = 0.05
-"""Share of the bytes that must be free besides: records, metadata, the file being written."""
+"""Extra share that must be free: records, metadata, the temporary copy of the file being written."""
 SPARE_BYTES = 1 << 20
 
 
 def free_bytes(path: AnyPath) -> int | None:
-    """Bytes that may still be written where `path` is or will be; None: an object store."""
+    """Bytes that can still be written where `path` is or will be; None for an object store."""
     if not isinstance(path, Path):
         return None
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
-    found = os.statvfs(there)
-    return found.f_bavail * found.f_frsize
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    status = os.statvfs(existing)
+    # Not `f_bfree`, which includes the blocks reserved for root.
+    return status.f_bavail * status.f_frsize
 
 
 def required_bytes(num_bytes: int) -> int:
-    """What must be free for writing `num_bytes`, with a margin."""
+    """Bytes that must be free for writing `num_bytes`, with a margin."""
     return num_bytes + round(num_bytes * SPARE_SHARE) + SPARE_BYTES if num_bytes else 0
 
 

@@ -1,8 +1,8 @@
-"""Durable files, on disk or in an object store: a reader never sees half of one.
+"""Durable, atomic files on disk or in an object store: a reader never sees a partial one.
 
 On disk a file is written under a temporary name, synced, then renamed; a killed writer leaves only
 a `*.partial` beside it, which `sweep_partials` removes. In an object store (`RemotePath`) a put is
-atomic and folders need no making. `StorageUnavailable` if a store does not answer.
+atomic and there are no folders to create. `StorageUnavailable` if a store does not answer.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any, BinaryIO, TypeVar
 from pipeline.storage.remote_path import RemotePath
 
 AnyPath = Path | RemotePath
-"""Where something of a workspace lies: a local path, or an object store's."""
+"""A path on disk or in an object store."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 PARTIAL_SUFFIX = ".partial"
 REMOTE_THREADS = 32
-"""Requests in flight of `map_paths`: a request waits far longer than it works."""
+"""Requests in flight of `map_paths`: nearly all of a request's time is latency."""
 
 
 def fsync_path(path: AnyPath) -> None:
-    """Flush a file or a directory entry to the disk."""
+    """Flush a file, or a directory's entries, to the disk."""
     if isinstance(path, RemotePath):
         return
     handle = os.open(path, os.O_RDONLY)
@@ -44,11 +44,12 @@ def make_folder(path: AnyPath) -> None:
     if isinstance(path, Path) and not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
+        # A folder is an entry of its parent: `mkdir(parents=True)` would leave those unsynced.
         fsync_path(path.parent)
 
 
 def write_atomic(path: AnyPath, write: Callable[[BinaryIO], None]) -> None:
-    """Call `write(file)` on a temporary file, make it durable, then let `path` be that file."""
+    """Call `write(file)` on a temporary file, sync it, then rename it to `path`."""
     if isinstance(path, RemotePath):
         buffer = io.BytesIO()
         write(buffer)
@@ -59,12 +60,14 @@ def write_atomic(path: AnyPath, write: Callable[[BinaryIO], None]) -> None:
     try:
         with partial.open("wb") as file:
             write(file)
+            # Before the rename: a file system may make a rename durable before the data, and `path`
+            # would be an empty file after a power cut.
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    fsync_path(path.parent)
+    fsync_path(path.parent)  # the rename itself
 
 
 def write_bytes(path: AnyPath, data: bytes) -> None:
@@ -79,7 +82,7 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
 def write_json(path: AnyPath, value: object) -> None:
     """Write `value` as indented JSON with sorted keys, durably and atomically.
 
-    A file that says the same already is left alone.
+    An identical file is left alone.
     """
     data = json_bytes(value)
     try:
@@ -112,7 +115,7 @@ def sha256_file(path: AnyPath) -> str:
 
 
 def read_range(path: AnyPath, offset: int, num_bytes: int) -> bytes:
-    """`num_bytes` bytes of a file from `offset` on; fewer where the file ends before."""
+    """`num_bytes` bytes of a file from `offset`; fewer at the file's end."""
     if isinstance(path, RemotePath):
         return path.read_range(offset, num_bytes)
     with path.open("rb", buffering=0) as file:
@@ -121,20 +124,20 @@ def read_range(path: AnyPath, offset: int, num_bytes: int) -> bytes:
 
 
 def map_paths(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """`function` of each item, in order, many at once: for small reads of an object store."""
+    """`function(item)` for each item, in order, many at once: for small reads of an object store."""
     with ThreadPoolExecutor(REMOTE_THREADS) as threads:
         return list(threads.map(function, items))
 
 
 def find_paths(folder: AnyPath, pattern: str) -> list[AnyPath]:
-    """What `folder.glob(pattern)` finds, in the order of the names."""
+    """The paths of `folder.glob(pattern)`, sorted."""
     if isinstance(folder, RemotePath):
         return [*sorted(folder.glob(pattern))]
     return [*sorted(folder.glob(pattern))]
 
 
 def relative(path: AnyPath, root: AnyPath) -> str:
-    """The way from `root` down to `path`, with slashes. Raises `ValueError` if it is elsewhere."""
+    """`path` relative to `root`, with slashes. Raises `ValueError` if it is not below it."""
     if isinstance(path, RemotePath) and isinstance(root, RemotePath):
         return str(path.relative_to(root))
     if isinstance(path, Path) and isinstance(root, Path):
@@ -143,9 +146,9 @@ def relative(path: AnyPath, root: AnyPath) -> str:
 
 
 def sweep_partials(folder: AnyPath) -> int:
-    """Delete what killed writers left in `folder` (recursively); return how many files went.
+    """Delete the temporary files of killed writers in `folder` (recursively); returns their number.
 
-    An object store has no such leftovers.
+    An object store has none.
     """
     if isinstance(folder, RemotePath) or not folder.is_dir():
         return 0

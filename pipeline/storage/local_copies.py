@@ -1,10 +1,9 @@
 """Verified local copies of an object store's large objects, in a folder of bounded size.
 
 A copy is named by its sha256, so the same bytes are fetched once for all data sets and runs. It is
-written under a temporary name, verified, then renamed; the least recently asked for go first when
-the bound is passed. Several processes share the folder: a copy that another one deletes stays
-readable where it is open. `DigestMismatch` if the object has other bytes, `FileNotFoundError` if
-there is none.
+written under a temporary name, verified, then renamed. Over the bound, the least recently used copies
+are deleted. Several processes share the folder: a copy that another one deletes stays readable where
+it is open. `DigestMismatch` if the object has other bytes, `FileNotFoundError` if there is none.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from pathlib import Path
 from pipeline.errors import DigestMismatch
 from pipeline.storage.files import PARTIAL_SUFFIX, AnyPath, sha256_file
 from pipeline.storage.lease import LOCK
-from pipeline.storage.pure_remote_path import CacheSettings
+from pipeline.storage.pure_remote_path import CacheConfig
 from pipeline.storage.remote_path import RemotePath
 
 COPIES = "objects"
 ABANDONED_S = 3600
-"""A temporary file that nobody wrote to for so long belongs to a killed process."""
+"""Seconds after its last write at which a temporary file counts as left by a killed process."""
 
 
 def local_copy(path: AnyPath, sha256: str) -> Path:
-    """A local file with the bytes of `path`, whose digest is checked at every call.
+    """A local file with the bytes of `path`; its digest is verified at every call.
 
-    A local path is its own copy; that of a remote one is fetched into the bounded cache. Raises
+    A local path is returned as it is, an object is fetched into the bounded cache. Raises
     `FileNotFoundError`, or `DigestMismatch` with the actual digest.
     """
     if isinstance(path, RemotePath):
@@ -44,13 +43,13 @@ def local_copy(path: AnyPath, sha256: str) -> Path:
 
 
 def fetch(path: RemotePath, sha256: str) -> Path:
-    """The verified copy of `path`, fetched if there is none. A damaged copy is fetched again."""
+    """The verified copy of `path`, fetched if there is none or if it is corrupted."""
     if path.cache is None:
         raise ValueError(f"{path}: made without a cache; use the workspace's paths")
     copy = path.cache.folder / COPIES / sha256[:2] / sha256
     with contextlib.suppress(FileNotFoundError):
         if sha256_file(copy) == sha256:
-            os.utime(copy)
+            os.utime(copy)  # time of last use, by which `shrink` chooses; atime is often not kept
             return copy
     copy.parent.mkdir(parents=True, exist_ok=True)
     _download(path, sha256, copy)
@@ -73,12 +72,13 @@ def _download(path: RemotePath, sha256: str, copy: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def shrink(cache: CacheSettings, keep: Path | None = None) -> int:
-    """Delete the least recently used copies until the bound holds; return how many went.
+def shrink(cache: CacheConfig, keep: Path | None = None) -> int:
+    """Delete the least recently used copies until the bound holds; returns their number.
 
     `keep` stays even if it alone is larger than the bound.
     """
     num_deleted = 0
+    # Two processes that shrink at once would each count the other's deletions as still needed.
     with _exclusively(cache.folder):
         copies = sorted(_copies(cache.folder))
         total = sum(num_bytes for _, num_bytes, _ in copies)
@@ -93,7 +93,7 @@ def shrink(cache: CacheSettings, keep: Path | None = None) -> int:
 
 
 def _copies(folder: Path) -> Iterator[tuple[int, int, Path]]:
-    """(time of last use in ns, bytes, path) of every copy, and of what killed processes left."""
+    """(time of last use in ns, bytes, path) of every copy and every abandoned temporary file."""
     for copy in (folder / COPIES).glob("*/*"):
         with contextlib.suppress(FileNotFoundError):
             stat = copy.stat()

@@ -1,11 +1,11 @@
-"""How an object that others may be writing too gets to its place, and is known to be there whole.
+"""Publish an object once, although several machines may compute it.
 
-On disk the store's lock keeps others away: the object is written, read back and compared. In an
-object store there is no lock, and two machines may come with different bits (a processor's and an
-accelerator's) for one place. Then the first one stays: a put succeeds only if the place is empty or
-holds what was found there and judged broken or made from something else. Every object carries its
-sha256 and what it was made from as tags, so that whoever comes later takes it over, with *its*
-digest, instead of replacing it. `CorruptTarget` if a store gives back other bytes than were put.
+On disk the store's lock excludes other writers: the object is written, read back and compared. In an
+object store there is no lock, and two machines may compute different bits (a CPU's and a GPU's) for
+one path. Then the first one stays: a put succeeds only if the path is empty or still holds the version
+that was judged corrupted or made from something else. Every object carries its sha256 and what it was
+made from as tags, so that a later writer records the digest of the object that is there instead of
+replacing it. `CorruptTarget` if a store returns other bytes than were put.
 """
 
 from __future__ import annotations
@@ -22,43 +22,45 @@ MADE_FROM_TAG = "madefrom"
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """The object that is at its place now."""
+class Published:
+    """The object that its path holds now."""
 
     sha256: str
     etag: str = ""
     """Its version in an object store; empty on disk."""
 
 
-def place(path: AnyPath, data: bytes, made_from: str) -> Placed:
-    """Let `path` hold `data`, or what another writer made from the same `made_from` before.
+def publish_once(path: AnyPath, data: bytes, made_from: str) -> Published:
+    """Write `data` to `path`, unless another writer's object of the same `made_from` is there.
 
-    Raises `CorruptTarget` if what was written cannot be read back.
+    Raises `CorruptTarget` if the object cannot be read back as it was written.
     """
     if isinstance(path, RemotePath):
-        return _place_in_store(path, data, made_from)
+        return _publish_in_store(path, data, made_from)
     write_bytes(path, data)
     if path.read_bytes() != data:
         raise _misread(path)
-    return Placed(_sha256(data))
+    return Published(_sha256(data))
 
 
-def _place_in_store(path: RemotePath, data: bytes, made_from: str) -> Placed:
+def _publish_in_store(path: RemotePath, data: bytes, made_from: str) -> Published:
     tags = {SHA256_TAG: _sha256(data), MADE_FROM_TAG: made_from}
-    put = None
+    own_etag = None
     while True:
-        found = path.find_tagged()
-        if found is not None and _is_whole(found, made_from):
-            return Placed(found.tags[SHA256_TAG], found.etag)
-        if found is not None and found.etag == put:
+        # Also after our own put: only what was read back counts, and it may be another writer's.
+        current = path.find_tagged()
+        if current is not None and _is_whole(current, made_from):
+            return Published(current.tags[SHA256_TAG], current.etag)
+        if current is not None and current.etag == own_etag:
             raise _misread(path)
-        put = path.write_if(found.etag if found else None, data, tags)
+        # Conditional on the version judged above: an object that another writer put since then stays.
+        own_etag = path.write_if(current.etag if current else None, data, tags)
 
 
-def _is_whole(found: Tagged, made_from: str) -> bool:
+def _is_whole(current: Tagged, made_from: str) -> bool:
     """Whether an object is what its writer put, and of the same origin."""
-    same = found.tags.get(MADE_FROM_TAG) == made_from
-    return same and found.tags.get(SHA256_TAG) == _sha256(found.data)
+    same = current.tags.get(MADE_FROM_TAG) == made_from
+    return same and current.tags.get(SHA256_TAG) == _sha256(current.data)
 
 
 def _sha256(data: bytes) -> str:

@@ -1,7 +1,7 @@
-"""Paths in an object store as text: `s3://bucket/prefix` (`gs://`, `az://`), with pathlib's names.
+"""Path arithmetic for object stores (`s3://bucket/prefix`, `gs://`, `az://`) with pathlib's names.
 
-No request is made here; `pipeline.storage.remote_path` reads and writes. `ConfigError` for a URL that
-is none of an object store, or that holds credentials.
+Makes no request; `pipeline.storage.remote_path` reads and writes. `ConfigError` for a URL that is not an
+object store's or that holds credentials.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _URL = re.compile(r"(?P<scheme>[a-z0-9]+)://(?P<bucket>[A-Za-z0-9._-]+)(?:/(?P<k
 
 
 @dataclass(frozen=True, slots=True)
-class CacheSettings:
-    """Where verified copies of large objects are kept, and how many bytes of them."""
+class CacheConfig:
+    """Where verified copies of large objects are kept, and how many bytes of them (`[store]`)."""
 
     folder: Path
     max_bytes: int
@@ -32,18 +32,18 @@ class PureRemotePath:
     root: str
     """`s3://bucket`."""
     key: str
-    """Everything after the bucket, without slashes at its ends."""
-    cache: CacheSettings | None = field(default=None, compare=False, repr=False)
-    """For `pipeline.storage.local_copies`; every path made from this one has it too."""
+    """Everything after the bucket, without leading or trailing slashes."""
+    cache: CacheConfig | None = field(default=None, compare=False, repr=False)
+    """For `pipeline.storage.local_copies`; paths made from this one inherit it."""
 
     @classmethod
-    def of(cls, url: str, cache: CacheSettings | None = None) -> Self:
+    def of(cls, url: str, cache: CacheConfig | None = None) -> Self:
         """The path of a URL. Raises `ConfigError` for other schemes, users, passwords, queries."""
         match = _URL.fullmatch(url)
         if match is None or match["scheme"] not in SCHEMES:
             raise ConfigError(
                 f"{hide_secrets(url)}: expected s3://BUCKET/PREFIX (or gs://, az://) and nothing "
-                "else. Credentials belong into the environment, e.g. AWS_ACCESS_KEY_ID and "
+                "else. Credentials belong in the environment, e.g. AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY"
             )
         key = (match["key"] or "").strip("/")
@@ -58,7 +58,7 @@ class PureRemotePath:
         return self.joinpath(part)
 
     def joinpath(self, *parts: str) -> Self:
-        """The path below; a part may hold slashes."""
+        """The path below; a part may contain slashes."""
         return replace(self, key="/".join(p for p in (self.key, *parts) if p).rstrip("/"))
 
     @property
@@ -68,29 +68,29 @@ class PureRemotePath:
 
     @property
     def stem(self) -> str:
-        """The last part without its last ending."""
+        """The last part without its suffix."""
         return PurePosixPath(self.key).stem
 
     @property
     def suffix(self) -> str:
-        """The last ending, with its dot."""
+        """The last part's suffix, with its dot."""
         return PurePosixPath(self.key).suffix
 
     @property
     def parent(self) -> Self:
-        """The path above; the bucket's is the bucket."""
+        """The path above; the bucket's parent is the bucket."""
         return replace(self, key=self.key.rpartition("/")[0])
 
     def with_name(self, name: str) -> Self:
-        """The neighbour of that name."""
+        """The sibling of that name."""
         return self.parent / name
 
     def with_suffix(self, suffix: str) -> Self:
-        """The neighbour with that ending instead of the last one."""
+        """The sibling with another suffix."""
         return self.with_name(self.stem + suffix)
 
     def relative_to(self, other: PureRemotePath) -> PurePosixPath:
-        """The way from `other` to here. Raises `ValueError` if it does not lead here."""
+        """This path relative to `other`. Raises `ValueError` if it is not below it."""
         if other.root != self.root:
             raise ValueError(f"{self} is not below {other}")
         return PurePosixPath(self.key).relative_to(other.key)

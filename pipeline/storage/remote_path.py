@@ -1,9 +1,9 @@
-"""Objects and prefixes of an object store, read, written and listed under pathlib's names.
+"""Objects and prefixes of an object store, read, written and listed with pathlib's names.
 
 Every call is one request or a listing; a put is atomic. Credentials and the endpoint come from the
-environment alone (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...) and stand in no path, error or
-repr. What fails is tried again for a bounded time (`pipeline.storage.object_store`), then raises
-`StorageUnavailable`. `ConfigError` says what the environment lacks; a missing object is a
+environment alone (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...) and appear in no path, error or repr.
+Failing requests are retried for a bounded time (`pipeline.storage.object_store`), then raise
+`StorageUnavailable`. `ConfigError` names what the environment lacks; a missing object is a
 `FileNotFoundError`, as on disk.
 """
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 READ_BLOCK_BYTES = 1 << 20
-"""What `open` fetches at a time."""
+"""Bytes that `open` fetches at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a listing says of an object."""
+    """Size and version of an object."""
 
     num_bytes: int
     etag: str
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """An object as it was at one moment: its bytes, its version and what was noted on it."""
+    """An object at one moment: its bytes, version and tags."""
 
     data: bytes
     etag: str
@@ -79,15 +79,15 @@ class RemotePath(PureRemotePath):
 
     def stat(self) -> RemoteStat:
         """Size of the object. Raises `FileNotFoundError`."""
-        found = self._head()
-        if found is None:
+        entry = self._head()
+        if entry is None:
             raise not_found(self)
-        return RemoteStat(found.num_bytes)
+        return RemoteStat(entry.num_bytes)
 
     def etag(self) -> str | None:
-        """Version of the object as the store names it; None if there is none."""
-        found = self._head()
-        return None if found is None else found.etag
+        """The object's version (its entity tag); None if there is no object."""
+        entry = self._head()
+        return None if entry is None else entry.etag
 
     def read_bytes(self) -> bytes:
         """The whole object. Raises `FileNotFoundError`."""
@@ -120,7 +120,7 @@ class RemotePath(PureRemotePath):
         def read(obstore: Any, bucket: ObjectStore) -> bytes:
             return bytes(obstore.get_range(bucket, self.key, start=offset, length=num_bytes))
 
-        if num_bytes == 0:
+        if num_bytes == 0:  # HTTP has no empty range
             return b""
 
         return self._insist("read", read)
@@ -143,8 +143,8 @@ class RemotePath(PureRemotePath):
         _require_guards(self)
 
         def put(obstore: Any, bucket: ObjectStore) -> str:
-            found = obstore.put(bucket, self.key, data, attributes=dict(tags or {}))
-            return str(found["e_tag"])
+            result = obstore.put(bucket, self.key, data, attributes=dict(tags or {}))
+            return str(result["e_tag"])
 
         return self._insist("write", put)
 
@@ -154,23 +154,25 @@ class RemotePath(PureRemotePath):
         """Replace the object only if its version is `etag` (None: only if there is no object).
 
         Returns the new version; None if another writer was first. A put whose answer was lost may
-        have happened: the object is then read back. `data` there counts as ours, and the put is
-        tried again if nothing was changed.
+        have happened, so the object is read back: equal `data` counts as ours, an unchanged version
+        is tried again. Callers that must distinguish writers put something unique in `data`.
         """
         give_up = time.monotonic() + RETRY_S
         while True:
             try:
-                put, answered = self._put_if(etag, data, dict(tags or {})), True
+                new_etag, answered = self._put_if(etag, data, dict(tags or {})), True
             except StorageUnavailable:
-                put, answered = None, False
+                new_etag, answered = None, False
                 if time.monotonic() > give_up:
                     raise
-            if put is not None:
-                return put
-            found = self.find_tagged()
-            if found is not None and found.data == data:
-                return found.etag
-            if answered or (found.etag if found else None) != etag:
+            if new_etag is not None:
+                return new_etag
+            # Read back after a refusal too: obstore itself may have repeated a put that had already
+            # succeeded, and its second try then fails on the version that the first one made.
+            current = self.find_tagged()
+            if current is not None and current.data == data:
+                return current.etag
+            if answered or (current.etag if current else None) != etag:
                 return None
 
     def _put_if(self, etag: str | None, data: bytes, tags: dict[str, str]) -> str | None:
@@ -180,15 +182,16 @@ class RemotePath(PureRemotePath):
         refusals = (
             obstore.exceptions.AlreadyExistsError,
             obstore.exceptions.PreconditionError,
+            # With a version, a deleted object; without, only a missing bucket can be "not found".
             *([FileNotFoundError] if etag else []),
         )
         try:
             with translated(self, "write"):
                 mode: Any = "create" if etag is None else {"e_tag": etag}
-                found = obstore.put(bucket, self.key, data, mode=mode, attributes=tags)
+                result = obstore.put(bucket, self.key, data, mode=mode, attributes=tags)
         except refusals:
             return None
-        return str(found["e_tag"])
+        return str(result["e_tag"])
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object."""
@@ -198,16 +201,16 @@ class RemotePath(PureRemotePath):
         self._insist("delete", lambda obstore, bucket: obstore.delete(bucket, self.key))
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """The objects and prefixes right below, in the order of their names; none if it is not there."""
-        found = self._insist(
+        """The objects and prefixes directly below, sorted by name; empty if nothing is below."""
+        listing = self._insist(
             "list", lambda obstore, bucket: obstore.list_with_delimiter(bucket, self.key or None)
         )
-        keys = [str(item["path"]) for item in found["objects"]]
-        keys += [str(prefix).rstrip("/") for prefix in found["common_prefixes"]]
+        keys = [str(item["path"]) for item in listing["objects"]]
+        keys += [str(prefix).rstrip("/") for prefix in listing["common_prefixes"]]
         yield from (replace(self, key=key) for key in sorted(set(keys)) if key != self.key)
 
     def entries(self) -> dict[str, Entry]:
-        """Everything below, however deep: name from here on to size and version."""
+        """Every object below, at any depth: relative name to size and version."""
         start = len(self.key) + 1 if self.key else 0
 
         def listed(obstore: Any, bucket: ObjectStore) -> dict[str, Entry]:
@@ -220,39 +223,40 @@ class RemotePath(PureRemotePath):
         return self._insist("list", listed)
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """Paths below that match part by part (`*`, `?`, `[...]`), in the order of their names."""
+        """Paths below that match part by part (`*`, `?`, `[...]`), sorted by name."""
         first, _, rest = pattern.partition("/")
         if not set(first) & set("*?["):
-            found = [self / first] if rest or (self / first).exists() else []
+            # A plain name needs no listing; whether it exists shows at the pattern's last part.
+            paths = [self / first] if rest or (self / first).exists() else []
         else:
-            found = [path for path in self.iterdir() if fnmatchcase(path.name, first)]
-        for path in found:
+            paths = [path for path in self.iterdir() if fnmatchcase(path.name, first)]
+        for path in paths:
             yield from path.glob(rest) if rest else (path,)
 
     def rglob(self, pattern: str) -> Iterator[RemotePath]:
-        """Objects below, however deep, whose last parts match."""
+        """Objects below, at any depth, whose last parts match."""
         names = sorted(self.entries())
         yield from (self / name for name in names if PurePosixPath(name).match(pattern))
 
     def _head(self) -> Entry | None:
         try:
-            meta = self._insist("look at", lambda obstore, bucket: obstore.head(bucket, self.key))
+            meta = self._insist("stat", lambda obstore, bucket: obstore.head(bucket, self.key))
         except FileNotFoundError:
             return None
         return Entry(meta["size"], _etag(meta))
 
     def _insist(self, doing: str, call: Callable[[Any, ObjectStore], Result]) -> Result:
-        """`call(obstore, bucket)` until it is answered; it may be done twice."""
+        """`call(obstore, bucket)`, repeated until it is answered; it may run twice."""
         return insist(self, doing, lambda: call(library(self.root), connect(self.root)))
 
 
 _guards: dict[RemotePath, Callable[[], None]] = {}
-"""Lease objects that this process holds, and what raises once one is lost."""
+"""Lease objects that this process holds, to the check that raises once the lease is lost."""
 
 
 @contextmanager
 def guarded(lease: RemotePath, check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` before every write beside and below `lease`, so that losing it stops its holder."""
+    """Call `check` before every write beside and below `lease`: a holder that lost it stops writing."""
     _guards[lease] = check
     try:
         yield
@@ -261,9 +265,10 @@ def guarded(lease: RemotePath, check: Callable[[], None]) -> Iterator[None]:
 
 
 def _require_guards(path: RemotePath) -> None:
-    """Raise what the guards that cover `path` raise."""
-    for lease, check in list(_guards.items()):
+    """Call the checks of all leases that cover `path`."""
+    for lease, check in list(_guards.items()):  # a copy: other threads take and release leases
         folder = f"{lease.parent.key}/" if lease.parent.key else ""
+        # The lease object itself is free, or no lease could be renewed or released.
         if path != lease and lease.root == path.root and path.key.startswith(folder):
             check()
 

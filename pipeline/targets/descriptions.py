@@ -1,4 +1,4 @@
-"""Scene descriptions as kept: their texts in Parquet, their embeddings in target stores.
+"""Scene descriptions as stored: texts in Parquet, their embeddings in target stores.
 
     descriptions/<dataset>/
         texts/<slot>-<fp12>/provenance.json                 what the texts depend on
@@ -6,8 +6,8 @@
         <slot>-<teacher>-<fp12>/...                         a target store of the texts' embeddings
         index/<slot>-<request-fp12>.json                    from a request to its store
 
-A slot is `scene` (one description a sample) or a modality (one a picture). Texts outlive the text
-tower: other weights embed the same texts again. `MissingTarget` says that nothing was described.
+A slot is `scene` (one description per sample) or a modality (one per image). Texts do not depend on
+the text tower: other weights embed the same texts. `MissingTarget` if nothing was described.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _SHA256 = b"shard_sha256"
 
 @dataclass(frozen=True, slots=True)
 class TextStore:
-    """The texts of one slot; small, stateless, every call looks at the files."""
+    """The texts of one slot. Stateless: every call reads the files."""
 
     path: AnyPath
 
     @classmethod
     def create(cls, root: AnyPath, slot: str, identity: Mapping[str, Any]) -> TextStore:
-        """Make or open the store of `identity` under `root` (`descriptions_root`)."""
+        """Create or open the store of `identity` under `root` (`descriptions_root`)."""
         store = cls(root / TEXTS / f"{slot}-{fingerprint(identity)[:SHORT]}")
         if not (store.path / PROVENANCE).exists():
             write_json(store.path / PROVENANCE, dict(identity))
         return store
 
     def read(self, shard: ShardInfo) -> list[str] | None:
-        """The texts in the order of `shard.keys`; None if there are none for the shard's bytes."""
+        """The texts in the order of `shard.keys`; None if there are none for the shard's present bytes."""
         try:
             table = read_table(self._file(shard))
         except (FileNotFoundError, pa.ArrowInvalid):
@@ -63,7 +63,7 @@ class TextStore:
         return texts
 
     def write(self, shard: ShardInfo, texts: Sequence[str]) -> None:
-        """Keep one text a row of the shard (empty: the sample has none), durably and atomically."""
+        """Write one text per row of the shard (empty: the sample has none), durably and atomically."""
         table = pa.table({"key": list(shard.keys), "text": list(texts)})
         table = table.replace_schema_metadata({_SHA256: shard.sha256})
 
@@ -89,7 +89,7 @@ def in_slot(shard: ShardInfo, slot: str) -> ShardInfo:
 
 
 def description_request(config: Config, options: DescriptionsConfig) -> dict[str, Any]:
-    """Everything that a config says about its descriptions; no weights are looked at."""
+    """Everything that a config says about its descriptions; no weights are read."""
     return {
         "options": options.model_dump(mode="json", exclude={"modalities"}),
         "teacher": config.teacher.name,
@@ -124,7 +124,7 @@ def description_slots(options: DescriptionsConfig, modalities: Sequence[str]) ->
 
 
 def described_shards(options: DescriptionsConfig, manifest: Manifest) -> tuple[ShardInfo, ...]:
-    """The shards that get descriptions: labels may be looked at in the training split only."""
+    """The shards that get descriptions; from labels only those of the training split."""
     if options.source == "from_labels":
         return tuple(manifest.shards(TRAIN_SPLIT))
     return manifest.all_shards

@@ -1,12 +1,12 @@
-"""The commit records of a target store: what they say, and whether they still vouch for anything.
+"""The commit records of a target store: which shards have valid targets.
 
     ledger/<split>/<shard>.json      written last; names the shard, the tower and each object's sha256
 
-A record counts if it names the shard's and the tower's digests and every object is there. In an
+A record is valid if it names the shard's and the tower's digests and every object exists. In an
 object store the record is tagged with the versions of its objects, so that one listing shows
-whether another machine replaced one since; a version that differs is settled by the object's
-sha256. Many shards are looked at in one listing and parallel reads. A record that cannot be read
-vouches for nothing.
+whether another machine has replaced one since; if a version differs, the object's sha256 decides.
+The status of many shards takes one listing and parallel reads. A record that cannot be read counts
+as missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline import VERSION
 from pipeline.schemas import LEDGER_SCHEMA
 from pipeline.shards.manifest import ShardInfo
 from pipeline.storage.files import AnyPath, json_bytes, map_paths, relative, sha256_file, write_json
-from pipeline.storage.publish import Placed
+from pipeline.storage.publish import Published
 from pipeline.storage.remote_path import RemotePath
 
 VERSIONS_TAG = "versions"
@@ -30,75 +30,75 @@ FIELDS: Mapping[str, type] = {
     "num_rows": int,
     "objects": dict,
 }
-"""Fields that a record needs to vouch for anything, and their types."""
+"""Required fields of a record, and their types."""
 
 VersionOf = Callable[[RemotePath], str | None]
-"""Version of an object in an object store; None: there is none."""
+"""Version (ETag) of an object in an object store; None: no such object."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a shard's numbers stand in a store."""
+class CommitStatus:
+    """Whether a shard's targets are committed in a store."""
 
     record: Mapping[str, Any] | None = None
     is_current: bool = False
     """The record names the shard's present bytes and the store's tower."""
     is_whole: bool = False
-    """Every object that the record names is there."""
+    """Every object that the record names exists."""
 
     @property
     def is_committed(self) -> bool:
-        """Whether the numbers are there and belong to the shard's present bytes."""
+        """Whether the targets exist and belong to the shard's present bytes."""
         return self.is_current and self.is_whole
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The records of one store; every call looks at the files."""
+    """The records of one store. Stateless: every call reads the files."""
 
     folder: AnyPath
     arrays: AnyPath
     """The `*.zarr` folder beside it."""
     tower_fingerprint: str
     object_paths: Callable[[ShardInfo], Mapping[str, AnyPath]]
-    """Output to the place of its object."""
+    """Output to the path of its object."""
 
     def path(self, shard: ShardInfo) -> AnyPath:
-        """Where the shard's record lies."""
+        """Path of the shard's record."""
         return self.folder / shard.split / f"{shard.name}.json"
 
-    def look(self, shard: ShardInfo) -> Standing:
-        """How one shard stands."""
+    def status(self, shard: ShardInfo) -> CommitStatus:
+        """The status of one shard."""
         path = self.path(shard)
         if isinstance(path, RemotePath):
-            return self._remote_standing(shard, path, RemotePath.etag)
+            return self._remote_status(shard, path, RemotePath.etag)
         try:
             record = self._parsed(path.read_bytes(), shard)
         except FileNotFoundError:
-            return Standing()
-        return self._standing(record, shard, lambda: self._all_exist(shard))
+            return CommitStatus()
+        return self._status(record, shard, lambda: self._all_exist(shard))
 
-    def look_at(self, shards: Iterable[ShardInfo]) -> list[Standing]:
-        """How each shard stands, in order."""
+    def statuses(self, shards: Iterable[ShardInfo]) -> list[CommitStatus]:
+        """The status of each shard, in order; in an object store by one listing."""
         if not (isinstance(self.folder, RemotePath) and isinstance(self.arrays, RemotePath)):
-            return [self.look(shard) for shard in shards]
+            return [self.status(shard) for shard in shards]
         arrays = self.arrays
         records, objects = map_paths(RemotePath.entries, (self.folder, arrays))
 
         def version(path: RemotePath) -> str | None:
-            found = objects.get(relative(path, arrays))
-            return found.etag if found else None
+            entry = objects.get(relative(path, arrays))
+            return entry.etag if entry else None
 
-        def standing(shard: ShardInfo) -> Standing:
+        def status(shard: ShardInfo) -> CommitStatus:
             path = self.path(shard)
             assert isinstance(path, RemotePath)
-            there = relative(path, self.folder) in records
-            return self._remote_standing(shard, path, version) if there else Standing()
+            exists = relative(path, self.folder) in records
+            return self._remote_status(shard, path, version) if exists else CommitStatus()
 
-        return map_paths(standing, shards)
+        return map_paths(status, shards)
 
-    def write(self, shard: ShardInfo, placed: Mapping[str, Placed]) -> None:
-        """Vouch for the objects of a shard: output to what is at its place."""
+    def write(self, shard: ShardInfo, placed: Mapping[str, Published]) -> None:
+        """Commit a shard: write the record with the digests of its objects, by output."""
         path = self.path(shard)
         record = {
             "schema": LEDGER_SCHEMA,
@@ -109,59 +109,68 @@ class Ledger:
             "code_version": VERSION,
         }
         if isinstance(path, RemotePath):
+            # Versions are tags: in the record they would make it differ from machine to machine.
             versions = {name: it.etag for name, it in placed.items()}
             path.write(json_bytes(record), {VERSIONS_TAG: json.dumps(versions, sort_keys=True)})
         else:
             write_json(path, record)
 
-    def _remote_standing(self, shard: ShardInfo, path: RemotePath, version: VersionOf) -> Standing:
+    def _remote_status(
+        self, shard: ShardInfo, path: RemotePath, version: VersionOf
+    ) -> CommitStatus:
         tagged = path.find_tagged()
         if tagged is None:
-            return Standing()
+            return CommitStatus()
         record = self._parsed(tagged.data, shard)
         versions = json.loads(tagged.tags.get(VERSIONS_TAG, "{}"))
-        return self._standing(
-            record, shard, lambda: self._all_vouched(shard, record or {}, versions, version)
+        return self._status(
+            record, shard, lambda: self._all_as_recorded(shard, record or {}, versions, version)
         )
 
-    def _standing(
+    def _status(
         self, record: Mapping[str, Any] | None, shard: ShardInfo, is_whole: Callable[[], bool]
-    ) -> Standing:
+    ) -> CommitStatus:
         if record is None:
-            return Standing()
+            return CommitStatus()
+        # The shard's digest ties the targets to the shard's present bytes and the tower's to the weights
+        # and settings: a rebuilt shard or another teacher never gets old targets.
         current = (
             record["shard_sha256"] == shard.sha256
             and record["tower_fingerprint"] == self.tower_fingerprint
             and record["num_rows"] == shard.num_rows
         )
-        return Standing(record, current, is_whole())
+        return CommitStatus(record, current, is_whole())
 
     def _all_exist(self, shard: ShardInfo) -> bool:
+        # On disk existence is enough: a writer holds the store's lock and deletes an outdated record
+        # before it replaces an object. Digests are compared when an object is read.
         try:
             return all(path.stat().st_size for path in self.object_paths(shard).values())
         except FileNotFoundError:
             return False
 
-    def _all_vouched(
+    def _all_as_recorded(
         self,
         shard: ShardInfo,
         record: Mapping[str, Any],
         versions: Mapping[str, str],
         version: VersionOf,
     ) -> bool:
-        """Whether every object is there, in the version that was recorded or with its sha256."""
+        """Whether every object exists, in the recorded version or with the recorded sha256."""
         for output, path in self.object_paths(shard).items():
             assert isinstance(path, RemotePath)
-            found = version(path)
-            if found is None:
+            current = version(path)
+            if current is None:
                 return False
-            differs = output in versions and versions[output] != found
+            # Without a store-wide lock another machine may have replaced the object after the record was
+            # put. A copied bucket has other versions and the same bytes, so the digest decides.
+            differs = output in versions and versions[output] != current
             if differs and sha256_file(path) != record["objects"][output]:
                 return False
         return True
 
     def _parsed(self, data: bytes, shard: ShardInfo) -> Mapping[str, Any] | None:
-        """A complete record; None if it is damaged or of other outputs."""
+        """A complete record; None if it is damaged or names other outputs."""
         try:
             record = dict(json.loads(data))
         except (ValueError, TypeError):

@@ -18,7 +18,7 @@ from pipeline.errors import MissingTarget
 from pipeline.storage.files import AnyPath, read_json, relative, write_json
 from pipeline.targets.provenance import REMEDY, store_schema
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import ViewSettings, view_identity
+from pipeline.targets.views import ViewConfig, view_identity
 from pipeline.workspace import Workspace
 
 INDEX = "index"
@@ -75,7 +75,7 @@ def target_request(config: Config, modality: str) -> dict[str, Any]:
         "antialias": teacher.antialias,
         "dtype": config.store.dtype,
     }
-    return request | view_identity(ViewSettings.of(config))
+    return request | view_identity(ViewConfig.of(config))
 
 
 def point_to_store(config: Config, workspace: Workspace, store: TargetStore) -> None:

@@ -1,12 +1,12 @@
-"""The prompt store: text embeddings of the class prompts, made by one text tower.
+"""The prompt store: text embeddings of the class prompts, computed by one text tower.
 
     prompts/<teacher>-<fp12>/
         prompts.zarr/class_embedding      (K, D) float32, unit norm: mean over templates, normalised
-        prompts.zarr/prompt_embedding     (K, T, D) float32, unit norm: every prompt on its own
-        provenance.json                   what the numbers depend on and their digests; written last
+        prompts.zarr/prompt_embedding     (K, T, D) float32, unit norm: one per prompt
+        provenance.json                   what the embeddings depend on and their digests; written last
 
-Without `provenance.json` the store does not exist. `MissingTarget` and `CorruptTarget` say what to
-run.
+Without `provenance.json` the store does not exist. `MissingTarget` and `CorruptTarget` name the
+command to run.
 """
 
 from __future__ import annotations
@@ -61,13 +61,14 @@ class PromptStore:
         class_embedding: NDArray[np.float32],
         prompt_embedding: NDArray[np.float32],
     ) -> PromptStore:
-        """Write (K, D) class and (K, T, D) prompt embeddings, unless the store is complete already."""
+        """Write (K, D) class and (K, T, D) prompt embeddings, unless the store is already complete."""
         path = _store_path(root, teacher, identity)
         arrays = {CLASS_EMBEDDING: class_embedding, PROMPT_EMBEDDING: prompt_embedding}
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise CorruptTarget(f"{name}: expected finite numbers. Look at the text tower.")
         with locked(path / LOCK, wait=True):
+            # Asked under the lock: another process may have completed the store in the meantime.
             sweep_partials(path)
             if not (path / PROVENANCE).exists():
                 digests = {
@@ -77,6 +78,7 @@ class PromptStore:
                     for name, array in arrays.items()
                 }
                 shapes = {name: list(array.shape) for name, array in arrays.items()}
+                # Last, with the digests of the arrays: it commits them.
                 write_json(
                     path / PROVENANCE,
                     {
@@ -121,18 +123,18 @@ class PromptStore:
         array = _array(self.path, name, self.described["shapes"][name])
         path = array.object_path(0)
         data = path.read_bytes() if path.exists() else b""
-        found = hashlib.sha256(data).hexdigest() if data else "no file"
-        if found != self.described["objects"][name]:
+        digest = hashlib.sha256(data).hexdigest() if data else "no file"
+        if digest != self.described["objects"][name]:
             raise CorruptTarget(
                 f"{path}: expected sha256 {self.described['objects'][name][:SHORT]} as in "
-                f"{PROVENANCE}, found {found[:SHORT]}. Delete {self.path} and run "
+                f"{PROVENANCE}, found {digest[:SHORT]}. Delete {self.path} and run "
                 "`any2seg precompute CONFIG`."
             )
         return array.decode(data, str(path))
 
 
 def prompt_request(config: Config, classes: Sequence[str]) -> dict[str, Any]:
-    """Everything that a config says about its prompt embeddings; no weights are looked at."""
+    """Everything that a config says about its prompt embeddings; no weights are read."""
     return {
         "schema": PROMPTS_SCHEMA,
         "teacher": config.teacher.name,

@@ -1,7 +1,7 @@
-"""What a target store's numbers depend on, and the names that all stores of this room share.
+"""What a target store's numbers depend on, and the names that all stores share.
 
-`TargetProvenance` is `provenance.json` of a target store: its fingerprint names the store's folder, so
-numbers made in another way can never lie in the same place. Values only; nothing is read or written.
+`TargetProvenance` is `provenance.json` of a target store. Its fingerprint is part of the folder's name,
+so targets computed in another way always go to another folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.schemas import STORE_SCHEMA, STORE_WITH_PATCH_SCHEMA
 from pipeline.targets.views import VIEW_BOX
 
 PROVENANCE = "provenance.json"
-"""In every store (targets, prompts, texts): what it depends on; without it there is no store."""
+"""File of every store (targets, prompts, texts): what it depends on. Without it there is no store."""
 EMBEDDING = "embedding"
 PATCH = "patch"
 REMEDY = "Run `any2seg precompute CONFIG`."
@@ -33,13 +33,13 @@ def slug(name: str) -> str:
 def store_schema(outputs: Iterable[str]) -> int:
     """Version of a target store's layout.
 
-    It is part of the fingerprint, so a store of the older cut is never mistaken for one of the newer.
+    It is part of the fingerprint, so a store of an older layout is never mistaken for a newer one.
     """
     return STORE_WITH_PATCH_SCHEMA if PATCH in outputs else STORE_SCHEMA
 
 
 class TargetProvenance(Frozen):
-    """What a store's numbers depend on, and how they lie there."""
+    """What a store's numbers depend on, and their layout."""
 
     schema_version: int = STORE_SCHEMA
     """Taken from `outputs` (`store_schema`) unless given."""
@@ -63,7 +63,7 @@ class TargetProvenance(Frozen):
 
     @property
     def tower_fingerprint(self) -> str:
-        """Hex sha256 over all that decides a number in the store."""
+        """Hex sha256 over everything that determines a number in the store."""
         return fingerprint(
             self.model_dump(mode="json", exclude={"modality", "teacher", "shard_size"})
         )
@@ -74,10 +74,10 @@ class TargetProvenance(Frozen):
         return self.outputs[EMBEDDING][-1]
 
     def dims(self, output: str) -> tuple[str, ...]:
-        """Names of the dimensions of an output's row."""
+        """Dimension names of an output's row."""
         own = {EMBEDDING: ("dim",), PATCH: ("cell", "dim"), VIEW_BOX: ("box",)}[output]
         return own if len(own) == len(self.outputs[output]) else ("view", *own)
 
     def dtype_of(self, output: str) -> str:
-        """Stored type of an output: boxes of views are kept exactly."""
+        """Stored type of an output; view boxes need float32 to be exact."""
         return "float32" if output == VIEW_BOX else self.dtype

@@ -1,14 +1,14 @@
 """Stored views: K square crops and flips of every sample, the same for all of its modalities.
 
-A view is a square of the stored picture, mirrored or not. Teacher and student cut it with `cut`, so
-both see the very same pixels; no embedding of a flipped or cropped picture is ever guessed from
-that of another. Where a view lies is a function of (key, view number, seed) and the picture's size
-alone: order, shard, batch and machine play no part. The target store keeps the boxes as well
-(`view_box`), and the student replays those.
+A view is a square crop of the stored image, mirrored or not. Teacher and student both cut it with
+`cut`, so they see the same pixels; the embedding of a crop is never approximated from that of the
+whole image. A view's box is a function of (key, view number, seed) and the image's size alone: order,
+shard, batch and machine have no effect. The target store holds the boxes as well (`view_box`), and the
+student uses those.
 
-A box is (5,) float32: top, left, height, width as shares of the picture's height or width, and 1.0
-if mirrored. It was drawn in whole pixels: pixel = floor(share * pixels + 0.5) gives them back
-exactly for pictures of less than 2^22 pixels a side. Writes nothing; nothing can fail.
+A box is (5,) float32: top, left, height, width as fractions of the image's height or width, and 1.0
+if mirrored. It is drawn in whole pixels: pixel = floor(fraction * pixels + 0.5) recovers them exactly
+for images of less than 2^22 pixels a side.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ VIEW_BOX = "view_box"
 """Name of the boxes' array in a target store."""
 BOX_SHAPE = (5,)
 VIEWS_VERSION = 1
-"""Raised when the same settings start to give other boxes or other pixels."""
+"""Incremented when the same settings start to give other boxes or other pixels."""
 
 
 @dataclass(frozen=True, slots=True)
-class ViewSettings:
+class ViewConfig:
     """How many views a sample has, and how they are drawn."""
 
     number: int
     """K."""
     seed: int
     scale: tuple[float, float]
-    """Least and largest side of the square, as a share of the picture's shorter side."""
+    """Least and largest side of the square, as a fraction of the image's shorter side."""
 
     @classmethod
-    def of(cls, config: Config) -> ViewSettings | None:
-        """What a config asks for; None: the teacher sees whole pictures."""
+    def of(cls, config: Config) -> ViewConfig | None:
+        """The views of a config; None: the teacher sees whole images."""
         teacher = config.teacher
         if not teacher.views:
             return None
         return cls(teacher.views, teacher.view_seed, teacher.view_scale)
 
     def identity(self) -> dict[str, Any]:
-        """What a view depends on beside the picture, JSON-ready (part of fingerprints)."""
+        """What a view depends on besides the image, JSON-ready (part of fingerprints)."""
         return {
             "version": VIEWS_VERSION,
             "number": self.number,
@@ -58,13 +58,13 @@ class ViewSettings:
         }
 
 
-def view_identity(settings: ViewSettings | None) -> dict[str, Any]:
-    """What views add to a tower's identity; nothing where there are none."""
+def view_identity(settings: ViewConfig | None) -> dict[str, Any]:
+    """What views add to a tower's identity; empty without views."""
     return {} if settings is None else {"views": settings.identity()}
 
 
 def view_shapes(
-    shapes: Mapping[str, tuple[int, ...]], settings: ViewSettings | None
+    shapes: Mapping[str, tuple[int, ...]], settings: ViewConfig | None
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of a sample's rows: with K views a leading K everywhere, and the boxes."""
     if settings is None:
@@ -73,14 +73,14 @@ def view_shapes(
     return stacked | {VIEW_BOX: (settings.number, *BOX_SHAPE)}
 
 
-def draw_boxes(key: str, height: int, width: int, settings: ViewSettings) -> NDArray[np.float32]:
-    """(K, 5) boxes of a sample whose pictures are `height` x `width` pixels."""
+def draw_boxes(key: str, height: int, width: int, settings: ViewConfig) -> NDArray[np.float32]:
+    """(K, 5) boxes of a sample whose images are `height` x `width` pixels."""
     draws = (_uniform(key, view, settings.seed) for view in range(settings.number))
     return np.stack([_box(uniform, height, width, settings.scale) for uniform in draws])
 
 
 def _uniform(key: str, view: int, seed: int) -> NDArray[np.float64]:
-    """Four numbers in [0, 1): one block of Philox, keyed by the sample, counted by view and seed."""
+    """Four numbers in [0, 1): one block of Philox, keyed by the sample, with view and seed as counter."""
     digest = hashlib.sha256(key.encode()).digest()
     philox = np.random.Philox(
         key=np.frombuffer(digest[:16], "<u8").astype(np.uint64),
@@ -100,11 +100,11 @@ def _box(
     return np.array(shares, np.float32)
 
 
-def cut(picture: NDArray[Any], box: NDArray[np.float32]) -> NDArray[Any]:
-    """The stored pixels of a view: (S, S) or (S, S, 3) of an (H, W) or (H, W, 3) picture."""
-    height, width = picture.shape[:2]
+def cut(image: NDArray[Any], box: NDArray[np.float32]) -> NDArray[Any]:
+    """The stored pixels of a view: (S, S) or (S, S, 3) of an (H, W) or (H, W, 3) image."""
+    height, width = image.shape[:2]
     top, left, rows, columns = np.floor(
         box[:4].astype(np.float64) * (height, width, height, width) + 0.5
     ).astype(int)
-    window = picture[top : top + rows, left : left + columns]
+    window = image[top : top + rows, left : left + columns]
     return np.ascontiguousarray(window[:, ::-1] if box[4] else window)

@@ -33,7 +33,7 @@ from pipeline.core.random_stream import RandomStream
 from pipeline.datasets.base import IGNORE_ID
 from pipeline.modalities import ModalitySpec, to_unit_range
 from pipeline.shards.sample_reader import Decoded, SampleReader, SampleRef
-from pipeline.targets.views import ViewSettings, cut, draw_boxes
+from pipeline.targets.views import ViewConfig, cut, draw_boxes
 from student.data.augment import Augment, Crop, fit, recoloured, zoomed
 from student.data.target_join import WINDOW_SHARDS, TargetJoin, has_target
 
@@ -86,7 +86,7 @@ class TrainStream(IterableDataset[Batch]):
     stop: int
     augment: Augment = Augment()
     join: TargetJoin | None = None
-    views: ViewSettings | None = None
+    views: ViewConfig | None = None
     """Set: samples show one of their stored views; of `augment`, only crop and colours are used."""
     parts: int = 1
     """Micro-batches that all processes together make of a step."""
@@ -129,7 +129,7 @@ class TrainStream(IterableDataset[Batch]):
         return assemble(index, refs, shown, crops, size, self.specs, targets)
 
     def _view_batch(
-        self, index: int, refs: list[SampleRef], decoded: list[Decoded], views: ViewSettings
+        self, index: int, refs: list[SampleRef], decoded: list[Decoded], views: ViewConfig
     ) -> Batch:
         """The batch with every sample cropped to the view that is drawn for its position."""
         first = index * self.batch_size
@@ -143,7 +143,7 @@ class TrainStream(IterableDataset[Batch]):
         batch = assemble(index, refs, fitted, crops, size, self.specs, targets)
         return replace(batch, view=torch.tensor([_WHOLE] * len(refs)))
 
-    def _boxes(self, ref: SampleRef, views: ViewSettings) -> NDArray[np.float32]:
+    def _boxes(self, ref: SampleRef, views: ViewConfig) -> NDArray[np.float32]:
         """The boxes of the sample's views: as stored with its targets, else drawn here."""
         stored = self.join.boxes(ref) if self.join else None
         return draw_boxes(ref.key, ref.height, ref.width, views) if stored is None else stored
@@ -179,7 +179,7 @@ def epoch_order(shard_of_N: Sequence[int], seed: int, epoch: int) -> NDArray[np.
     return np.concatenate(windows).astype(np.int64)
 
 
-def drawn_view(seed: int, position: int, views: ViewSettings) -> int:
+def drawn_view(seed: int, position: int, views: ViewConfig) -> int:
     """Which of its views the sample at a position of the sequence shows."""
     return int(np.random.default_rng([seed, RandomStream.CROPS, position]).integers(views.number))
 

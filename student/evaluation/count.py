@@ -123,10 +123,10 @@ def pick_shown(refs: Sequence[SampleRef], count: int) -> list[SampleRef]:
     groups = [[ref for ref in refs if ref.condition == condition] for condition in conditions]
     rounds = -(-count // len(groups))
     spread = [
-        group[place * len(group) // rounds]
-        for place in range(rounds)
+        group[turn * len(group) // rounds]
+        for turn in range(rounds)
         for group in groups
-        if place < len(group)
+        if turn < len(group)
     ]
     return list({ref.key: ref for ref in spread}.values())[:count]
 

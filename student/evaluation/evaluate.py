@@ -1,14 +1,13 @@
-"""The evaluation stage: `evaluate(config, workspace)` scores every non-empty subset of the
-modalities.
+"""The evaluation stage: `evaluate(config, workspace)` scores every non-empty subset of modalities.
 
-Writes `runs/<run-id>/evaluation.json` and, for some samples, `pictures/<key>/{label,
-<subset>}.png` with class ids (`<subset>`: modalities joined by `+`). Skipped, without importing
-torch, if that file was made from the same checkpoint with the same config. Absent modalities are
-skipped, not filled with zeros (`evaluate.robustness` adds that and more, see docs/evaluation.md); a
-sample that has none of a subset's modalities does not count for that subset. With several processes
-(`train.processes`, or started by `torchrun`) each predicts its part; the main process writes the
-same scores as a single process would. Raises `CheckpointError` (nothing trained yet),
-`DatasetError` (no such split, no labelled pixel), `CorruptShard`, `FingerprintMismatch`.
+Writes `runs/<run-id>/evaluation.json` and, for some samples, class ids as PNG:
+`pictures/<key>/label.png` and `pictures/<key>/<subset>.png` (modalities joined by `+`). Skipped,
+without importing torch, if that file was made from the same checkpoint with the same config. Absent
+modalities are skipped, not filled with zeros (`evaluate.robustness` adds that and more, see
+docs/evaluation.md); a sample without any of a subset's modalities does not count for that subset.
+With several processes (`train.processes`, or started by `torchrun`) each predicts its part; the main
+process writes the same scores as a single process would. Raises `CheckpointError` (nothing trained
+yet), `DatasetError` (no such split, no labelled pixel), `CorruptShard`, `FingerprintMismatch`.
 """
 
 from __future__ import annotations
@@ -92,5 +91,6 @@ def current_scores(run: Run, config: Config) -> dict[str, Any] | None:
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     same = (scores["schema"], scores["checkpoint_sha256"]) == (EVALUATION_SCHEMA, digest)
-    wanted = scoring_config(config).items()
-    return scores if same and wanted <= scores["settings"].items() else None
+    expected = scoring_config(config).items()
+    # A subset suffices: scores with robustness have its fields on top.
+    return scores if same and expected <= scores["settings"].items() else None

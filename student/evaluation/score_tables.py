@@ -82,12 +82,12 @@ def summarise(scores: Scores) -> dict[str, Any]:
 
 
 def all_mean_worst(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """What is always reported together of a table of subsets: all modalities, mean and worst."""
-    known = [row for row in rows if row[metric] is not None]
-    worst = min(known, key=lambda row: row[metric])
+    """The scores of a table of subsets that are always reported together: all, mean and worst."""
+    scored = [row for row in rows if row[metric] is not None]
+    worst = min(scored, key=lambda row: row[metric])
     return {
         "all": rows[-1][metric],
-        "mean": float(np.mean([row[metric] for row in known])),
+        "mean": float(np.mean([row[metric] for row in scored])),
         "worst": {"modalities": worst["modalities"], "miou": worst[metric]},
     }
 
@@ -177,5 +177,6 @@ def _missing_table(
 def _averages(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float | None]:
     """See `student.evaluation.robustness_scores`; None where a subset has no score."""
     table = {tuple(row["modalities"]): row[metric] for row in rows}
-    known = {subset: 0.0 if value is None else value for subset, value in table.items()}
-    return {name: v if None not in table.values() else None for name, v in summary(known).items()}
+    # Filled for the names alone: with a missing score every average is None.
+    filled = {subset: 0.0 if value is None else value for subset, value in table.items()}
+    return {name: v if None not in table.values() else None for name, v in summary(filled).items()}

@@ -35,7 +35,7 @@ from pipeline.targets.lookup import resolve
 from pipeline.targets.prompts import PromptStore, resolve_prompts
 from pipeline.targets.reader import CachedTeacher
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import VIEW_BOX, ViewSettings, view_identity
+from pipeline.targets.views import VIEW_BOX, ViewConfig, view_identity
 from pipeline.workspace import Workspace, dataset_identity
 from student.runs.layout import CONFIG, RECORD
 from student.runs.run import Run, reads_prompts, reads_targets
@@ -96,7 +96,7 @@ def open_inputs(
             for name, store in (teacher.stores if teacher else {}).items()
         },
         "prompts": prompts.fingerprint if prompts else "",
-        **view_identity(ViewSettings.of(config)),
+        **view_identity(ViewConfig.of(config)),
         **_content_identity(config, manifest, teacher),
         **({"scene": descriptions.provenance.tower_fingerprint} if descriptions else {}),
     }

@@ -1,10 +1,10 @@
-"""How a run lies in `runs/<name>-<fp12>/`: names of files, and the fields that others read of them.
+"""The files of a run folder, `runs/<name>-<fp12>/`, and the fields that other stages read from them.
 
     run.json        identity, number of samples         config.toml     the resolved config
     checkpoints/{last,best,step-N}.safetensors           tensors and state
     checkpoints/{last,best,step-N}.json                  the state again, with the file's sha256
 
-The one description for the training, for `verify`, `gc` and `retrain`. Imports no torch, writes nothing.
+Shared by training, `verify`, `gc` and `retrain`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TENSORS, STATE = ".safetensors", ".json"
 
 
 def tensors_path(folder: AnyPath, name: str) -> AnyPath:
-    """A checkpoint's tensors and state, of a run's folder."""
+    """A checkpoint's tensors and state, in a run's folder."""
     return folder / CHECKPOINTS / f"{name}{TENSORS}"
 
 
@@ -34,9 +34,9 @@ def state_path(folder: AnyPath, name: str) -> AnyPath:
 
 
 def checkpoint_names(folder: AnyPath) -> list[str]:
-    """Checkpoints of which one file or both are there."""
-    found = {p.stem for end in (TENSORS, STATE) for p in (folder / CHECKPOINTS).glob(f"*{end}")}
-    return sorted(found)
+    """Names of the checkpoints of which at least one file exists."""
+    names = {p.stem for end in (TENSORS, STATE) for p in (folder / CHECKPOINTS).glob(f"*{end}")}
+    return sorted(names)
 
 
 def read_record(folder: AnyPath) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def read_record(folder: AnyPath) -> dict[str, Any]:
 
 
 def read_identity(folder: AnyPath) -> dict[str, Any]:
-    """What the run's weights depend on. Raises `OSError`, `ValueError`."""
+    """Everything that the run's weights depend on. Raises `OSError`, `ValueError`."""
     identity: dict[str, Any] = read_record(folder)["identity"]
     return identity
 
@@ -60,7 +60,7 @@ def planned_steps(identity: Mapping[str, Any]) -> int:
 
 
 def last_step(folder: AnyPath) -> int:
-    """Steps of the last checkpoint; 0 if there is none. Raises `CheckpointError` if its state is damaged."""
+    """Steps of the last checkpoint; 0 if there is none. `CheckpointError` if its state is corrupted."""
     path = state_path(folder, LAST)
     try:
         return int(read_json(path)["step"])

@@ -28,7 +28,7 @@ from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.errors import Any2SegError
 from pipeline.shards.sample_reader import list_samples
 from pipeline.targets.reader import TeacherSource
-from pipeline.targets.views import ViewSettings
+from pipeline.targets.views import ViewConfig
 from student.data.augment import Augment
 from student.data.target_join import TargetJoin, open_join
 from student.data.train_stream import Batch, TrainStream, loader
@@ -167,7 +167,7 @@ class Trainer:
             stop=train_config.steps,
             augment=Augment.of(train_config),
             join=self.join,
-            views=ViewSettings.of(self.config),
+            views=ViewConfig.of(self.config),
             parts=world.size * accumulate,
             mine=[world.rank * accumulate + number for number in range(accumulate)],
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pipeline.formats.image_codec import decode_picture
+from pipeline.formats.image_codec import decode_image
 from pipeline.formats.shard_tar import read_shard, stored_member
 from pipeline.modalities import TowerName
 from pipeline.shards.manifest import ShardInfo
@@ -154,7 +154,7 @@ def _batches(
 def _decoder(plan: TowerPlan, shard: ShardInfo) -> Any:
     def decode(picture: Picture) -> NDArray[Any]:
         where = f"{shard.path}: {shard.keys[picture.row]}.{picture.modality}"
-        return decode_picture(picture.data, plan.specs[picture.modality], where)
+        return decode_image(picture.data, plan.specs[picture.modality], where)
 
     return decode
 

@@ -26,7 +26,7 @@ from pipeline.core.progress import progress_bar
 from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.core.stage_report import StageReport
 from pipeline.errors import ConfigError
-from pipeline.formats.image_codec import decode_picture
+from pipeline.formats.image_codec import decode_image
 from pipeline.formats.shard_tar import read_shard, stored_member
 from pipeline.shards.manifest import Manifest, ShardInfo
 from pipeline.targets.descriptions import (
@@ -185,7 +185,7 @@ class _CaptionWriter:
         for key, members in read_shard(shard.path, shard.sha256):
             data = members.get(stored_member(modality, members))
             if data is not None:
-                image = decode_picture(data, spec, f"{shard.path}: {key}.{modality}")
+                image = decode_image(data, spec, f"{shard.path}: {key}.{modality}")
                 texts[key] = self._captioner([image], spec)[0]
         return [texts[key] for key in shard.keys]
 

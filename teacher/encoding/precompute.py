@@ -34,7 +34,7 @@ from pipeline.shards.manifest import Manifest, ShardInfo
 from pipeline.storage.disk_space import require_space
 from pipeline.targets.prompts import PromptStore, point_to_prompts
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import ViewSettings
+from pipeline.targets.views import ViewConfig
 from pipeline.workspace import Workspace
 from teacher.checkpoints.locate import find_text_tower
 from teacher.encoding.batches import Batch, decoded_batches
@@ -277,7 +277,7 @@ class _Writer:
 def encode_batch(config: Config, encoder: Encoder, batch: Batch) -> Rows:
     """Output to one row per image of the batch, with all its views if the config has views."""
     tower = encoder.tower(batch.plan, config.teacher.dtype)
-    outputs, views = config.teacher.outputs, ViewSettings.of(config)
+    outputs, views = config.teacher.outputs, ViewConfig.of(config)
     if views is None:
         return encoder.encode(tower, list(batch.arrays), outputs)
     return encode_views(encoder, tower, batch, views, outputs)

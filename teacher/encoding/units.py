@@ -18,7 +18,7 @@ from pipeline.shards.manifest import ShardInfo
 from pipeline.targets.lookup import point_to_store, resolve
 from pipeline.targets.provenance import EMBEDDING, PATCH, TargetProvenance
 from pipeline.targets.store import TargetStore, object_bytes
-from pipeline.targets.views import ViewSettings, view_identity, view_shapes
+from pipeline.targets.views import ViewConfig, view_identity, view_shapes
 from pipeline.workspace import Workspace
 from teacher.checkpoints.locate import TowerFiles, find_tower
 from teacher.encoding.identity import tower_identity
@@ -176,7 +176,7 @@ def _plan_tower(
     identity = tower_identity(
         files, preprocessing, compute_dtype=config.teacher.dtype, cache=workspace.cache
     )
-    views = ViewSettings.of(config)
+    views = ViewConfig.of(config)
     shapes = view_shapes(_output_shapes(config, files), views)
     stores = {
         name: TargetStore.planned(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.config.config import Config
-from pipeline.targets.views import VIEW_BOX, ViewSettings, cut, draw_boxes
+from pipeline.targets.views import VIEW_BOX, ViewConfig, cut, draw_boxes
 from teacher.encoding.batches import Batch
 from teacher.encoding.encoder import Encoder, Rows
 
@@ -26,7 +26,7 @@ def stored_pictures_a_batch(config: Config) -> int:
 
 
 def encode_views(
-    encoder: Encoder, tower: Tower, batch: Batch, settings: ViewSettings, outputs: Sequence[str]
+    encoder: Encoder, tower: Tower, batch: Batch, settings: ViewConfig, outputs: Sequence[str]
 ) -> Rows:
     """Output to (N, K, ...) of the batch's N images and K views, and `view_box` (N, K, 5)."""
     arrays = list(batch.arrays)

@@ -15,9 +15,9 @@ from pipeline.errors import ConfigError
 from pipeline.modalities import TowerName
 from teacher.checkpoints.hub_config import HubConfig
 
-Picture = NDArray[Any]
+ImageArray = NDArray[Any]
 """(H, W) or (H, W, 3), uint8 or uint16."""
-Sample = Picture | str | Path
+Sample = ImageArray | str | Path
 """Input of a tower's preprocessing: an array or an image file."""
 
 PREPROCESSING_VERSION = 1

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.formats.image_file import BadImageError, read_any_image
-from teacher.preprocessing.config import CLIP_MEAN, CLIP_STD, Picture, Preprocessing, Sample
+from teacher.preprocessing.config import CLIP_MEAN, CLIP_STD, ImageArray, Preprocessing, Sample
 
 NEAREST_M = 0.01
 """Upstream's lower clip of metric depth, and so the depth of a hole."""
@@ -36,11 +36,11 @@ def to_pixels(
     Samples are image files or arrays: (H, W) or (H, W, 3), uint8 or uint16; (H, W) millimetres for
     depth. Raises `ValueError` naming the position of a sample of another form.
     """
-    pictures = [_picture(sample, index) for index, sample in enumerate(samples)]
+    arrays = [_as_array(sample, index) for index, sample in enumerate(samples)]
     size_px = preprocessing.size_px
-    out = torch.empty((len(pictures), 3, size_px, size_px), device=device)
-    for indices in _groups(pictures):
-        batch = np.stack([pictures[i] for i in indices])
+    out = torch.empty((len(arrays), 3, size_px, size_px), device=device)
+    for indices in _groups(arrays):
+        batch = np.stack([arrays[i] for i in indices])
         if preprocessing.tower == "depth":
             unit_BCHW = _depth_unit(batch, preprocessing, device, indices[0])
         else:
@@ -54,7 +54,7 @@ def resize_and_crop(unit_BCHW: Tensor, size_px: int, antialias: bool) -> Tensor:
     """Shorter side to `size_px` (bicubic), longer side truncated to an integer, centre crop."""
     height, width = unit_BCHW.shape[-2:]
     short, long = min(height, width), max(height, width)
-    long_px = int(size_px * long / short)
+    long_px = int(size_px * long / short)  # truncated, not rounded: torchvision's rule
     size = [size_px, long_px] if height <= width else [long_px, size_px]
     if size != [height, width]:
         unit_BCHW = functional.interpolate(
@@ -83,27 +83,27 @@ def depth_to_unit(depth_mm: Tensor, max_depth_m: float, holes: str) -> Tensor:
     return metres.clamp(max=max_depth_m) / max_depth_m
 
 
-def _picture(sample: Sample, index: int) -> Picture:
+def _as_array(sample: Sample, index: int) -> ImageArray:
     if isinstance(sample, (str, Path)):
         try:
             return read_any_image(Path(sample))
         except BadImageError as error:
             raise ValueError(f"sample {index}: {error}") from None
     if not isinstance(sample, np.ndarray) or sample.dtype not in (np.uint8, np.uint16):
-        found = getattr(sample, "dtype", type(sample).__name__)
-        raise ValueError(f"sample {index}: expected a uint8 or uint16 array or a path, got {found}")
+        form = getattr(sample, "dtype", type(sample).__name__)
+        raise ValueError(f"sample {index}: expected a uint8 or uint16 array or a path, got {form}")
     return sample
 
 
-def _groups(pictures: Sequence[Picture]) -> list[list[int]]:
+def _groups(arrays: Sequence[ImageArray]) -> list[list[int]]:
     """Indices by shape and dtype, so that each group is resized as one batch."""
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, picture in enumerate(pictures):
-        groups.setdefault((picture.shape, picture.dtype), []).append(index)
+    for index, array in enumerate(arrays):
+        groups.setdefault((array.shape, array.dtype), []).append(index)
     return list(groups.values())
 
 
-def _colour_unit(batch: Picture, device: str | torch.device, index: int) -> Tensor:
+def _colour_unit(batch: ImageArray, device: str | torch.device, index: int) -> Tensor:
     """(B, H, W) or (B, H, W, 3 or 4) code values to (B, 1 or 3, H, W) in [0, 1]."""
     if batch.ndim == 3:
         batch = batch[..., None]
@@ -117,7 +117,7 @@ def _colour_unit(batch: Picture, device: str | torch.device, index: int) -> Tens
 
 
 def _depth_unit(
-    batch: Picture, preprocessing: Preprocessing, device: str | torch.device, index: int
+    batch: ImageArray, preprocessing: Preprocessing, device: str | torch.device, index: int
 ) -> Tensor:
     if batch.ndim != 3:
         raise ValueError(
@@ -127,7 +127,7 @@ def _depth_unit(
     return depth_to_unit(depth_mm, preprocessing.max_depth_m, preprocessing.holes)[:, None]
 
 
-def _on_device(batch: Picture, device: str | torch.device) -> Tensor:
+def _on_device(batch: ImageArray, device: str | torch.device) -> Tensor:
     """Move integers, not floats; torch has no arithmetic on uint16, so those go as int32."""
     narrow = batch if batch.dtype == np.uint8 else batch.astype(np.int32)
     return torch.from_numpy(np.ascontiguousarray(narrow)).to(device)

@@ -121,8 +121,8 @@ def condition_loss(embedding_BD: Tensor, prompt_ND: Tensor, contents: list[Conte
     names = list(CONDITIONS)
     weather_CD = prompt_ND[NUM_CLASSES : NUM_CLASSES + len(names)]
     known = [row for row, content in enumerate(contents) if content.condition is not None]
-    wanted = torch.tensor([names.index(str(contents[row].condition)) for row in known])
-    return nn.functional.cross_entropy(embedding_BD[known] @ weather_CD.T / TAU, wanted)
+    target = torch.tensor([names.index(str(contents[row].condition)) for row in known])
+    return nn.functional.cross_entropy(embedding_BD[known] @ weather_CD.T / TAU, target)
 
 
 def concept_embeddings(encode: Callable[[list[str]], Tensor]) -> Tensor:

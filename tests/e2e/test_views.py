@@ -10,7 +10,7 @@ from pipeline.config.config import Config
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.shards.sample_reader import SampleReader, list_samples
-from pipeline.targets.views import ViewSettings
+from pipeline.targets.views import ViewConfig
 from pipeline.workspace import Workspace
 from student.data.target_join import open_join
 from student.data.train_stream import TrainStream, cut_sample, drawn_view
@@ -51,7 +51,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.mark.slow
 def test_a_live_tower_repeats_the_cached_row_of_the_students_view(config: Config) -> None:
-    workspace, specs, views = Workspace.of(config), config.specs(), ViewSettings.of(config)
+    workspace, specs, views = Workspace.of(config), config.specs(), ViewConfig.of(config)
     assert views is not None
     inputs = open_inputs(config, workspace)
     samples = list_samples(inputs.manifest, "train", tuple(specs))

@@ -30,7 +30,7 @@ SMALL = Features(num_mel_bins=28, target_length=84)
 @torch.inference_mode()
 @pytest.mark.parametrize("config", ["config.json", "config.upstream_saved.json"])
 @pytest.mark.parametrize("folder", ["audio", "audio_ft"])
-def test_the_network_equals_the_full_golden_set(
+def test_audio_outputs_equal_the_full_golden_set(
     shared: Path, tmp_path: Path, folder: str, config: str, assert_output
 ) -> None:
     source = shared / "languagebind" / folder
@@ -67,7 +67,7 @@ def test_pixel_values_equal_the_golden(goldens: Path, teacher_goldens: Path) -> 
     torch.testing.assert_close(pixels, expected, atol=1e-5, rtol=0)
 
 
-def test_pixel_values_equal_the_full_golden_set(shared: Path) -> None:
+def test_audio_pixel_values_equal_the_full_golden_set(shared: Path) -> None:
     folder = shared / "languagebind" / "preprocess"
     expected = load_file(folder / "expected.safetensors")
     info = json.loads((folder / "meta.json").read_text())["audio_info"]

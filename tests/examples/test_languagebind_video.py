@@ -61,7 +61,7 @@ def test_equals_the_goldens(goldens: Path, assert_output) -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("folder", SHARED)
-def test_equals_the_full_golden_set(shared: Path, folder: str, assert_output) -> None:
+def test_video_outputs_equal_the_full_golden_set(shared: Path, folder: str, assert_output) -> None:
     io = load_file(shared / "languagebind" / folder / "io.safetensors")
     tower = load_video_network(shared / "languagebind" / folder)
     assert_output(tower(io["pixel_values"]), io)

@@ -72,14 +72,14 @@ def test_a_clock_set_back_gives_the_same_bytes(
 
 
 @pytest.mark.parametrize("moment", [IN_2099, IN_1999])
-def test_times_of_files_say_nothing(made: Made, tmp_path: Path, moment: int) -> None:
+def test_times_of_files_have_no_effect(made: Made, tmp_path: Path, moment: int) -> None:
     set_times(tmp_path / "workspace", moment)
     assert run_in_1999(made.config, tmp_path) == [0, 0]
     assert made.findings() == ()
     assert made.files() == made.whole
 
 
-def test_damage_is_mended_under_a_wrong_clock(made: Made, tmp_path: Path) -> None:
+def test_repair_works_under_a_wrong_clock(made: Made, tmp_path: Path) -> None:
     """A damaged chunk that is newer, and a source that is older, than everything else."""
     flip_bit(made.chunk("rgb", "patch", 1))
     set_times(tmp_path / "workspace", IN_2099)

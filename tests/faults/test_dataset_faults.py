@@ -1,4 +1,4 @@
-"""Damage to a prepared dataset: found by name, mended to the very same bytes, or refused."""
+"""Damage to a prepared dataset: reported by name, repaired to identical bytes, or refused."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ FAULTS: dict[str, tuple[Damage, Kind]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_damage_is_named_and_mended(made: Made, fault: str) -> None:
+def test_every_dataset_fault_is_named_and_repaired(made: Made, fault: str) -> None:
     damage, kind = FAULTS[fault]
     damage(made)
     found = made.findings()
@@ -116,7 +116,7 @@ def same_rows(path: Path, data: bytes) -> bool:
     return same
 
 
-def test_a_shallow_look_sees_what_needs_no_reading(made: Made) -> None:
+def test_a_shallow_examination_finds_missing_and_truncated_shards(made: Made) -> None:
     truncate(made.shards / TAR)
     flip_bit(made.shards / "train-000000.tar")
     assert [f.kind for f in made.findings(deep=False)] == [Kind.SHARD_TRUNCATED]
@@ -126,11 +126,11 @@ def test_a_dry_run_changes_nothing(made: Made) -> None:
     flip_bit(made.shards / TAR)
     before = made.files()
     report = made.repair(dry_run=True)
-    assert [finding.kind for finding in report.mended] == [Kind.SHARD_ALTERED]
+    assert [finding.kind for finding in report.fixed] == [Kind.SHARD_ALTERED]
     assert made.files() == before
 
 
-def test_only_the_broken_shard_is_written(made: Made) -> None:
+def test_only_the_corrupt_shard_is_written(made: Made) -> None:
     before = made.inodes()
     flip_bit(made.shards / TAR)
     made.repair()
@@ -169,7 +169,7 @@ def test_an_altered_source_never_replaces_a_shard(own_source: Made, tmp_path: Pa
     assert own_source.files() == damaged
 
 
-def test_a_source_that_is_gone_is_named(own_source: Made, tmp_path: Path) -> None:
+def test_a_missing_source_is_named(own_source: Made, tmp_path: Path) -> None:
     for picture in (tmp_path / "pictures").rglob("005.png"):
         picture.unlink()
     (own_source.shards / TAR).unlink()
@@ -195,13 +195,13 @@ def test_a_copied_shard_is_never_committed_a_second_time(made: Made) -> None:
     assert made.findings() == ()
 
 
-def test_nothing_prepared_is_no_finding(made: Made, tmp_path: Path) -> None:
+def test_an_unprepared_workspace_has_no_findings(made: Made, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     empty = Made(moved(made.config, tmp_path / "empty"), {})
     assert empty.findings() == ()
 
 
-def test_a_description_of_another_dataset_is_seen(made: Made) -> None:
+def test_a_description_of_another_dataset_is_a_finding(made: Made) -> None:
     write_json(made.dataset / "dataset.json", {"schema": 1})
     assert [f.kind for f in made.findings()] == [Kind.DESCRIPTION]
     assert made.repair().left == ()

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.timeout(900)
 def test_four_kills_leave_the_same_bytes() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "kills.py"), "2", "2", "1"],
+        [sys.executable, "-m", "benchmarks.kills", "2", "2", "1"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -47,7 +47,7 @@ def old_store(config: Config) -> RemotePath:
     return store.path
 
 
-def test_the_commands_mend_an_object_store(
+def test_verify_and_repair_work_on_an_object_store(
     original: tuple[Config, Path], prefix: RemotePath, tmp_path: Path
 ) -> None:
     config = moved(original[0], prefix)

@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[Damage, Kind]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_damage_is_named_and_mended(made: Made, fault: str) -> None:
+def test_every_target_fault_is_named_and_repaired(made: Made, fault: str) -> None:
     damage, kind = FAULTS[fault]
     damage(made)
     found = made.findings()
@@ -108,7 +108,7 @@ def test_damage_is_named_and_mended(made: Made, fault: str) -> None:
     assert made.files() == made.whole
 
 
-def test_only_the_broken_numbers_are_made_again(made: Made) -> None:
+def test_only_the_corrupt_targets_are_recomputed(made: Made) -> None:
     before = made.inodes()
     flip_bit(made.chunk("nir", "patch", 1))
     made.repair()
@@ -133,7 +133,7 @@ def test_readers_refuse_an_index_that_leads_to_another_modality(made: Made) -> N
         resolve(made.config, made.workspace, "depth")
 
 
-def test_exchanged_stores_are_refused_and_no_repair_calls_them_whole_too_early(made: Made) -> None:
+def test_exchanged_stores_are_refused_and_repeated_repair_fixes_both(made: Made) -> None:
     rgb, depth = made.store("rgb"), made.store("depth")
     spare = rgb.with_name("spare")
     rgb.rename(spare)
@@ -177,7 +177,7 @@ def test_any_flipped_bit_of_a_record_is_found(made: Made) -> None:
     assert unseen == []
 
 
-def test_numbers_in_the_wrong_rows_and_norms_are_seen(made: Made) -> None:
+def test_targets_in_wrong_rows_and_wrong_norms_are_findings(made: Made) -> None:
     """Objects that agree with their record but cannot be right: a tower that went wrong."""
     store = resolve(made.config, made.workspace, "depth")
     shard = Manifest.load(made.dataset).all_shards[0]
@@ -207,7 +207,7 @@ def test_a_store_of_other_settings_is_examined_but_left(made: Made) -> None:
     assert other.repair().left[0].finding == finding
 
 
-def test_what_was_begun_and_not_finished_is_one_finding(made: Made) -> None:
+def test_missing_targets_are_one_finding_per_store(made: Made) -> None:
     for shard in (0, 1):
         made.ledger("rgb", shard).unlink()
         for output in ("embedding", "patch"):

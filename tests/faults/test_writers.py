@@ -64,7 +64,7 @@ def empty(original: tuple[Config, Path], tmp_path: Path) -> tuple[Made, Path]:
 
 
 @pytest.mark.proof
-def test_two_teachers_make_one_store(empty: tuple[Made, Path]) -> None:
+def test_two_teacher_passes_fill_one_store(empty: tuple[Made, Path]) -> None:
     made, path = empty
     prepare(made.config, made.workspace, progress=False)
     complaints = race("teacher.encoding.precompute", "precompute", path)
@@ -73,7 +73,7 @@ def test_two_teachers_make_one_store(empty: tuple[Made, Path]) -> None:
     assert made.findings() == ()
 
 
-def test_two_preparations_make_one_dataset(empty: tuple[Made, Path]) -> None:
+def test_two_prepare_runs_write_one_dataset(empty: tuple[Made, Path]) -> None:
     """The second is refused while the first writes, or finds everything done."""
     made, path = empty
     for complaint in race("pipeline.shards.prepare", "prepare", path):
@@ -83,7 +83,7 @@ def test_two_preparations_make_one_dataset(empty: tuple[Made, Path]) -> None:
     assert made.findings() == ()
 
 
-def test_a_repair_waits_for_nobody(made: Made) -> None:
+def test_repair_fails_at_once_if_the_dataset_is_locked(made: Made) -> None:
     from pipeline.errors import WorkspaceBusy
 
     (made.shards / "train-000001.tar").unlink()

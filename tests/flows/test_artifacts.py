@@ -30,7 +30,7 @@ def test_a_key_has_only_what_prefect_allows(field: Path) -> None:
     assert artifact_key(config, "precompute-Near_IR") == "my-field-2-precompute-near-ir"
 
 
-def test_the_summary_has_a_line_a_subset_and_a_column_a_row() -> None:
+def test_the_summary_has_a_line_per_subset_and_a_column_per_row() -> None:
     text = summary(
         "t", {"main": evaluation(0.1, 0.2, 0.3), "b": evaluation(0.5, 0.5, 0.5)}, "/r.html"
     )
@@ -49,7 +49,7 @@ def test_the_summary_has_a_line_a_subset_and_a_column_a_row() -> None:
     )
 
 
-def test_robustness_is_a_table_of_the_rows_that_were_scored_with_it() -> None:
+def test_the_robustness_table_has_only_rows_scored_for_robustness() -> None:
     rows = [
         {"modalities": ["nir"], "miou": 0.3, "miou_absent_zero": 0.2},
         {"modalities": ["nir", "red"], "miou": 0.4, "miou_absent_zero": 0.3},

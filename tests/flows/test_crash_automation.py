@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 @pytest.mark.proof
 @pytest.mark.usefixtures("prefect")
-def test_there_is_one_automation_however_often_it_is_asked_for() -> None:
+def test_creating_the_automation_again_updates_the_existing_one() -> None:
     CustomWebhookNotificationBlock(
         name="night", url="http://127.0.0.1:9/", json_data={"body": "{{body}}"}
     ).save("night", overwrite=True)

@@ -23,7 +23,9 @@ with only_writer(Workspace(Path(sys.argv[1])), "night-owl"):
 """
 
 
-def test_the_holder_is_named_and_a_killed_one_does_not_block(tmp_path: Path) -> None:
+def test_a_busy_workspace_names_its_holder_and_a_killed_holder_does_not_block(
+    tmp_path: Path,
+) -> None:
     workspace = Workspace(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -89,7 +89,7 @@ def artifacts() -> dict[str, list[object]]:
 
 
 @pytest.mark.usefixtures("prefect")
-def test_an_operator_sees_progress_coverage_scores_and_predictions(
+def test_a_run_creates_artifacts_of_progress_coverage_scores_and_predictions(
     trained: tuple[Path, State],
 ) -> None:
     found = artifacts()
@@ -106,7 +106,7 @@ def test_an_operator_sees_progress_coverage_scores_and_predictions(
 
 
 @pytest.mark.usefixtures("prefect")
-def test_a_scheduled_run_with_nothing_new_says_so_and_changes_nothing(
+def test_a_scheduled_run_without_new_data_ends_as_nothing_to_do(
     trained: tuple[Path, State],
 ) -> None:
     config = trained[0]
@@ -139,7 +139,7 @@ def run_that_failed_at_the_last_shard(field: Path, overrides: list[str]) -> None
 
 @pytest.mark.proof
 @pytest.mark.usefixtures("prefect")
-def test_new_data_below_the_share_are_embedded_and_the_student_is_kept(field: Path) -> None:
+def test_growth_below_the_threshold_is_embedded_without_retraining(field: Path) -> None:
     """A dataset of its own, since a copy of the tree would be another data set."""
     limit = ["schedule.retrain_growth_percent=50"]
     plain = ["student.lscd.inter=0", "student.lscd.intra=0"]
@@ -158,7 +158,7 @@ def test_new_data_below_the_share_are_embedded_and_the_student_is_kept(field: Pa
 
 
 @pytest.mark.usefixtures("prefect")
-def test_an_audit_shows_drift_and_findings_and_fails_at_damage(copy: Path) -> None:
+def test_an_audit_shows_drift_and_findings_and_fails_on_corrupt_data(copy: Path) -> None:
     before = files_of(copy, "datasets", "targets", "prompts", "runs")
     state: State = audit(str(copy), share=1.0, deep=True, return_state=True)
     assert state.is_completed(), state
@@ -219,7 +219,7 @@ def test_an_overlapping_run_is_skipped_and_names_the_holder(field: Path) -> None
 
 
 @pytest.mark.usefixtures("prefect")
-def test_a_wrong_config_fails_the_run_at_once(field: Path) -> None:
+def test_an_invalid_config_fails_the_run_before_any_stage(field: Path) -> None:
     state: State = any2seg(str(field), ["train.step=3"], return_state=True)
     assert state.is_failed()
     assert "did you mean steps" in str(state.message)

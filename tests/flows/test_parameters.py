@@ -56,7 +56,7 @@ def test_an_ordinary_override_passes(fine: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["steps", "=3", "train steps=3"])
-def test_what_is_no_override_is_refused(wrong: str) -> None:
+def test_a_malformed_override_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match="FIELD=VALUE"):
         checked([wrong])
 

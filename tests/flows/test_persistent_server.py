@@ -31,13 +31,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_nothing_phones_home_whatever_was_set() -> None:
+def test_telemetry_is_off_whatever_the_environment_sets() -> None:
     environment = server_environment(4200, {"DO_NOT_TRACK": "0", "HOME": "/nowhere"})
     assert environment["DO_NOT_TRACK"] == "1"
     assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
 
 
-def test_a_database_that_is_set_is_kept() -> None:
+def test_a_configured_database_is_kept() -> None:
     assert server_environment(4200, {DATABASE: "postgresql+asyncpg://h/p"})[DATABASE] == (
         "postgresql+asyncpg://h/p"
     )

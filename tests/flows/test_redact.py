@@ -69,7 +69,7 @@ def test_an_error_that_holds_a_secret_in_its_cause_is_replaced() -> None:
     assert "RuntimeError: no luck" in str(caught.value)
 
 
-def test_an_io_error_stays_one_with_its_number() -> None:
+def test_a_redacted_os_error_keeps_its_type_and_errno() -> None:
     with pytest.raises(OSError, match=r"\*\*\*") as caught, scrubbed_errors():
         raise OSError(5, f"put {SECRET}")
     assert caught.value.errno == 5

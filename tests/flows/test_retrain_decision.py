@@ -47,7 +47,7 @@ def test_the_first_student_is_due(field: Path) -> None:
     assert "no finished student" in str(decision)
 
 
-def test_nothing_new_is_nothing_to_do(field: Path) -> None:
+def test_an_unchanged_manifest_is_not_due(field: Path) -> None:
     pretend_trained(field)
     decision = decide(*prepared(field))
     assert not decision.run
@@ -55,7 +55,7 @@ def test_nothing_new_is_nothing_to_do(field: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "due"), [(20, False), (16, True), (0, True)])
-def test_growth_counts_from_the_configured_share(field: Path, limit: float, due: bool) -> None:
+def test_growth_is_due_from_the_configured_percentage(field: Path, limit: float, due: bool) -> None:
     pretend_trained(field)
     write_samples(field.parent / "tiles", "train", range(8, 10))
     decision = decide(*prepared(field, f"schedule.retrain_growth_percent={limit}"))
@@ -64,23 +64,21 @@ def test_growth_counts_from_the_configured_share(field: Path, limit: float, due:
     assert (">=" if due else "<") in str(decision)
 
 
-def test_growth_adds_up_until_it_is_enough(field: Path) -> None:
+def test_growth_accumulates_since_the_last_training(field: Path) -> None:
     pretend_trained(field)
     for number, due in ((8, False), (9, True)):
         write_samples(field.parent / "tiles", "train", range(number, number + 1))
         assert decide(*prepared(field, "schedule.retrain_growth_percent=10")).run is due
 
 
-def test_changed_settings_are_named(field: Path) -> None:
+def test_a_changed_config_is_due_and_names_the_fields(field: Path) -> None:
     pretend_trained(field)
     decision = decide(*prepared(field, "train.lr=0.5", "student.fusion=mean"))
     assert decision.run
     assert "student.fusion, train.lr" in str(decision)
 
 
-def test_a_new_version_of_the_code_alone_is_no_reason(
-    field: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_code_version_alone_is_not_due(field: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_trained(field)
     monkeypatch.setattr("student.runs.inputs.VERSION", "99.0")
     decision = decide(*prepared(field))
@@ -103,7 +101,7 @@ def test_an_unfinished_training_is_no_baseline(field: Path) -> None:
     assert decide(config, workspace).run
 
 
-def test_one_row_that_is_due_is_enough(field: Path) -> None:
+def test_one_due_row_makes_the_run_due(field: Path) -> None:
     pretend_trained(field)
     rows = 'compare={other=["train.lr=0.5"]}'
     decision = decide(*prepared(field, rows))

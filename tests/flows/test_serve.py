@@ -83,7 +83,7 @@ def client(server: Server) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.mark.proof
-def test_an_interval_really_runs_the_flow(
+def test_an_interval_schedule_runs_the_flow(
     server: Server, client: SyncPrefectClient, field: Path
 ) -> None:
     """Scheduled runs are created (they are not with sqlalchemy 2.1), and the second has nothing to do."""
@@ -162,7 +162,7 @@ def test_a_wrong_schedule_is_refused(when: When, words: str) -> None:
         when.schedule()
 
 
-def test_schedules_are_prefects_own() -> None:
+def test_schedules_are_those_of_prefect() -> None:
     assert When().schedule() is None
     cron = When(cron="0 2 * * *", timezone="Europe/Paris").schedule()
     assert cron is not None
@@ -170,7 +170,7 @@ def test_schedules_are_prefects_own() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_flow_is_found_by_its_name(name: str) -> None:
+def test_every_flow_loads_by_its_name(name: str) -> None:
     assert load_flow(name).name == name
 
 

@@ -13,12 +13,14 @@ from pipeline.workspace import Workspace
 
 
 @pytest.mark.parametrize("name", stages.STAGES)
-def test_every_stage_is_where_the_table_says(name: str) -> None:
+def test_every_stage_of_the_table_loads(name: str) -> None:
     stage = stages.load_stage(name)
     assert stage.__name__ in (name, f"precompute_{name}")
 
 
-def test_scale_chooses_the_workers(field: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_with_workers_selects_the_dask_pass(
+    field: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fake(name: str):
         return lambda config, workspace: StageReport(name)
 

@@ -15,7 +15,7 @@ def test_ranges_are_few_and_none_is_empty(units: int, ranges: int) -> None:
     assert num_ranges(units) == ranges
 
 
-def test_nothing_done_and_nothing_to_train_is_nothing_to_do() -> None:
+def test_no_new_units_and_no_reason_to_train_end_as_nothing_to_do() -> None:
     state = nothing_to_do(KEPT, {"prepare": {"done": 0}, "precompute": {"done": 0}})
     assert state.is_completed()
     assert state.name == "Nothing to do"
@@ -23,7 +23,7 @@ def test_nothing_done_and_nothing_to_train_is_nothing_to_do() -> None:
     assert "towers unchanged" in str(state.message)
 
 
-def test_new_embeddings_without_training_keep_the_student() -> None:
+def test_new_embeddings_without_training_end_as_student_kept() -> None:
     state = nothing_to_do(KEPT, {"prepare": {"done": 1}, "precompute": {"done": 2}})
     assert state.is_completed()
     assert state.name == "Student kept"

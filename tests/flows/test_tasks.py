@@ -33,7 +33,7 @@ def test_the_error_of_a_command_is_its_last_line_and_every_line_is_logged(tmp_pa
         (Exit(-11), ProcessFailed, "`any2seg train` was killed by SIGSEGV; its output"),
     ],
 )
-def test_a_command_that_was_killed_or_says_so_is_tried_again(
+def test_a_killed_command_or_exit_code_try_again_raises_try_again(
     ended: Exit, kind: type[Exception], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "run_module", lambda *_, **__: ended)
@@ -42,7 +42,7 @@ def test_a_command_that_was_killed_or_says_so_is_tried_again(
     assert type(raised.value) is kind
 
 
-def test_given_environment_holds_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_environment_overrides_the_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, str] = {}
 
     def run(*_: object, environment: dict[str, str], **__: object) -> Exit:

@@ -20,7 +20,7 @@ from pipeline.shards.source_index import INDEX_SCHEMA
 from pipeline.targets.prompts import PromptStore
 from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import ViewSettings, cut, draw_boxes, view_identity, view_shapes
+from pipeline.targets.views import ViewConfig, cut, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
 
 from .conftest import SIZE
@@ -64,7 +64,7 @@ def read() -> Read:
     return scope["read"]
 
 
-def test_the_reader_is_short_and_stands_alone() -> None:
+def test_the_documented_reader_is_short_and_imports_none_of_our_code() -> None:
     assert len(CODE.splitlines()) <= 26
     names = {
         alias.name.split(".")[0]
@@ -76,7 +76,7 @@ def test_the_reader_is_short_and_stands_alone() -> None:
     assert "from " not in re.sub(r"yield from", "", CODE)
 
 
-def test_a_stranger_reads_what_we_wrote(
+def test_the_documented_reader_reads_a_workspace(
     prepared: tuple[Config, Workspace, Manifest], store: TargetStore, read: Read
 ) -> None:
     manifest = prepared[2]
@@ -89,7 +89,7 @@ def test_a_stranger_reads_what_we_wrote(
                 np.testing.assert_array_equal(row, numbers((key,))[output][0])
 
 
-def test_a_stranger_sees_a_stale_record(
+def test_the_documented_reader_refuses_a_stale_record(
     prepared: tuple[Config, Workspace, Manifest], store: TargetStore, read: Read
 ) -> None:
     record = store.path / "ledger/train/train-000001.json"
@@ -98,7 +98,7 @@ def test_a_stranger_sees_a_stale_record(
         list(read(prepared[2].folder, store.path, "train"))
 
 
-def test_a_stranger_sees_numbers_that_the_record_does_not_name(
+def test_the_documented_reader_refuses_an_object_with_another_digest(
     prepared: tuple[Config, Workspace, Manifest], store: TargetStore, read: Read
 ) -> None:
     own, other = (store.array("train", "embedding").object_path(n) for n in (0, 1))
@@ -107,11 +107,11 @@ def test_a_stranger_sees_numbers_that_the_record_does_not_name(
         list(read(prepared[2].folder, store.path, "train"))
 
 
-def test_a_stranger_cuts_the_views_that_the_page_tells_of(
+def test_views_follow_the_documented_formula(
     prepared: tuple[Config, Workspace, Manifest], read: Read
 ) -> None:
     config, workspace, manifest = prepared
-    views = ViewSettings(3, 9, (0.4, 0.8))
+    views = ViewConfig(3, 9, (0.4, 0.8))
     store = TargetStore.create(
         workspace.targets(config),
         TargetProvenance(
@@ -142,7 +142,7 @@ def test_a_stranger_cuts_the_views_that_the_page_tells_of(
             np.testing.assert_array_equal(shown[:, ::-1] if box[4] else shown, cut(picture, box))
 
 
-def drawn_as_the_page_says(key: str, view: int, views: ViewSettings) -> np.ndarray:
+def drawn_as_the_page_says(key: str, view: int, views: ViewConfig) -> np.ndarray:
     words = np.frombuffer(hashlib.sha256(key.encode()).digest()[:16], "<u8")
     philox = np.random.Philox(key=words, counter=[0, 0, view, views.seed])
     u = [float(word >> np.uint64(11)) * 2.0**-53 for word in philox.random_raw(4)]
@@ -153,7 +153,7 @@ def drawn_as_the_page_says(key: str, view: int, views: ViewSettings) -> np.ndarr
     return np.array(shares, np.float32)
 
 
-def test_the_manifest_table_is_the_schema() -> None:
+def test_the_documented_manifest_columns_are_the_schema() -> None:
     table = re.findall(r"^\| `(\w+)` \| (\S.*?) \|", PAGE.split("one row a sample:")[1], re.M)
     documented = dict(table[: len(MANIFEST_SCHEMA)])
     assert documented == {
@@ -203,7 +203,7 @@ READ = {
 }
 
 
-def test_the_table_of_versions_is_the_module() -> None:
+def test_the_documented_versions_are_those_of_the_schemas_module() -> None:
     section = PAGE.split("## Versions")[1].split("\n## ")[0]
     table = re.findall(r"^\| (\S.*?) \| `[\w.]+` \| (\d+) \| ([\d, ]+) \|", section, re.M)
     numbers = {name: value for name, value in vars(schemas).items() if name.endswith("_SCHEMA")}
@@ -213,7 +213,7 @@ def test_the_table_of_versions_is_the_module() -> None:
         assert tuple(map(int, read.split(","))) == readable
 
 
-def test_no_version_is_written_down_elsewhere() -> None:
+def test_no_other_module_defines_a_schema_version() -> None:
     root = Path(__file__).parents[2]
     rooms = ("pipeline", "teacher", "student", "flows")
     text = {p: p.read_text() for room in rooms for p in (root / room).rglob("*.py")}

@@ -15,7 +15,7 @@ from pipeline.workspace import Workspace, dataset_identity, dataset_slug
 MakeConfig = Callable[..., Config]
 
 
-def test_folders(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_paths_of_artefacts(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config()
     workspace, slug = Workspace.of(config), dataset_slug(config)
     assert slug.startswith("folder-")
@@ -30,7 +30,7 @@ def test_folders(make_config: MakeConfig, tmp_path: Path) -> None:
     "override",
     ["store.shard_size=8", "dataset.label=masks", "modalities.depth.kind=gray16"],
 )
-def test_what_changes_a_stored_byte_changes_the_dataset(
+def test_fields_that_change_stored_bytes_change_the_dataset_slug(
     make_config: MakeConfig, override: str
 ) -> None:
     assert dataset_slug(make_config(override)) != dataset_slug(make_config())
@@ -40,12 +40,14 @@ def test_what_changes_a_stored_byte_changes_the_dataset(
     "override",
     ["train.steps=7", "teacher.name=x", "prepare.workers=3", "store.dtype=float32", "seed=4"],
 )
-def test_what_changes_no_stored_byte_does_not(make_config: MakeConfig, override: str) -> None:
+def test_fields_that_change_no_stored_byte_keep_the_dataset_slug(
+    make_config: MakeConfig, override: str
+) -> None:
     assert dataset_identity(make_config(override)) == dataset_identity(make_config())
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/x", "gs://bucket/x", "az://container/x/y"])
-def test_an_object_store_is_named_by_its_url(make_config: MakeConfig, url: str) -> None:
+def test_a_workspace_may_be_an_object_store_url(make_config: MakeConfig, url: str) -> None:
     config = make_config(workspace=f"{url}/")
     assert str(Workspace.of(config).root) == url
     assert str(Workspace.of(config).runs) == f"{url}/runs"
@@ -67,7 +69,7 @@ def test_a_url_with_credentials_is_refused_without_repeating_them(
     assert "Secret" not in str(refusal.value)
 
 
-def test_a_url_survives_being_written_to_a_run(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_url_workspace_round_trips_through_toml(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config("store.cache_gb=1.5", workspace="s3://bucket/x")
     (tmp_path / "config.toml").write_text(dump_config(config))
     assert load_config(tmp_path / "config.toml") == config

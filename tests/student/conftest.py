@@ -22,7 +22,7 @@ from pipeline.targets.lookup import point_to_store
 from pipeline.targets.prompts import PromptStore, point_to_prompts
 from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import VIEW_BOX, ViewSettings, draw_boxes, view_identity, view_shapes
+from pipeline.targets.views import VIEW_BOX, ViewConfig, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
 from student.data.train_stream import Batch
 from student.model.student import Student
@@ -78,7 +78,7 @@ def write_targets(config: Config, workspace: Workspace) -> None:
     """Random targets for every shard and modality, and random prompts, through the real stores."""
     manifest = Manifest.load(workspace.dataset(config))
     rng = np.random.default_rng(0)
-    views = ViewSettings.of(config)
+    views = ViewConfig.of(config)
     rows = view_shapes({"embedding": (DIM,), "patch": (PATCHES, DIM)}, views)
     outputs = (*config.teacher.outputs, *([VIEW_BOX] if views else []))
     for name, spec in config.specs().items():

@@ -56,7 +56,7 @@ def test_a_command_reads_its_config_once(loads: Loads) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect")
-def test_a_flow_reads_it_once_more(loads: Loads) -> None:
+def test_a_flow_reads_its_config_once_more(loads: Loads) -> None:
     """A flow's parameters are stored by Prefect, so they are a path and overrides and not a config."""
     assert loads("refresh-teacher") == 2
     assert loads("run") == 2

@@ -50,7 +50,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_becomes_a_folder_that_predicts(run_folder: Path, tmp_path: Path) -> None:
+def test_export_writes_a_folder_that_predicts(run_folder: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["export", str(run_folder), "-o", str(tmp_path / "model")])
     assert done.exit_code == 0, done.output
     assert "README.md, config.json, model.safetensors" in done.output
@@ -61,7 +61,7 @@ def test_a_run_becomes_a_folder_that_predicts(run_folder: Path, tmp_path: Path) 
     )
 
 
-def test_uploading_sends_that_folder(
+def test_push_uploads_the_exported_folder(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = []

@@ -41,7 +41,7 @@ def test_help_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["kinds"], ["--version"]])
-def test_quick_answers_import_neither_torch_nor_prefect(arguments: list[str]) -> None:
+def test_help_and_status_import_neither_torch_nor_prefect(arguments: list[str]) -> None:
     script = (
         "import sys\n"
         "sys.modules['torch'] = sys.modules['prefect'] = sys.modules['transformers'] = None\n"
@@ -135,7 +135,7 @@ def test_init_writes_a_config_that_doctor_finds_ready(tree: Path, tmp_path: Path
     assert any2seg("prepare", str(made), "--set", f"workspace={tmp_path / 'ws'}").returncode == 0
 
 
-def test_doctor_ends_with_what_to_mend_and_writes_nothing_else(tree: Path, tmp_path: Path) -> None:
+def test_doctor_ends_with_what_to_fix_and_writes_no_other_file(tree: Path, tmp_path: Path) -> None:
     (tree / "nir/val/2.png").write_bytes(b"")
     before = sorted(tmp_path.rglob("*"))
     sheet = tmp_path / "sheet.png"
@@ -162,7 +162,7 @@ def test_teacher_examines_the_packaged_towers() -> None:
     assert "FAIL" not in done.stdout
 
 
-def test_teacher_of_an_unknown_name_is_one_line() -> None:
+def test_an_unknown_teacher_is_a_one_line_error() -> None:
     done = any2seg("teacher", "no such teacher")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

@@ -11,7 +11,7 @@ from tests.flows.report.test_sources import CONFIG
 
 
 @pytest.mark.parametrize("robustness", [False, True])
-def test_every_figure_is_printed_with_split_protocol_and_seed(
+def test_every_score_is_printed_with_split_protocol_and_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], robustness: bool
 ) -> None:
     path = tmp_path / "streets.toml"

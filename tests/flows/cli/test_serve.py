@@ -23,7 +23,7 @@ def serve(*words: str) -> str:
     return result.output
 
 
-def test_a_config_is_needed() -> None:
+def test_serve_without_a_config_is_an_error() -> None:
     with pytest.raises(ConfigError, match="CONFIG: missing"):
         serve("--interval", "60")
 

@@ -31,7 +31,7 @@ def done(config: Config, **teacher) -> Config:
 
 
 def falsify(config: Config, modality: str, key: str, change: float) -> None:
-    """Other numbers for one sample, with a record that vouches for them."""
+    """Other numbers for one sample, with a record that names their digest."""
     workspace = Workspace.of(config)
     store = resolve(config, workspace, modality)
     shard = next(s for s in Manifest.load(workspace.dataset(config)).all_shards if key in s.keys)
@@ -45,7 +45,7 @@ def falsify(config: Config, modality: str, key: str, change: float) -> None:
     write_json(ledger, record | {"objects": record["objects"] | {"embedding": sha256_file(path)}})
 
 
-def test_what_the_pass_made_is_confirmed(config: Config) -> None:
+def test_targets_of_the_teacher_pass_raise_no_alarm(config: Config) -> None:
     report = run(done(config), share=1.0)
     assert report.passed
     assert {(row.modality, row.output) for row in report.rows} == {
@@ -62,11 +62,11 @@ def test_what_the_pass_made_is_confirmed(config: Config) -> None:
     assert record["rows"][0]["cosine_min"] == report.rows[0].cosine_min
 
 
-def test_views_are_cut_again(config: Config) -> None:
+def test_targets_of_views_raise_no_alarm(config: Config) -> None:
     assert run(done(config, views=2, batch_size=6), share=1.0).passed
 
 
-def test_a_falsified_sample_is_named(config: Config) -> None:
+def test_a_sample_with_altered_targets_raises_an_alarm_by_key(config: Config) -> None:
     config = done(config)
     falsify(config, "rgb", "train_004", 0.05)
     report = run(config, share=1.0)
@@ -77,7 +77,7 @@ def test_a_falsified_sample_is_named(config: Config) -> None:
     assert run(config, share=1.0, tolerance=0.5).passed
 
 
-def test_a_shard_whose_samples_moved_is_refused_by_name(config: Config) -> None:
+def test_a_shard_whose_members_moved_raises_corrupt_shard(config: Config) -> None:
     config = done(config)
     shard = Manifest.load(Workspace.of(config).dataset(config)).all_shards[0]
     shard.path.chmod(0o644)
@@ -86,7 +86,7 @@ def test_a_shard_whose_samples_moved_is_refused_by_name(config: Config) -> None:
         run(config, share=1.0)
 
 
-def test_a_share_is_drawn_by_the_seed(config: Config) -> None:
+def test_rows_are_drawn_by_seed_and_share(config: Config) -> None:
     config = done(config)
     workspace = Workspace.of(config)
     shards = Manifest.load(workspace.dataset(config)).all_shards
@@ -101,7 +101,7 @@ def test_a_share_is_drawn_by_the_seed(config: Config) -> None:
     assert "train_002" not in {d.key for d in everything}
 
 
-def test_holes_are_not_drawn(config: Config) -> None:
+def test_missing_targets_are_not_drawn(config: Config) -> None:
     config = done(config)
     workspace = Workspace.of(config)
     store = resolve(config, workspace, "rgb")
@@ -114,21 +114,21 @@ def test_holes_are_not_drawn(config: Config) -> None:
     }
 
 
-def test_nothing_cached_is_said(config: Config) -> None:
+def test_an_empty_cache_raises_missing_target(config: Config) -> None:
     with pytest.raises(MissingTarget, match="nothing is cached"):
         run(config)
 
 
-def test_drift_of_vectors() -> None:
+def test_drift_is_the_least_cosine_and_the_largest_difference() -> None:
     one = np.array([[1.0, 0.0], [0.0, 1.0]])
     turned = np.array([[1.0, 0.0], [0.6, 0.8]])
-    found = drift("a", one, turned)
-    assert (found.cosine, found.max_abs) == (pytest.approx(0.8), pytest.approx(0.6))
+    measured = drift("a", one, turned)
+    assert (measured.cosine, measured.max_abs) == (pytest.approx(0.8), pytest.approx(0.6))
     assert drift("a", one, np.full_like(one, np.nan)).cosine == -1.0
 
 
 @pytest.mark.parametrize("stored", ["float16", "float32"])
-def test_rounding_is_within_the_tolerance(stored: str) -> None:
+def test_rounding_errors_stay_below_the_default_tolerance(stored: str) -> None:
     """Random unit vectors rounded to the stored type drift by less than the default allows."""
     rng = np.random.default_rng([4])
     vectors = rng.normal(size=(2000, 768))

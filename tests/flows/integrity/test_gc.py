@@ -62,39 +62,41 @@ def add_run(config: Config, towers: dict[str, str], step: int = 0) -> Path:
 Prepared = tuple[Config, Workspace, Manifest]
 
 
-def places(workspace: Workspace, configs: list[Config]) -> set[str]:
+def unused_paths(workspace: Workspace, configs: list[Config]) -> set[str]:
     root = Path(str(workspace.root))
     return {
         str(Path(str(item.path)).relative_to(root)) for item in collect(workspace, configs).items
     }
 
 
-def test_a_config_keeps_what_it_reads(prepared: Prepared) -> None:
+def test_stores_that_a_config_reads_are_kept(prepared: Prepared) -> None:
     config, workspace, _ = prepared
     kept = add_store(config, "rgb", "new")
     other = add_store(config, "rgb", "old", point=False)
-    assert places(workspace, [config]) == {f"targets/{other.path.parent.name}/{other.path.name}"}
+    assert unused_paths(workspace, [config]) == {
+        f"targets/{other.path.parent.name}/{other.path.name}"
+    }
     assert delete(workspace, collect(workspace, [config])) == []
     assert Path(str(kept.path)).is_dir()
     assert not Path(str(other.path)).exists()
     assert Manifest.load(workspace.dataset(config)).num_samples == 13
-    assert places(workspace, [config]) == set()
+    assert unused_paths(workspace, [config]) == set()
 
 
-def test_a_run_keeps_what_it_was_trained_on(prepared: Prepared) -> None:
+def test_stores_that_a_run_was_trained_on_are_kept(prepared: Prepared) -> None:
     """Even a store that the index no longer leads to, and without its config."""
     config, workspace, _ = prepared
     old = add_store(config, "rgb", "old")
     run = add_run(config, {"rgb": old.provenance.tower_fingerprint})
     add_store(config, "rgb", "new")
-    assert places(workspace, []) == set()
+    assert unused_paths(workspace, []) == set()
     (run / "config.toml").write_text("of = 'another version'")
     assert all(
-        "new" not in place and str(old.path.name) not in place for place in places(workspace, [])
+        "new" not in path and str(old.path.name) not in path for path in unused_paths(workspace, [])
     )
 
 
-def test_an_unreadable_run_forbids_deleting(prepared: Prepared) -> None:
+def test_delete_refuses_if_a_run_cannot_be_read(prepared: Prepared) -> None:
     config, workspace, _ = prepared
     run = add_run(config, {})
     add_store(config, "rgb", "old", point=False)
@@ -103,28 +105,30 @@ def test_an_unreadable_run_forbids_deleting(prepared: Prepared) -> None:
         delete(workspace, collect(workspace, [config]))
 
 
-def test_nothing_is_deleted_if_nothing_refers(prepared: Prepared) -> None:
+def test_delete_refuses_without_any_config_or_run(prepared: Prepared) -> None:
     config, workspace, _ = prepared
     with pytest.raises(Any2SegError, match="everything would be deleted"):
         delete(workspace, collect(workspace, []))
     assert Manifest.load(workspace.dataset(config)).num_samples == 13
 
 
-def test_another_dataset_goes_with_its_index(prepared: Prepared, make_config) -> None:
+def test_an_unused_dataset_is_deleted_with_its_index_entries(
+    prepared: Prepared, make_config
+) -> None:
     config, workspace, _ = prepared
     other = make_config("store.shard_size=2")
     source = Path(str(workspace.dataset(config)))
     shutil.copytree(source, Path(str(workspace.dataset(other))))
     add_store(other, "rgb", "its own")
-    found = places(workspace, [config])
-    assert {place.split("/")[0] for place in found} == {"datasets", "targets"}
-    assert any("/index/" in place for place in found)
+    unused = unused_paths(workspace, [config])
+    assert {path.split("/")[0] for path in unused} == {"datasets", "targets"}
+    assert any("/index/" in path for path in unused)
     delete(workspace, collect(workspace, [config]))
-    assert places(workspace, [config]) == set()
+    assert unused_paths(workspace, [config]) == set()
     assert source.is_dir()
 
 
-def test_temporary_files_go(prepared: Prepared) -> None:
+def test_temporary_files_are_deleted_unless_their_lock_is_held(prepared: Prepared) -> None:
     config, workspace, _ = prepared
     partial = Path(str(workspace.dataset(config))) / "shards" / "train" / "x.tar.1.partial"
     partial.write_bytes(b"half")
@@ -137,10 +141,10 @@ def test_temporary_files_go(prepared: Prepared) -> None:
     assert not partial.exists()
 
 
-def test_a_kill_while_deleting_leaves_nothing_that_looks_whole(
+def test_a_kill_while_deleting_leaves_nothing_that_looks_complete(
     prepared: Prepared, make_config, kill_at_step
 ) -> None:
-    """Killed at every file: what is left counts as nothing, and the next call finishes."""
+    """Killed at every file: the rest does not count, and the next call finishes."""
     config, workspace, _ = prepared
     other = make_config("store.shard_size=2")
     for step in range(0, 12, 2):
@@ -161,4 +165,4 @@ def test_unfinished_runs_are_listed(prepared: Prepared) -> None:
     add_run(config.model_copy(update={"name": "other"}), {"rgb": "x"}, step=4)
     [run] = unfinished_runs(workspace)
     assert (run.steps_done, run.steps) == (4, 10)
-    assert places(workspace, []) == set()
+    assert unused_paths(workspace, []) == set()

@@ -16,7 +16,7 @@ from tests.teacher.conftest import config, prepared, root, source
 __all__ = ["config", "prepared", "root", "source"]
 
 
-def test_only_what_was_found_is_rebuilt(config: Config) -> None:
+def test_only_reported_units_are_rebuilt(config: Config) -> None:
     workspace = Workspace.of(config)
     precompute(config, workspace, progress=False)
     shards = Manifest.load(workspace.dataset(config)).all_shards
@@ -28,8 +28,8 @@ def test_only_what_was_found_is_rebuilt(config: Config) -> None:
         for output in stores[name].provenance.outputs:
             stores[name].array("train", output).object_path(index).unlink()
     report = repair(config, workspace, progress=False)
-    assert {finding.shard for finding in report.mended} == {"train-000001"}
-    assert {(left.finding.kind, Path(left.finding.place).name[:3]) for left in report.left} == {
+    assert {finding.shard for finding in report.fixed} == {"train-000001"}
+    assert {(left.finding.kind, Path(left.finding.location).name[:3]) for left in report.left} == {
         (Kind.HOLE, "rgb"),
         (Kind.HOLE, "nir"),
     }

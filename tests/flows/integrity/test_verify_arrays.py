@@ -20,13 +20,15 @@ def written(folder: Path, row_shape: tuple[int, ...], object_rows: int) -> RowAr
 
 
 @pytest.mark.parametrize(("shape", "rows"), [((5,), 8), ((4, 5), 32), ((4, 5), 8), ((2, 4, 5), 48)])
-def test_length_of_an_object(tmp_path: Path, shape: tuple[int, ...], rows: int) -> None:
+def test_object_bytes_is_the_length_of_a_written_object(
+    tmp_path: Path, shape: tuple[int, ...], rows: int
+) -> None:
     array = written(tmp_path, shape, rows)
     assert array_problem(array) == ""
     assert Path(str(array.object_path(2))).stat().st_size == object_bytes(array)
 
 
-def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+def test_array_problem_names_the_wrong_fields(tmp_path: Path) -> None:
     array = written(tmp_path, (4, 5), 32)
     path = tmp_path / "a.zarr" / "train" / "x" / "zarr.json"
     whole = path.read_bytes()

@@ -44,11 +44,11 @@ def kinds(run: Path, *, deep: bool = True) -> list[Kind]:
     return [finding.kind for finding in examine_run(run, deep=deep)]
 
 
-def test_a_whole_run_has_no_findings(run: Path) -> None:
+def test_a_complete_run_has_no_findings(run: Path) -> None:
     assert kinds(run) == []
 
 
-def test_identity_and_settings(run: Path) -> None:
+def test_a_damaged_identity_or_config_is_a_finding(run: Path) -> None:
     described = read_json(run / "run.json")
     write_json(run / "run.json", {**described, "identity": {"train": {"steps": 5}}})
     assert kinds(run) == [Kind.RUN]
@@ -57,7 +57,7 @@ def test_identity_and_settings(run: Path) -> None:
     assert kinds(run) == [Kind.RUN, Kind.RUN]
 
 
-def test_a_flipped_bit_needs_the_deep_look(run: Path) -> None:
+def test_a_flipped_bit_is_found_only_by_a_deep_examination(run: Path) -> None:
     path = run / "checkpoints" / "last.safetensors"
     data = bytearray(path.read_bytes())
     data[-9] ^= 4
@@ -68,7 +68,7 @@ def test_a_flipped_bit_needs_the_deep_look(run: Path) -> None:
     assert not finding.repairable
 
 
-def test_a_cut_or_lost_checkpoint(run: Path) -> None:
+def test_a_truncated_or_missing_checkpoint_is_a_finding(run: Path) -> None:
     path = run / "checkpoints" / "last.safetensors"
     path.write_bytes(path.read_bytes()[:-5])
     assert kinds(run, deep=False) == [Kind.CHECKPOINT]
@@ -78,19 +78,19 @@ def test_a_cut_or_lost_checkpoint(run: Path) -> None:
     assert kinds(run, deep=False) == [Kind.CHECKPOINT]
 
 
-def test_a_kill_between_checkpoint_and_state_is_told_apart(run: Path) -> None:
+def test_a_kill_between_checkpoint_and_state_file_has_its_own_kind(run: Path) -> None:
     checkpoint(run, 2, inside=4)
     assert kinds(run) == [Kind.CHECKPOINT_NEWER]
     checkpoint(run, 4, inside=2)
     assert kinds(run) == [Kind.CHECKPOINT]
 
 
-def test_copies_beside_the_last_checkpoint_are_looked_at_too(run: Path) -> None:
+def test_best_and_step_checkpoints_are_examined_too(run: Path) -> None:
     path = checkpoint(run, 2, name="best")
     checkpoint(run, 3, name="step-000003")
     assert kinds(run) == []
     path.write_bytes(path.read_bytes()[:-1])
     (run / "checkpoints" / "step-000003.safetensors").unlink()
     cut, gone = examine_run(run, deep=False)
-    assert (cut.place, gone.problem) == (str(path), "expected a file, found none")
+    assert (cut.location, gone.problem) == (str(path), "expected a file, found none")
     assert cut.remedy == f"delete {path} and {path.with_suffix('.json')}"

@@ -35,7 +35,7 @@ def load_if_there(folder: Path) -> Manifest | None:
 
 
 def counts(row: CoverageRow) -> tuple[int, int, int]:
-    return row.there, row.missing, row.stale
+    return row.committed, row.missing, row.stale
 
 
 def teach(prepared: Prepared, modality: str, num_shards: int) -> TargetStore:
@@ -55,7 +55,7 @@ def teach(prepared: Prepared, modality: str, num_shards: int) -> TargetStore:
     return store
 
 
-def test_an_empty_workspace_lacks_everything(
+def test_an_empty_workspace_misses_everything(
     make_source: Callable, make_config: Callable[..., Config]
 ) -> None:
     make_source(train=5, val=2)
@@ -64,6 +64,21 @@ def test_an_empty_workspace_lacks_everything(
     assert counts(rows["prepare", "val"]) == (0, 2, 0)
     assert counts(rows["precompute", "class prompts"]) == (0, 1, 0)
     assert not rows["prepare", "train"].complete
+
+
+def test_a_row_as_json_keeps_the_names_of_the_states() -> None:
+    row = CoverageRow("prepare", "train", "samples", committed=2, missing=1)
+    assert list(row.as_json()) == [
+        "stage",
+        "what",
+        "unit",
+        "there",
+        "missing",
+        "stale",
+        "note",
+        "advice",
+    ]
+    assert (row.as_json()["there"], row.as_json()["missing"]) == (2, 1)
 
 
 def test_counts_of_samples_shards_and_prompts(prepared: Prepared) -> None:
@@ -82,7 +97,7 @@ def test_counts_of_samples_shards_and_prompts(prepared: Prepared) -> None:
     assert counts(rows["precompute", "class prompts"]) == (1, 0, 0)
 
 
-def test_new_and_refused_samples_show(prepared: Prepared, make_source: Callable) -> None:
+def test_new_and_refused_samples_are_counted(prepared: Prepared, make_source: Callable) -> None:
     config, workspace, _ = prepared
     root = make_source(train=12, val=3)
     assert counts(table(config)["prepare", "train"]) == (10, 2, 0)
@@ -109,7 +124,7 @@ def test_other_settings_and_a_lost_source_are_noted(
     assert "no such folder" in row.note
 
 
-def test_the_map_names_every_hole(prepared: Prepared) -> None:
+def test_the_map_names_every_missing_stale_or_damaged_shard(prepared: Prepared) -> None:
     config, workspace, manifest = prepared
     store = teach(prepared, "rgb", num_shards=4)
     train = store.array("train", "embedding")

@@ -41,7 +41,7 @@ def with_views(config: Config, views: int) -> Config:
 
 
 @pytest.mark.parametrize("views", [0, 2])
-def test_the_plan_is_what_is_then_done(config: Config, views: int) -> None:
+def test_planned_units_and_bytes_equal_the_pass(config: Config, views: int) -> None:
     config = with_views(config, views)
     workspace = Workspace.of(config)
     manifest = Manifest.load(workspace.dataset(config))
@@ -108,13 +108,13 @@ def timed(*, overlaps: bool, decode_s: float = 0.0, commit_s: float = 0.0) -> Pr
     return estimate_time(UNITS, probe, 0.0)
 
 
-def test_compute_alone() -> None:
+def test_time_of_compute_alone() -> None:
     found = timed(overlaps=True)
     assert (found.seconds, found.load_s, found.compute_s) == (55.0, 5.0, 50.0)
     assert found.bottleneck == "compute"
 
 
-def test_decoding_hides_behind_compute_or_the_other_way() -> None:
+def test_decoding_and_compute_overlap() -> None:
     assert timed(overlaps=True, decode_s=0.5).seconds == 55.0
     slow = timed(overlaps=True, decode_s=3.0)
     assert (slow.seconds, slow.bottleneck) == (155.0, "decode")
@@ -126,13 +126,13 @@ def test_only_the_last_commit_of_a_shard_is_waited_for() -> None:
     assert (found.seconds, found.write_s) == (55.0 + 2 * 4.0, 20.0)
 
 
-def test_commits_that_take_longer_hold_the_pass_up() -> None:
+def test_slow_commits_bound_the_pass() -> None:
     """Shard 0: 10 s, then three commits of 30 s; shard 1: 10 s, then two."""
     found = timed(overlaps=True, commit_s=30.0)
     assert (found.seconds, found.bottleneck) == (5.0 + 10 + 90 + 10 + 60, "write")
 
 
-def test_without_cores_to_spare_everything_takes_turns() -> None:
+def test_without_spare_cores_nothing_overlaps() -> None:
     assert timed(overlaps=False, decode_s=0.5, commit_s=4.0).seconds == 55.0 + 25.0 + 20.0
 
 
@@ -141,7 +141,7 @@ def test_nothing_to_do_takes_no_time() -> None:
     assert estimate_time([], probe, 100.0).seconds == 0
 
 
-def test_reading_slower_than_the_rest_is_what_counts() -> None:
+def test_slow_reading_bounds_the_pass() -> None:
     rates = {"image": TowerRate(0.0, 0.1), "depth": TowerRate(0.0, 0.1)}
     commit = {"image": 0.0, "depth": 0.0}
     probe = Probe("cuda", True, rates, {}, 0.5, commit)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ __all__ = ["config", "prepared", "root", "source"]
 
 @pytest.mark.parametrize("patch", [False, True])
 @pytest.mark.parametrize("name", ["source", "languagebind-tiny"])
-def test_the_formula_is_what_torch_counts(name: str, patch: bool, source: Path) -> None:
+def test_flops_equal_torchs_count(name: str, patch: bool, source: Path) -> None:
     tower = teacher.load_tower(str(source) if name == "source" else name, "depth")
     pixels = torch.zeros(3, 3, *tower.network.layout.input_px)
     # The fused attention kernel of the processor is unknown to the counter; the plain one is known.
@@ -30,7 +30,7 @@ def test_the_formula_is_what_torch_counts(name: str, patch: bool, source: Path) 
     assert num_tokens(tower.files.config) == tower.network.layout.grid[0] ** 2 + 1
 
 
-def test_a_full_size_tower() -> None:
+def test_flops_of_a_full_size_tower() -> None:
     """ViT-L/14 at 224 px: 257 tokens and 162 billion operations."""
     vision = {
         "hidden_size": 1024,

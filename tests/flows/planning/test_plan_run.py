@@ -43,7 +43,7 @@ def config(path: Path) -> Config:
     return load_config(path)
 
 
-def test_a_plan_before_anything_is_there_is_what_is_then_done(config: Config) -> None:
+def test_a_plan_of_an_empty_workspace_equals_the_run(config: Config) -> None:
     workspace = Workspace.of(config)
     plan = plan_run(config, workspace)
     assert not workspace.dataset(config).exists()
@@ -61,7 +61,7 @@ def test_a_plan_before_anything_is_there_is_what_is_then_done(config: Config) ->
     assert sum(work.num_shards for work in plan.towers) == done.done - 1 == 12
 
 
-def test_what_is_done_is_not_planned_again(config: Config) -> None:
+def test_finished_stages_are_not_planned(config: Config) -> None:
     workspace = Workspace.of(config)
     prepare(config, workspace, progress=False)
     precompute(config, workspace, progress=False)
@@ -102,7 +102,7 @@ def test_a_run_that_does_not_fit_ends_with_1(path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("flows.planning.plan_run.free_bytes", lambda root: 1000)
     shown = CliRunner().invoke(app, ["plan", str(path), "--no-probe"])
     assert shown.exit_code == 1
-    assert "1 kB are: DOES NOT FIT" in " ".join(shown.output.split())
+    assert "has 1 kB: DOES NOT FIT" in " ".join(shown.output.split())
 
 
 @pytest.mark.server

@@ -54,7 +54,7 @@ def test_every_part_is_measured_on_a_real_shard(config: Config, views: int) -> N
     assert {p.name for p in new} <= {"weights.json"}
 
 
-def test_samples_that_are_not_written_yet_serve_too(config: Config) -> None:
+def test_the_probe_works_before_prepare(config: Config) -> None:
     adapter = open_dataset(config.dataset, config.specs())
     probed = probe_samples(config, adapter, adapter.samples("train"))
     source = ProbeSource.of_samples(probed, tuple(config.modalities))

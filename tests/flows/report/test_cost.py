@@ -20,7 +20,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return folder_config(root, {"rgb": "rgb"}, ["a", "b"])
 
 
-def test_milliseconds_a_sample() -> None:
+def test_milliseconds_per_sample() -> None:
     assert per_sample(3.0, 6) == "500 ms"
     assert per_sample(1.0, 0) == "-"
 
@@ -43,7 +43,7 @@ def test_without_a_teacher_there_is_no_break_even(config: Config) -> None:
     assert break_even(0.0, 0, config) == ""
 
 
-def test_time_counts_steps_and_waiting(config: Config) -> None:
+def test_training_time_is_steps_and_waiting(config: Config) -> None:
     workspace = Workspace.of(config)
     manifest = prepare_all(config)
     write_run(config, manifest)

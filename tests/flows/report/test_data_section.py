@@ -21,7 +21,7 @@ def row(*names: str) -> dict:
     }
 
 
-def test_a_table_a_split_and_the_sets_that_occur() -> None:
+def test_one_table_per_split_and_the_modality_sets_that_occur() -> None:
     mixed = summarise(
         facts_table([row("rgb", "depth"), row("rgb", "depth"), row("rgb")]), SPECS, ("a",)
     )

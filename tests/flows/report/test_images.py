@@ -31,7 +31,7 @@ def test_classes_have_the_palettes_colours_and_unlabelled_pixels_are_clear() -> 
             assert tuple(pixels[row, column]) == (*PALETTE[number], 255)
 
 
-def test_a_large_class_map_is_sampled_never_mixed() -> None:
+def test_a_large_class_map_is_reduced_without_mixing_classes() -> None:
     ids = np.random.default_rng(0).integers(0, 3, (700, 1500)).astype(np.uint8)
     image = class_image(ids, PALETTE)
     assert max(image.width, image.height) <= MAX_SIDE_PX
@@ -48,13 +48,13 @@ def test_near_is_brighter_than_far_and_holes_are_dark(kind: str) -> None:
     assert image.note.endswith(" m")
 
 
-def test_a_reading_without_any_return_is_shown_dark() -> None:
+def test_a_lidar_image_without_returns_is_dark() -> None:
     image = modality_image(np.zeros((5, 9), np.uint16), KINDS["lidar"])
     assert image.note == "no return"
     assert decoded(image).max() < 30
 
 
-def test_a_single_return_survives_a_reduction() -> None:
+def test_a_single_return_survives_downscaling() -> None:
     array = np.zeros((1000, 1400), np.uint16)
     array[503, 707] = 5_000
     light = decoded(modality_image(array, KINDS["lidar"])).astype(int).sum(axis=2)
@@ -71,13 +71,13 @@ def test_events_are_red_and_blue_on_black() -> None:
     assert pixels[1:3].max() == 0
 
 
-def test_a_single_event_survives_a_reduction() -> None:
+def test_a_single_event_survives_downscaling() -> None:
     events = np.zeros((999, 999, 3), np.uint8)
     events[998, 998, 2] = 9
     assert (decoded(modality_image(events, KINDS["event"])).max(axis=2) > 0).sum() == 1
 
 
-def test_a_colour_picture_is_shown_as_it_is() -> None:
+def test_a_colour_image_is_shown_unchanged() -> None:
     image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     np.testing.assert_array_equal(decoded(modality_image(image, KINDS["rgb"])), image)
 

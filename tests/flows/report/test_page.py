@@ -67,7 +67,7 @@ def test_differences_are_to_the_main_run(values: dict) -> None:
     assert later["overrides"] == ("seed=3",)
 
 
-def test_all_subsets_stand_in_the_table_by_size(values: dict) -> None:
+def test_the_table_lists_all_subsets_by_size(values: dict) -> None:
     sizes = [line["name"].count("+") for line in values["subsets"]]
     assert sizes == sorted(sizes)
     assert len(sizes) == 15
@@ -116,7 +116,7 @@ def test_a_sample_counts_only_labelled_pixels(values: dict) -> None:
     ("fraction", "text"),
     [(0.372, "37 %"), (0.0241, "2.4 %"), (0.0003, "0.03 %"), (0.00001, "< 0.01 %")],
 )
-def test_shares(fraction: float, text: str) -> None:
+def test_share_as_text(fraction: float, text: str) -> None:
     assert share(fraction) == text
 
 

@@ -93,7 +93,7 @@ def text(config: Config) -> str:
     return render(config)[1]
 
 
-def test_the_page_asks_for_nothing_outside_itself(text: str) -> None:
+def test_the_page_loads_no_external_resource(text: str) -> None:
     page = Page(text)
     assert not {"script", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     links = [a[n] for _, a in page.tags for n in ("src", "href", "xlink:href", "srcset") if n in a]
@@ -128,7 +128,7 @@ def test_every_subset_and_row_is_printed(config: Config, text: str) -> None:
     assert "student.fusion=mean" in words
 
 
-def test_images_cost_and_fingerprints_are_there(config: Config, text: str) -> None:
+def test_images_cost_and_fingerprints_are_shown(config: Config, text: str) -> None:
     page = Page(text)
     # three inputs, the label, three single predictions and the full one, for each of two samples
     assert len(page.all("img")) == 2 * 8
@@ -141,7 +141,7 @@ def test_images_cost_and_fingerprints_are_there(config: Config, text: str) -> No
     assert "[dataset]" in page.text
 
 
-def test_the_same_inputs_are_not_drawn_again(config: Config, text: str) -> None:
+def test_an_unchanged_report_is_not_redrawn(config: Config, text: str) -> None:
     workspace = Workspace.of(config)
     page, _ = render(config)
     before = page.stat().st_mtime_ns
@@ -246,7 +246,7 @@ def test_an_absent_modality_and_class_are_shown_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shift", [40, -1], ids=["image", "tar header"])
-def test_a_damaged_shard_is_refused_by_name(tmp_path: Path, shift: int) -> None:
+def test_a_corrupted_shard_is_refused_by_name(tmp_path: Path, shift: int) -> None:
     config = made_up(tmp_path)
     dataset = Workspace.of(config).dataset(config)
     row = Manifest.load(dataset).rows("test")[0]

@@ -55,7 +55,7 @@ def test_a_condition_is_all_mean_and_worst_of_the_subsets_that_occur() -> None:
     assert (line.worst, line.worst_subset) == (0.2, "r")
 
 
-def test_a_condition_without_labelled_pixels_has_no_figure() -> None:
+def test_a_condition_without_labelled_pixels_has_no_score() -> None:
     evaluation = scores()
     for row in evaluation["subsets"]:
         row["per_condition"]["fog"]["miou"] = None
@@ -63,7 +63,7 @@ def test_a_condition_without_labelled_pixels_has_no_figure() -> None:
     assert (line.all, line.mean, line.worst) == (None, None, None)
 
 
-def test_damage_only_where_it_was_measured() -> None:
+def test_robustness_lines_exist_only_if_measured() -> None:
     assert missing_lines(scores()) == noise_lines(scores()) == []
     evaluation = scores()
     rows = [row | {"miou": row["miou"] or 0.1} for row in evaluation["subsets"]]

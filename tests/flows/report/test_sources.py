@@ -54,7 +54,7 @@ def manifest(inputs: RunInputs) -> Manifest:
     return inputs.manifest
 
 
-def test_samples_are_what_the_adapter_renders(
+def test_read_samples_equal_what_the_adapter_renders(
     config: Config, inputs: RunInputs, manifest: Manifest
 ) -> None:
     adapter = open_dataset(config.dataset, config.specs())
@@ -89,13 +89,13 @@ def test_rows_that_are_not_scored_are_named(inputs: RunInputs) -> None:
     assert unfinished == ["later"]
 
 
-def test_metrics_without_a_value_are_not_a_number(config: Config) -> None:
+def test_metrics_without_a_value_are_nan(config: Config) -> None:
     metrics = read_metrics(identify(config, Workspace.of(config)))
     assert np.isnan(metrics["intra"]).all()
     np.testing.assert_allclose(metrics["ce"], 2 / np.arange(1, 41))
 
 
-def test_scores_of_an_older_form_are_none(config: Config, inputs: RunInputs) -> None:
+def test_scores_of_an_older_schema_do_not_count(config: Config, inputs: RunInputs) -> None:
     evaluation = identify(config, Workspace.of(config)).evaluation
     scores = read_json(evaluation)
     write_json(evaluation, scores | {"schema": 1})
@@ -104,7 +104,7 @@ def test_scores_of_an_older_form_are_none(config: Config, inputs: RunInputs) -> 
     write_json(evaluation, scores)
 
 
-def test_inputs_cover_scores_curves_pictures_and_costs(
+def test_input_files_are_scores_curves_images_and_costs(
     config: Config, inputs: RunInputs, manifest: Manifest
 ) -> None:
     workspace = Workspace.of(config)

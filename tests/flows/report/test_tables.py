@@ -43,7 +43,7 @@ def test_conditions_and_corner_cases_end_with_mean_and_worst(rows: list[RunRow])
     assert sum(group.num_samples for group in tables[0]["groups"]) == 5
 
 
-def test_both_protocols_and_every_subset_are_there(rows: list[RunRow]) -> None:
+def test_both_protocols_and_every_subset_are_shown(rows: list[RunRow]) -> None:
     robust = robust_values(rows, [style_of(0, "main")])["robust"]
     (run,) = robust["runs"]
     assert [(line.name, line.protocol) for line in run["missing"]] == [
@@ -68,7 +68,7 @@ def test_without_such_scores_there_is_no_table(rows: list[RunRow]) -> None:
     assert half["subsets"] == []
 
 
-def test_the_page_shows_corruptions_or_says_how_to_measure_it(rows: list[RunRow]) -> None:
+def test_the_page_shows_corruptions_or_how_to_measure_them(rows: list[RunRow]) -> None:
     main = rows[0]
     inputs = open_inputs(main.config, Workspace.of(main.config))
     sources = read_sources(rows, [], inputs, target_stores(inputs))

@@ -56,7 +56,7 @@ CONFIGS = st.builds(
 
 @given(config=CONFIGS)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_dumped_config_loads_as_the_same(tmp_path: Path, config: Config) -> None:
+def test_a_dumped_config_loads_as_an_equal_one(tmp_path: Path, config: Config) -> None:
     path = tmp_path / "dumped.toml"
     path.write_text(dump_config(config))
     assert load_config(path) == config
@@ -101,7 +101,7 @@ def test_dotted_paths_are_relative_to_the_file_or_the_current_folder(
     assert config.workspace == tmp_path.parent.parent / "ws"
 
 
-def test_a_file_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_file_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_config(tmp_path / "none.toml")
     assert "not valid TOML" in message(tmp_path, text="name = ")

@@ -36,14 +36,14 @@ def test_all_presets_name_the_same_fields() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_fills_in_what_is_not_written_and_shows(tmp_path: Path, name: str) -> None:
+def test_a_preset_sets_omitted_fields_in_the_resolved_config(tmp_path: Path, name: str) -> None:
     config = load(tmp_path, BASE, f"preset={name}")
     assert {field: value(config, field) for field in PRESETS[name]} == PRESETS[name]
     again = load(tmp_path, dump_config(config))
     assert again == config
 
 
-def test_what_is_written_wins_wherever_it_is_written(tmp_path: Path) -> None:
+def test_written_fields_win_over_the_preset(tmp_path: Path) -> None:
     text = BASE + 'preset = "any2seg-paper"\n[train]\nauxiliary_weight = 0.25\n'
     config = load(tmp_path, text, "student.lscd.intra=0.5")
     assert config.train.auxiliary_weight == 0.25
@@ -57,7 +57,7 @@ def test_the_defaults_are_the_robust_preset(tmp_path: Path) -> None:
     assert {field: value(config, field) for field in PRESETS["robust"]} == PRESETS["robust"]
 
 
-def test_a_row_with_a_preset_takes_all_of_it_and_its_own_settings(tmp_path: Path) -> None:
+def test_a_rows_preset_sets_all_preset_fields_but_the_rows_own(tmp_path: Path) -> None:
     text = (
         BASE
         + """
@@ -82,6 +82,6 @@ def test_an_unknown_preset_is_named(tmp_path: Path) -> None:
         load(tmp_path, BASE, "preset=rubust")
 
 
-def test_a_value_in_place_of_a_table_is_still_an_error(tmp_path: Path) -> None:
+def test_a_value_instead_of_a_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="student"):
         load(tmp_path, BASE + "student = 3\n", "preset=robust")

@@ -93,7 +93,7 @@ def test_a_child_ends_when_its_parent_is_killed(modules: Path, script: str) -> N
         wait_until(lambda: not any(is_alive(process.pid) for process in family), LIMIT_S)
 
 
-def test_the_end_of_a_parent_is_noticed_before_the_child_could_ask(modules: Path) -> None:
+def test_a_child_ends_if_its_parent_died_during_its_start(modules: Path) -> None:
     """Its parent is another process than the one that it was started for: it must not live on."""
     environment = {**os.environ, child._PARENT: str(os.getppid())}
     command = [sys.executable, "-m", "pipeline.core.child", "sleeper"]
@@ -101,7 +101,7 @@ def test_the_end_of_a_parent_is_noticed_before_the_child_could_ask(modules: Path
     assert orphan.returncode == -signal.SIGTERM
 
 
-def test_where_the_kernel_does_not_signal_a_thread_watches(
+def test_off_linux_a_thread_watches_the_parent(
     modules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = modules / "watched.py"
@@ -169,7 +169,7 @@ def test_a_child_that_ignores_sigterm_is_killed_and_leaves_no_zombie(
     assert not psutil.pid_exists(process.pid)
 
 
-def test_a_killed_child_is_said_to_be_killed(modules: Path) -> None:
+def test_exit_text_names_the_signal(modules: Path) -> None:
     (modules / "dies.py").write_text(
         "import os, signal, sys\nprint('one')\nprint('error: two', flush=True)\n"
         "os.kill(os.getpid(), getattr(signal, sys.argv[1]))"
@@ -211,7 +211,7 @@ def test_a_function_runs_in_a_child(modules: Path) -> None:
     assert process.exitcode == 0
 
 
-def test_a_child_of_a_thread_that_waits_for_it_lives_to_its_end(modules: Path) -> None:
+def test_the_end_of_another_thread_does_not_end_a_child(modules: Path) -> None:
     """The kernel's parent is the thread; other threads of it may end meanwhile."""
     (modules / "slow.py").write_text("import time\ntime.sleep(0.5)")
     ended: list[Exit] = []

@@ -9,7 +9,7 @@ from pipeline.core.device import choose_device, threads
 from pipeline.errors import ConfigError
 
 
-def test_the_device_asked_for_or_the_best_there_is(monkeypatch):
+def test_choose_device_takes_the_name_or_the_best_available(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == "cpu"
@@ -26,7 +26,7 @@ def test_the_device_asked_for_or_the_best_there_is(monkeypatch):
     assert choose_device("auto") == "mps"
 
 
-def test_threads_are_put_back():
+def test_threads_restores_the_number_of_threads():
     before = torch.get_num_threads()
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1

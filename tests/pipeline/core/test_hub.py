@@ -28,7 +28,7 @@ def hub(files: dict[str, Exception | str]):
     return download
 
 
-def test_the_first_file_that_is_there_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_first_returns_the_first_existing_file(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = LocalEntryNotFoundError("not cached")
     monkeypatch.setattr(DOWNLOAD, hub({"a": EntryNotFoundError("404"), "b": missing, "c": "/c"}))
     path = fetch_first("org/repo", ("a", "b", "c"), "x.y", revision="v1", local_only=True)
@@ -54,7 +54,9 @@ def test_an_error_names_repository_files_reasons_and_setting(
     )
 
 
-def test_a_snapshot_is_a_folder_or_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_snapshot_returns_a_folder_or_raises_the_same_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked = {}
 
     def snapshot(repository: str, **options: object) -> str:
@@ -70,7 +72,7 @@ def test_a_snapshot_is_a_folder_or_the_same_error(monkeypatch: pytest.MonkeyPatc
         fetch_snapshot("org/none", ("*.json",), "x.y")
 
 
-def test_offline_serves_the_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_reads_only_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = tmp_path / "models--org--repo/snapshots" / COMMIT
     snapshot.mkdir(parents=True)
     (snapshot / "a.json").write_text("{}")

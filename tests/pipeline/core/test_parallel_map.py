@@ -51,14 +51,14 @@ def test_results_are_in_order(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_passes_through_in_its_place(workers: int) -> None:
+def test_an_items_error_is_raised_after_the_results_before_it(workers: int) -> None:
     results = map_in_order(failing, range(40), workers)
     assert [next(results) for _ in range(20)] == list(range(20))
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
-def test_a_dying_worker_is_an_error_with_a_way_out() -> None:
+def test_a_dead_worker_raises_worker_lost_with_a_remedy() -> None:
     with pytest.raises(Any2SegError, match=r"died .*prepare.workers=1"):
         list(map_in_order(dying, range(40), 2))
 
@@ -72,7 +72,7 @@ print(sum(map(len, map_in_order(partial(operator.mul, b"x" * SIZE), [1] * 40, 2)
 
 
 @pytest.mark.parametrize("size", [10, 1_000_000])
-def test_a_script_without_a_guard_is_told_and_ends(tmp_path: Path, size: int) -> None:
+def test_a_script_without_a_main_guard_ends_with_an_error(tmp_path: Path, size: int) -> None:
     """The larger one does not fit into a pipe that nobody reads."""
     script = tmp_path / "unguarded.py"
     script.write_text(UNGUARDED.replace("SIZE", str(size)))
@@ -86,7 +86,7 @@ def test_a_script_without_a_guard_is_told_and_ends(tmp_path: Path, size: int) ->
     assert done.stdout == ""
 
 
-def test_work_that_nobody_fetches_is_dropped_without_a_word() -> None:
+def test_a_closed_queue_ends_the_hand_out_silently() -> None:
     """A process that cannot start leaves the thread in the middle of a piece: its end is no error."""
     ended: list[object] = []
     before, threading.excepthook = threading.excepthook, ended.append
@@ -103,17 +103,17 @@ def test_work_that_nobody_fetches_is_dropped_without_a_word() -> None:
     assert ended == []
 
 
-def test_much_work_crosses_once(capfd: pytest.CaptureFixture[str]) -> None:
+def test_work_larger_than_a_pipe_is_sent_once_per_worker(capfd: pytest.CaptureFixture[str]) -> None:
     assert list(map_in_order(Large(2, b"x" * 1_000_000), range(40), 2)) == list(range(0, 80, 2))
     assert capfd.readouterr().err == ""
 
 
-def test_work_that_cannot_cross_is_an_error() -> None:
+def test_work_that_cannot_be_pickled_raises() -> None:
     with pytest.raises((AttributeError, pickle.PicklingError)):
         list(map_in_order(lambda number: number, range(40), 2))
 
 
-def test_few_items_are_done_in_this_process() -> None:
+def test_few_items_run_in_the_calling_process() -> None:
     assert count_workers(31, 8) == 1
     assert count_workers(32, 8) == 2
     assert count_workers(10_000, 3) == 3

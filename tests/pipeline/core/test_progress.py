@@ -19,7 +19,7 @@ def test_plain_lines_carry_counts_rate_and_note(
 
 
 @pytest.mark.parametrize(("total", "enabled"), [(0, True), (4, False)])
-def test_nothing_to_do_or_switched_off_prints_nothing(
+def test_no_units_or_disabled_prints_nothing(
     capsys: pytest.CaptureFixture[str], total: int, enabled: bool
 ) -> None:
     with progress_bar("prepare", total, "samples", enabled) as advance:
@@ -27,7 +27,7 @@ def test_nothing_to_do_or_switched_off_prints_nothing(
     assert capsys.readouterr().err == ""
 
 
-def test_lines_go_where_they_are_asked_to_even_in_a_terminal(
+def test_progress_lines_to_redirects_lines_even_in_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)

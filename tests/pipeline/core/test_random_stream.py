@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.core.random_stream import RandomStream
 
 
-def test_the_numbers_stay_what_results_were_made_with() -> None:
+def test_stream_numbers_never_change() -> None:
     assert {stream.name: stream.value for stream in RandomStream} == {
         "SAMPLE_ORDER": 1,
         "CROPS": 2,
@@ -21,7 +21,7 @@ def test_the_numbers_stay_what_results_were_made_with() -> None:
     }
 
 
-def test_a_stream_draws_as_its_number_does() -> None:
+def test_a_stream_draws_like_its_plain_number() -> None:
     for stream in RandomStream:
         drawn = np.random.default_rng([7, stream, 0]).random(4)
         np.testing.assert_array_equal(drawn, np.random.default_rng([7, int(stream), 0]).random(4))

@@ -25,7 +25,7 @@ from pipeline.errors import (
         TimeoutError("slow"),
     ],
 )
-def test_what_may_pass_is_tried_again(error: Exception) -> None:
+def test_transient_errors_are_worth_retrying(error: Exception) -> None:
     assert worth_retrying(error)
 
 
@@ -44,11 +44,11 @@ def test_what_may_pass_is_tried_again(error: Exception) -> None:
         None,
     ],
 )
-def test_what_stays_wrong_is_not(error: object) -> None:
+def test_permanent_errors_are_not_worth_retrying(error: object) -> None:
     assert not worth_retrying(error)
 
 
-def test_a_failed_stage_says_where_why_and_how_to_go_on() -> None:
+def test_stage_failed_names_stage_unit_cause_and_command() -> None:
     error = StageFailed("precompute", "train-000003", "disk on fire", "any2seg run a.toml")
     for word in ("precompute", "train-000003", "disk on fire", "`any2seg run a.toml`"):
         assert word in str(error)

@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.units_text import as_duration, as_percent, as_size
 
 
-def test_percents() -> None:
+def test_as_percent() -> None:
     assert [as_percent(share) for share in (0.0, 0.3729, 1.0, None)] == [
         "0.0",
         "37.3",
@@ -22,7 +22,7 @@ def test_percents() -> None:
      (3599.7, "1 h 00 min"), (7800, "2 h 10 min"), (172_799, "47 h 59 min"),
      (198_720, "2 d 07 h")],
 )  # fmt: skip
-def test_durations(seconds: float, text: str) -> None:
+def test_as_duration(seconds: float, text: str) -> None:
     assert as_duration(seconds) == text
 
 
@@ -38,5 +38,5 @@ def test_durations(seconds: float, text: str) -> None:
         (2e15, "2 PB"),
     ],
 )
-def test_sizes(num_bytes: float, text: str) -> None:
+def test_as_size(num_bytes: float, text: str) -> None:
     assert as_size(num_bytes) == text

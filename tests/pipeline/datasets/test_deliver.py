@@ -26,7 +26,7 @@ from pipeline.datasets.synthetic.adapter import scene_index
 from pipeline.datasets.synthetic.render import Scene, render_scene
 from pipeline.datasets.synthetic.weather import scene_attributes
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
-from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.image_codec import decode_image, decode_label
 from pipeline.formats.image_file import BadImageError
 from pipeline.modalities import KINDS
 from pipeline.shards.manifest import Manifest
@@ -92,7 +92,7 @@ def test_scenes_come_back_with_their_attributes(written: Path) -> None:
     require_scenes(adapter(written))
 
 
-def test_hostile_roots_change_nothing(written: Path, hostile_root: Path) -> None:
+def test_special_characters_in_the_root_change_nothing(written: Path, hostile_root: Path) -> None:
     shutil.copytree(written, hostile_root, dirs_exist_ok=True)
     require_scenes(adapter(hostile_root))
 
@@ -123,7 +123,7 @@ def test_hha_and_raw_depth_are_chosen_by_kind(written: Path) -> None:
     np.testing.assert_array_equal(opened.load(sample).arrays["depth"], image)
 
 
-def test_shards_hold_the_very_pixels(written: Path, tmp_path: Path) -> None:
+def test_shards_hold_the_source_pixels_exactly(written: Path, tmp_path: Path) -> None:
     (tmp_path / "d.toml").write_text(
         f'name = "d"\nworkspace = "{tmp_path / "ws"}"\n'
         f'[dataset]\nadapter = "deliver"\nroot = "{written}"\n'
@@ -217,7 +217,7 @@ def test_a_root_one_level_too_high_is_explained(written: Path) -> None:
         adapter(written.parent).splits()
 
 
-def test_a_kind_that_deliver_has_not_is_refused() -> None:
+def test_a_kind_that_deliver_lacks_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"modalities.lidar: .* 'lidar'.*to lidar_image"):
         adapter(Path("x"), {"lidar": KINDS["lidar"]})
     with pytest.raises(ConfigError, match="'thermal'"):
@@ -314,7 +314,7 @@ def test_any_pixels_of_any_size_come_back_from_the_stored_bytes(
     opened = adapter(root, raw_depth=raw_depth)
     encoded = SampleEncoder(opened, SPECS)(opened.samples("val")[0])
     assert isinstance(encoded, EncodedSample)
-    decoded = {n: decode_picture(encoded.members[f"{n}.npy.zst"], SPECS[n], n) for n in SPECS}
+    decoded = {n: decode_image(encoded.members[f"{n}.npy.zst"], SPECS[n], n) for n in SPECS}
     np.testing.assert_array_equal(decoded["rgb"], written["img/rgb"][..., :3])
     np.testing.assert_array_equal(decoded["hha"], written["hha/depth"])
     np.testing.assert_array_equal(decoded["depth"], depth)

@@ -216,7 +216,7 @@ def test_16_bit_and_palette_labels_give_raw_ids(root: Path) -> None:
     assert [np.unique(label).tolist() for label in labels] == [[1], [2]]
 
 
-def test_a_stem_found_twice_is_refused_with_both_names(root: Path) -> None:
+def test_a_duplicate_stem_is_refused_with_both_names(root: Path) -> None:
     image = Image.open(root / "rgb/train/a.png")
     image.save(root / "rgb/train/a.bmp")
     before = adapter(root).samples("train")[0].version()
@@ -302,7 +302,7 @@ def test_bad_options_name_the_field(root: Path, options: dict, expected: str) ->
         adapter(root, **options)
 
 
-def test_refusals_survive_the_way_to_a_worker_process(root: Path) -> None:
+def test_refusals_cross_process_boundaries(root: Path) -> None:
     Image.open(root / "rgb/train/a.png").save(root / "rgb/train/a.bmp")
     opened = adapter(root)
     sample = opened.samples("train")[0]

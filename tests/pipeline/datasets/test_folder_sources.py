@@ -73,7 +73,7 @@ def test_another_size_is_refused_unless_asked_for(cities: tuple) -> None:
         opened.load(opened.samples("val")[0])
 
 
-def test_hostile_roots_change_nothing(hostile_root: Path, save: Save) -> None:
+def test_special_characters_in_the_root_change_nothing(hostile_root: Path, save: Save) -> None:
     arrays = write_city(hostile_root, save, "train", "aachen")
     opened = adapter(hostile_root)
     loaded = opened.load(opened.samples("train")[0])
@@ -220,7 +220,7 @@ def test_16_bit_colour_needs_a_rule(tmp_path: Path, save: Save) -> None:
         ({"split_csv": "s.csv"}, "sources.label.glob = .*found both"),
     ],
 )
-def test_settings_that_contradict_are_named(tmp_path: Path, options: dict, problem: str) -> None:
+def test_contradicting_options_are_named(tmp_path: Path, options: dict, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         adapter(tmp_path, **options)
 
@@ -236,7 +236,7 @@ def test_settings_that_contradict_are_named(tmp_path: Path, options: dict, probl
         ({"split_csv": "s.csv", "split_lists": {"train": "t"}}, "give one of the two"),
     ],
 )
-def test_options_that_make_no_sense_are_named(tmp_path: Path, options: dict, problem: str) -> None:
+def test_invalid_options_are_named(tmp_path: Path, options: dict, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         adapter(tmp_path, **options)
 
@@ -250,7 +250,7 @@ def test_patterns_with_unequal_stars_are_explained(cities: tuple) -> None:
         adapter(root, sources=uneven).splits()
 
 
-def test_a_pattern_that_starts_nowhere_is_named(cities: tuple) -> None:
+def test_a_pattern_without_an_existing_folder_is_named(cities: tuple) -> None:
     root, _ = cities
     lost = {**SOURCES, "rgb": {"glob": "left/{split}/*/*_leftImg8bit.png"}}
     expected = r"dataset.sources.rgb.glob: no such directory .*left; found disparity, gtFine, left"

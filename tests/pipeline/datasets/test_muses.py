@@ -113,7 +113,7 @@ def test_a_frame_without_its_label_is_refused(frames: tuple) -> None:
         opened.load(opened.samples("train")[0])
 
 
-def test_hostile_roots_change_nothing(hostile_root: Path, save: Save) -> None:
+def test_special_characters_in_the_root_change_nothing(hostile_root: Path, save: Save) -> None:
     parts = write_frame(hostile_root, "val/fog/night", "r", save, "")
     opened = adapter(hostile_root)
     sample = opened.samples("val")[0]

@@ -16,7 +16,7 @@ from pipeline.modalities import KINDS
     ("size", "expected"),
     [(None, (6, 9)), (3, (3, 4)), ((5, 7), (5, 7)), (12, (12, 18)), (1, (1, 2))],
 )
-def test_sizes(size: object, expected: tuple[int, int]) -> None:
+def test_sizes_after_resizing(size: object, expected: tuple[int, int]) -> None:
     assert target_size((6, 9), size) == expected
 
 

@@ -17,7 +17,7 @@ def matches_of(*samples: Match, path: Path = RGB, splits: tuple[str, ...] = ()) 
     return Matches({match: [path] for match in samples}, {*splits, *(p.split for p in samples)})
 
 
-def test_every_place_that_any_modality_has_is_listed() -> None:
+def test_every_location_that_any_modality_has_is_listed() -> None:
     a, b, c = Match("val", "", "a"), Match("train", "fog", "b"), Match("train", "", "c")
     entries = entries_by_split(
         {"rgb": matches_of(a, b, splits=("test",)), "label": matches_of(a, c, path=LABEL)}

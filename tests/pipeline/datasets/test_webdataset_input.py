@@ -16,7 +16,7 @@ from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.datasets.webdataset_input import WebdatasetAdapter, WebdatasetOptions
 from pipeline.errors import ConfigError, DatasetError, SampleRefused
-from pipeline.formats.image_codec import decode_label, decode_picture, encode_array, encode_png
+from pipeline.formats.image_codec import decode_image, decode_label, encode_array, encode_png
 from pipeline.formats.shard_tar import read_shard
 from pipeline.modalities import KINDS
 from pipeline.shards.manifest import Manifest
@@ -73,7 +73,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def configured(root: Path, tmp_path: Path) -> Callable[..., Config]:
+def make_webdataset_config(root: Path, tmp_path: Path) -> Callable[..., Config]:
     def make(*overrides: str) -> Config:
         (tmp_path / "w.toml").write_text(
             f'name = "w"\nworkspace = "{tmp_path / "ws"}"\n[dataset]\nadapter = "webdataset"\n'
@@ -104,7 +104,7 @@ def require_pixels(manifest: Manifest, config: Config, count: int) -> None:
             for name, spec in SPECS.items():
                 np.testing.assert_array_equal(decoded.arrays[name], expected[name])
                 (ending,) = [e for e in members if e.startswith(f"{name}.")]
-                direct = decode_picture(members[ending], spec, key)
+                direct = decode_image(members[ending], spec, key)
                 np.testing.assert_array_equal(direct, expected[name])
             seen += 1
     assert seen == count
@@ -122,8 +122,10 @@ def test_samples_and_their_conditions(root: Path) -> None:
         np.testing.assert_array_equal(loaded.label, arrays(seed)["label"])
 
 
-def test_shards_that_fit_are_not_written_anew(root: Path, configured: Callable) -> None:
-    config = configured()
+def test_shards_that_fit_are_adopted_unchanged(
+    root: Path, make_webdataset_config: Callable
+) -> None:
+    config = make_webdataset_config()
     manifest = prepared(config)
     sources = sorted(root.glob("*.tar"))
     shards = manifest.all_shards
@@ -132,8 +134,8 @@ def test_shards_that_fit_are_not_written_anew(root: Path, configured: Callable) 
     require_pixels(manifest, config, 6)
 
 
-def test_too_large_shards_are_cut_without_encoding_anew(configured: Callable) -> None:
-    config = configured("store.shard_size=2")
+def test_too_large_shards_are_split_without_reencoding(make_webdataset_config: Callable) -> None:
+    config = make_webdataset_config("store.shard_size=2")
     manifest = prepared(config)
     assert [s.keys for s in manifest.shards("train")] == [("t0", "t1"), ("t2",), ("t3", "t4")]
     rewritten = manifest.shards("train")[0]
@@ -143,8 +145,8 @@ def test_too_large_shards_are_cut_without_encoding_anew(configured: Callable) ->
     require_pixels(manifest, config, 6)
 
 
-def test_changed_pixels_are_written_anew(root: Path, configured: Callable) -> None:
-    config = configured("dataset.remap={0=1,1=0,2=2}")
+def test_changed_pixels_are_written_again(root: Path, make_webdataset_config: Callable) -> None:
+    config = make_webdataset_config("dataset.remap={0=1,1=0,2=2}")
     manifest = prepared(config)
     shard = manifest.shards("val")[0]
     assert shard.sha256 != sha256_file(root / "val-000.tar")
@@ -156,9 +158,9 @@ def test_changed_pixels_are_written_anew(root: Path, configured: Callable) -> No
 
 
 def test_a_second_run_does_nothing_and_new_shards_are_appended(
-    root: Path, configured: Callable
+    root: Path, make_webdataset_config: Callable
 ) -> None:
-    config = configured()
+    config = make_webdataset_config()
     prepared(config)
     assert prepare(config, Workspace.of(config), progress=False).done == 0
     write_tar(root / "train-002.tar", {"t6": sample(6)})
@@ -166,9 +168,9 @@ def test_a_second_run_does_nothing_and_new_shards_are_appended(
     require_pixels(Manifest.load(Workspace.of(config).dataset(config)), config, 7)
 
 
-def test_our_own_shards_are_an_input(configured: Callable) -> None:
-    first = prepared(configured())
-    again = configured(f"dataset.root={first.folder / 'shards'}")
+def test_our_own_shards_are_an_input(make_webdataset_config: Callable) -> None:
+    first = prepared(make_webdataset_config())
+    again = make_webdataset_config(f"dataset.root={first.folder / 'shards'}")
     second = prepared(again)
     assert [s.sha256 for s in second.all_shards] == [s.sha256 for s in first.all_shards]
 
@@ -196,7 +198,7 @@ def test_values_have_units(tmp_path: Path) -> None:
     assert (opened.load(opened.samples("train")[0]).arrays["depth"] == 1500).all()
 
 
-def test_splits_that_count_alike_need_the_split_in_the_key(tmp_path: Path) -> None:
+def test_equal_keys_in_two_splits_need_the_split_in_the_key(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_tar(tmp_path / f"{split}/0.tar", {"000": sample(0)})
     opened = adapter(tmp_path)
@@ -230,7 +232,7 @@ def test_bad_samples_are_refused_by_member(tmp_path: Path, change: dict, reason:
     assert opened.load(opened.samples("train")[1]).label.shape == SIZE
 
 
-def test_a_damaged_frame_is_refused(tmp_path: Path) -> None:
+def test_a_corrupted_frame_is_refused(tmp_path: Path) -> None:
     members = sample(0, encode_array)
     members["rgb.npy.zst"] = members["rgb.npy.zst"][:-3]
     write_tar(tmp_path / "train/0.tar", {"a": members})
@@ -281,11 +283,11 @@ def test_roots_without_shards_and_bad_options_are_named(tmp_path: Path, root: Pa
         adapter(root, members={"nir": "x.png"})
 
 
-def test_altered_members_of_a_source_shard_are_told_sample_by_sample(
-    root: Path, configured: Callable
+def test_altered_members_of_a_source_shard_are_reported_by_sample(
+    root: Path, make_webdataset_config: Callable
 ) -> None:
     """The first shard is a link to its source, the second was exchanged: both count."""
-    config = configured()
+    config = make_webdataset_config()
     before = prepared(config)
     (root / "train-000.tar").rename(root / "old.tar_")
     write_tar(root / "train-000.tar", {"t0": sample(0), "t1": sample(9), "t2": sample(2)})

@@ -15,8 +15,8 @@ from PIL import Image
 
 from pipeline.errors import CorruptShard
 from pipeline.formats.image_codec import (
+    decode_image,
     decode_label,
-    decode_picture,
     encode_array,
     encode_png,
     parse_npy,
@@ -34,26 +34,28 @@ ENCODERS = [encode_array, encode_png]
     width=st.integers(1, 9),
     seed=st.integers(0, 2**16),
 )
-def test_round_trip(encode: Encode, kind: str, height: int, width: int, seed: int) -> None:
+def test_encode_and_decode_round_trip(
+    encode: Encode, kind: str, height: int, width: int, seed: int
+) -> None:
     spec = KINDS[kind]
     shape = (height, width) if spec.channels == 1 else (height, width, 3)
     top = np.iinfo(spec.dtype).max
     array = np.random.default_rng(seed).integers(0, top, shape, dtype=spec.dtype, endpoint=True)
     data = encode(array)
     assert data == encode(np.asfortranarray(array))
-    found = decode_picture(data, spec, "x")
+    found = decode_image(data, spec, "x")
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
     found[:] = 0  # a transform may work in place
 
 
 @pytest.mark.parametrize("encode", ENCODERS)
-def test_the_whole_range_of_16_bits_survives(encode: Encode) -> None:
+def test_every_16_bit_value_round_trips(encode: Encode) -> None:
     array = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
-    np.testing.assert_array_equal(decode_picture(encode(array), KINDS["depth"], "x"), array)
+    np.testing.assert_array_equal(decode_image(encode(array), KINDS["depth"], "x"), array)
 
 
-def test_a_stranger_reads_it_with_numpy() -> None:
+def test_numpy_and_zstd_alone_read_it() -> None:
     array = np.arange(6, dtype=np.uint16).reshape(2, 3)
     found = np.load(BytesIO(Zstd().decode(encode_array(array))), allow_pickle=False)
     np.testing.assert_array_equal(found, array)
@@ -61,31 +63,31 @@ def test_a_stranger_reads_it_with_numpy() -> None:
 
 @pytest.mark.parametrize("encode", ENCODERS)
 @pytest.mark.parametrize("array", [np.zeros((2, 2), np.float32), np.zeros((2, 2, 4), np.uint8)])
-def test_other_forms_are_not_encoded(encode: Encode, array: np.ndarray) -> None:
+def test_arrays_in_other_forms_are_not_encoded(encode: Encode, array: np.ndarray) -> None:
     with pytest.raises(KeyError):
         encode(array)
 
 
 @pytest.mark.parametrize("encode", ENCODERS)
-def test_a_picture_of_another_form_is_refused_by_name(encode: Encode) -> None:
+def test_an_image_of_another_form_is_refused_by_name(encode: Encode) -> None:
     grey, wide = np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint16)
     with pytest.raises(
         CorruptShard, match=r"s.tar:k.rgb: expected \(H, W, 3\) uint8, found \(2, 2\)"
     ):
-        decode_picture(encode(grey), KINDS["rgb"], "s.tar:k.rgb")
+        decode_image(encode(grey), KINDS["rgb"], "s.tar:k.rgb")
     with pytest.raises(CorruptShard, match=r"expected \(H, W\) uint8, found \(2, 2\) uint16"):
         decode_label(encode(wide), "x")
 
 
 @pytest.mark.parametrize("encode", ENCODERS)
-def test_damaged_and_foreign_bytes_are_refused_by_name(encode: Encode) -> None:
+def test_corrupted_and_foreign_bytes_are_refused_by_name(encode: Encode) -> None:
     data = encode(np.zeros((20, 20), np.uint8))
     for bad in (b"", b"text", data[: len(data) // 2], b"\x80\x04K\x01.", data[:4]):
         with pytest.raises(CorruptShard, match="member: expected a"):
             decode_label(bad, "member")
 
 
-def test_every_flipped_byte_of_an_array_is_seen() -> None:
+def test_every_flipped_byte_of_an_array_is_detected() -> None:
     data = encode_array(np.arange(48, dtype=np.uint8).reshape(6, 8))
     for place in range(len(data)):
         flipped = bytearray(data)
@@ -94,7 +96,7 @@ def test_every_flipped_byte_of_an_array_is_seen() -> None:
             decode_label(bytes(flipped), "x")
 
 
-def test_only_png_is_tried() -> None:
+def test_only_the_png_decoder_is_tried() -> None:
     file = BytesIO()
     Image.new("L", (2, 2)).save(file, "BMP")
     with pytest.raises(CorruptShard):
@@ -102,7 +104,7 @@ def test_only_png_is_tried() -> None:
 
 
 @pytest.mark.parametrize("array", [np.array([{}], dtype=object), np.zeros((2, 3))])
-def test_arrays_of_objects_and_false_headers_are_refused(array: Any) -> None:
+def test_object_arrays_and_oversized_headers_are_refused(array: Any) -> None:
     file = BytesIO()
     np.save(file, array, allow_pickle=True)
     if array.dtype.hasobject:

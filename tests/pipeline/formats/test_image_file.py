@@ -36,7 +36,7 @@ def test_alpha_is_dropped_not_blended(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path, KINDS["gray"]), GREY)
 
 
-def test_palette_pictures_are_expanded(tmp_path: Path) -> None:
+def test_palette_images_are_expanded(tmp_path: Path) -> None:
     image = Image.fromarray(COLOUR).quantize(8)
     path = saved(tmp_path / "p.png", image)
     expected = np.asarray(image.convert("RGB"))
@@ -47,23 +47,23 @@ def test_equal_channels_serve_a_grey_kind_and_colour_does_not(tmp_path: Path) ->
     path = saved(tmp_path / "g.png", Image.fromarray(np.dstack([GREY] * 3)))
     np.testing.assert_array_equal(read_image(path, KINDS["nir"]), GREY)
     path = saved(tmp_path / "c.png", Image.fromarray(COLOUR))
-    with pytest.raises(BadImageError, match="expected a grey picture, found colour"):
+    with pytest.raises(BadImageError, match="expected a grey image, found colour"):
         read_image(path, KINDS["nir"])
 
 
-def test_16_bit_values_are_kept_whole(tmp_path: Path) -> None:
+def test_16_bit_values_are_kept(tmp_path: Path) -> None:
     values = np.array([[0, 255, 256], [1000, 65534, 65535]], np.uint16)
     for name in ("d.png", "d.tif"):
         path = saved(tmp_path / name, Image.fromarray(values))
         np.testing.assert_array_equal(read_image(path, KINDS["depth"]), values)
 
 
-def test_bit_depths_do_not_pass_for_each_other(tmp_path: Path) -> None:
+def test_images_of_another_bit_depth_are_refused(tmp_path: Path) -> None:
     narrow = saved(tmp_path / "8.png", Image.fromarray(GREY))
     wide = saved(tmp_path / "16.png", Image.fromarray(GREY.astype(np.uint16)))
-    with pytest.raises(BadImageError, match="expected a 16-bit single-channel picture, found L"):
+    with pytest.raises(BadImageError, match="expected a 16-bit single-channel image, found L"):
         read_image(narrow, KINDS["depth"])
-    with pytest.raises(BadImageError, match=r"expected an 8-bit grey or RGB picture, found I;16"):
+    with pytest.raises(BadImageError, match=r"expected an 8-bit grey or RGB image, found I;16"):
         read_image(wide, KINDS["gray"])
 
 
@@ -96,7 +96,7 @@ def test_rotated_by_exif_is_refused(tmp_path: Path) -> None:
         read_image(path, KINDS["rgb"])
 
 
-def test_an_absurdly_large_picture_is_refused(tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
     file = BytesIO()
     Image.fromarray(GREY).save(file, "BMP")
     data = bytearray(file.getvalue())
@@ -125,7 +125,7 @@ def test_values_that_16_bits_cannot_hold_are_refused(
         read_any_image(path)
 
 
-def test_any_image_keeps_its_form_and_ignores_its_orientation(tmp_path: Path) -> None:
+def test_read_any_image_keeps_the_form_and_ignores_the_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     path = tmp_path / "r.png"

@@ -38,7 +38,9 @@ def test_bytes_depend_on_the_rows_alone(tmp_path_factory, edges: list[int]) -> N
 
 
 @given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=5))
-def test_ranges_in_any_order(tmp_path_factory, spans: list[tuple[int, int]]) -> None:
+def test_row_reader_reads_ranges_in_any_order(
+    tmp_path_factory, spans: list[tuple[int, int]]
+) -> None:
     path: Path = tmp_path_factory.mktemp("tables") / "t.parquet"
     write_tables(path, [rows(0, 30)], SCHEMA)
     assert pq.ParquetFile(path).num_row_groups == 4
@@ -48,7 +50,7 @@ def test_ranges_in_any_order(tmp_path_factory, spans: list[tuple[int, int]]) -> 
         assert reader.read(start, stop).equals(rows(start, stop))
 
 
-def test_a_column_that_is_lacking_is_null(tmp_path: Path) -> None:
+def test_a_missing_column_is_null(tmp_path: Path) -> None:
     old = rows(0, 3).select(["n"])
     assert with_schema(old, SCHEMA)["words"].to_pylist() == [None] * 3
     write_tables(tmp_path / "t", [old, rows(3, 5)], SCHEMA)
@@ -56,6 +58,6 @@ def test_a_column_that_is_lacking_is_null(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t", ("words",)).column_names == ["words"]
 
 
-def test_no_rows_are_a_table_too(tmp_path: Path) -> None:
+def test_an_empty_table_round_trips(tmp_path: Path) -> None:
     write_tables(tmp_path / "t", [], SCHEMA)
     assert read_table(tmp_path / "t").equals(SCHEMA.empty_table())

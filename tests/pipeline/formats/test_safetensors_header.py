@@ -23,7 +23,7 @@ def with_header(header: object, rest: bytes = b"") -> bytes:
     return len(text).to_bytes(8, "little") + text + rest
 
 
-def test_what_the_library_wrote_is_read(tmp_path: Path) -> None:
+def test_read_state_of_a_file_that_safetensors_wrote(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(WHOLE)
     assert read_state(tmp_path / "a.safetensors") == STATE
     assert state_in(WHOLE) == STATE
@@ -49,7 +49,7 @@ def test_what_the_library_wrote_is_read(tmp_path: Path) -> None:
     ],
     ids=lambda data: repr(data[:30]),
 )
-def test_what_is_not_whole_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_a_truncated_or_foreign_file_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.safetensors").write_bytes(data)
     for read in (lambda: read_state(tmp_path / "a.safetensors"), lambda: state_in(data)):
         with pytest.raises(ValueError, match="expected|Expecting"):

@@ -32,7 +32,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
 
-def test_webdataset_s_own_writer_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_bytes_equal_webdatasets_own_writer(tmp_path: Path) -> None:
     write_shard(tmp_path / "ours.tar", SAMPLES)
     plain = {"user": "", "group": "", "mtime": 0, "encoder": False}
     with (
@@ -46,7 +46,7 @@ def test_webdataset_s_own_writer_gives_the_same_bytes(tmp_path: Path) -> None:
 
 # webdataset leaves its file to the garbage collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_three_readers_agree(tmp_path: Path) -> None:
+def test_read_shard_spans_and_webdataset_agree(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     written = write_shard(path, SAMPLES)
     assert list(read_shard(path, written.sha256)) == [(k, dict(m)) for k, m in SAMPLES]
@@ -63,7 +63,7 @@ def test_three_readers_agree(tmp_path: Path) -> None:
     gc.collect()
 
 
-def test_names_keep_their_case(tmp_path: Path) -> None:
+def test_member_names_keep_their_case(tmp_path: Path) -> None:
     samples = [("t_A", {"NIR.png": b"1", "nir.png": b"2"})]
     written = write_shard(tmp_path / "s.tar", samples)
     assert list(read_shard(tmp_path / "s.tar", written.sha256)) == samples
@@ -110,7 +110,7 @@ def test_a_member_name_never_becomes_a_path(tmp_path: Path) -> None:
     assert not (tmp_path.parent / "evil.png").exists()
 
 
-def test_bytes_that_would_run_as_pickle_stay_bytes(tmp_path: Path) -> None:
+def test_pickled_members_are_not_unpickled(tmp_path: Path) -> None:
     bomb = b"cos\nsystem\n(S'false'\ntR."
     samples = [("k", {"x.pkl": bomb, "y.pth": bomb, "z.pyd": bomb})]
     written = write_shard(tmp_path / "s.tar", samples)
@@ -123,5 +123,5 @@ def test_a_name_too_long_for_the_format_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_shard_names_sort() -> None:
+def test_shard_names_sort_by_index() -> None:
     assert shard_name("train", 42) == "train-000042"

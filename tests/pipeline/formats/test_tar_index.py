@@ -22,7 +22,7 @@ def write(path: Path, *names: str) -> Path:
     return path
 
 
-def test_the_same_samples_and_bytes_as_webdataset(tmp_path: Path) -> None:
+def test_list_tar_equals_webdatasets_samples(tmp_path: Path) -> None:
     names = ("a.rgb.png", "a.label.png", "b_1.rgb.png", "b_1.meta.json", "c-2.X.png")
     path = write(tmp_path / "s.tar", *names)
     with path.open("rb") as stream:
@@ -39,7 +39,7 @@ def test_the_same_samples_and_bytes_as_webdataset(tmp_path: Path) -> None:
     assert [m.suffix for s in list_tar(path) for m in s.members].count(".png") == 4
 
 
-def test_members_name_themselves(tmp_path: Path) -> None:
+def test_a_members_text_is_tar_and_name(tmp_path: Path) -> None:
     path = write(tmp_path / "s.tar", "a.rgb.png")
     (member,) = list_tar(path)[0].members
     assert str(member) == f"{path}:a.rgb.png"
@@ -51,7 +51,7 @@ def test_an_empty_tar_has_no_samples(tmp_path: Path) -> None:
     assert list_tar(tmp_path / "s.tar") == []
 
 
-def test_every_truncation_is_seen(tmp_path: Path) -> None:
+def test_every_truncation_is_detected(tmp_path: Path) -> None:
     path = write(tmp_path / "s.tar", "a.rgb.png", "b.rgb.png")
     data = path.read_bytes()
     for kept in range(0, 4 * 512 + 511, 64):

@@ -86,7 +86,7 @@ def test_any_order_of_writes_gives_the_same_array(
     np.testing.assert_array_equal(opened[:], wanted)
 
 
-def test_growing_keeps_what_is_there_and_never_shrinks(tmp_path: Path) -> None:
+def test_metadata_grows_and_never_shrinks(tmp_path: Path) -> None:
     made = array(tmp_path)
     made.write_object(3, rows(32, FLAT))
     before = made.object_path(3).read_bytes()
@@ -95,7 +95,7 @@ def test_growing_keeps_what_is_there_and_never_shrinks(tmp_path: Path) -> None:
     assert made.object_path(3).read_bytes() == before
 
 
-def test_a_hole_reads_as_nan_and_has_no_file(tmp_path: Path) -> None:
+def test_a_missing_object_reads_as_nan(tmp_path: Path) -> None:
     made = array(tmp_path)
     made.write_object(1, rows(32, FLAT))
     assert np.isnan(made.read_object(0)).all()
@@ -110,7 +110,7 @@ def test_rows_of_nan_and_zeros_are_written(tmp_path: Path) -> None:
         assert made.object_path(index).stat().st_size == made.object_bytes
 
 
-def test_damaged_metadata_is_not_overwritten_but_named(tmp_path: Path) -> None:
+def test_corrupted_metadata_raises_and_is_not_overwritten(tmp_path: Path) -> None:
     made = array(tmp_path)
     made.write_object(0, rows(32, FLAT))
     (made.folder / made.name / "zarr.json").write_text("{")
@@ -119,7 +119,7 @@ def test_damaged_metadata_is_not_overwritten_but_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row_shape", [FLAT, DENSE])
-def test_every_flipped_byte_of_an_object_is_seen(
+def test_every_flipped_byte_of_an_object_is_detected(
     tmp_path: Path, row_shape: tuple[int, ...]
 ) -> None:
     made = array(tmp_path, row_shape)

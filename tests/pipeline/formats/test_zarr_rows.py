@@ -15,7 +15,7 @@ from pipeline.formats.zarr_array import RowArray
 from pipeline.formats.zarr_rows import ObjectRows
 
 ROWS = 6
-PIECE_BYTES = 3 * 2 * 2 + 4
+CHUNK_BYTES = 3 * 2 * 2 + 4
 """Of a (3, 2) float16 row, with its checksum."""
 
 
@@ -43,22 +43,22 @@ def test_rows_equal_what_zarr_reads(
         np.testing.assert_array_equal(found, whole[row])
 
 
-def test_a_flipped_byte_anywhere_is_seen_by_the_rows_it_touches(tmp_path: Path) -> None:
+def test_a_flipped_byte_is_detected_by_exactly_the_rows_it_touches(tmp_path: Path) -> None:
     array = made(tmp_path, (3, 2))
     rows = np.random.default_rng(0).random((ROWS, 3, 2)).astype(np.float16)
     whole, file = array.encode(rows), tmp_path / "object"
-    for place in range(len(whole)):
+    for position in range(len(whole)):
         damaged = bytearray(whole)
-        damaged[place] ^= 1
+        damaged[position] ^= 1
         file.write_bytes(bytes(damaged))
-        if place >= ROWS * PIECE_BYTES:
+        if position >= ROWS * CHUNK_BYTES:
             with pytest.raises(CorruptTarget, match="index"):
                 array.open_rows(file)
             continue
         opened = array.open_rows(file)
         for row in range(ROWS):
-            if row == place // PIECE_BYTES:
-                with pytest.raises(CorruptTarget, match=rf"piece {row}: .*precompute"):
+            if row == position // CHUNK_BYTES:
+                with pytest.raises(CorruptTarget, match=rf"chunk {row}: .*precompute"):
                     opened[row]
             else:
                 np.testing.assert_array_equal(opened[row], rows[row])
@@ -72,11 +72,11 @@ def test_a_truncated_object_is_refused(tmp_path: Path, kept: int) -> None:
         array.open_rows(file)
 
 
-def test_an_object_of_other_pieces_is_refused(tmp_path: Path) -> None:
+def test_an_object_with_other_chunks_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "object"
     file.write_bytes(made(tmp_path, (3, 2)).encode(np.ones((ROWS, 3, 2))))
     opened = ObjectRows.open(file, ROWS, (2, 2), "float16")
-    with pytest.raises(CorruptTarget, match="piece 1 of 16 bytes"):
+    with pytest.raises(CorruptTarget, match="chunk 1 of 16 bytes"):
         opened[1]
     with pytest.raises(FileNotFoundError):
         ObjectRows.open(tmp_path / "none", ROWS, (3, 2), "float16")

@@ -25,7 +25,7 @@ def listed(config: Config) -> list[SourceSample]:
     return [sample for split in adapter.splits() for sample in adapter.samples(split)]
 
 
-def test_it_depends_on_the_seed_alone(
+def test_the_contact_sheet_depends_on_the_seed_alone(
     make_source: Callable[..., Path], make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
     make_source(train=9)

@@ -32,7 +32,7 @@ def root(make_source: Callable[..., Path]) -> Path:
     return make_source(train=6, val=3)
 
 
-def test_a_whole_tree_is_ready(root: Path, make_config: MakeConfig) -> None:
+def test_a_complete_dataset_folder_is_ready(root: Path, make_config: MakeConfig) -> None:
     diagnosis = diagnose(make_config())
     assert problems(diagnosis) == []
     assert diagnosis.num_samples == len(diagnosis.decoded) == 9
@@ -86,7 +86,7 @@ def test_bad_files_are_refused_by_reason(root: Path, make_config: MakeConfig) ->
     assert text(diagnosis).splitlines()[-3] == "Fix first:"
 
 
-def test_a_limited_reading_is_drawn_from_the_seed(root: Path, make_config: MakeConfig) -> None:
+def test_limited_samples_are_drawn_from_the_seed(root: Path, make_config: MakeConfig) -> None:
     config = make_config()
     keys = [[r.sample.key for r in diagnose(config, limit=4, seed=s).decoded] for s in (0, 0, 1)]
     assert keys[0] == keys[1] != keys[2]
@@ -143,7 +143,7 @@ def test_deliver_counts_conditions_and_corner_cases(tmp_path: Path) -> None:
     assert problems(diagnose(deliver_config(tmp_path, "rgb = {}, depth = {}"))) == []
 
 
-def test_a_smooth_image_is_not_a_packed_number() -> None:
+def test_a_smooth_image_is_not_taken_for_packed_values() -> None:
     ramp = np.repeat(np.linspace(0, 255, 64)[None, :, None], 3, axis=2).astype(np.uint8)
     assert not looks_packed(np.repeat(ramp, 8, axis=0))
     code = (np.linspace(1, 90, 64)[None] * 16777).astype(np.uint32).repeat(8, axis=0)

@@ -27,7 +27,7 @@ def root(make_source: Callable[..., Path]) -> Path:
     return make_source(train=6, val=3)
 
 
-def test_metres_where_millimetres_are_expected(root: Path, make_config: MakeConfig) -> None:
+def test_metres_instead_of_millimetres_are_a_problem(root: Path, make_config: MakeConfig) -> None:
     for path in (root / "depth").rglob("*.png"):
         Image.fromarray(np.asarray(Image.open(path)) % 80).save(path)
     (problem,) = problems(diagnose(make_config()))
@@ -70,7 +70,7 @@ def test_saturated_ranges_and_unseen_classes_are_notes(root: Path, make_config: 
     assert "in no label of the 9 samples read: tree" in messages
 
 
-def test_raw_depth_in_the_place_of_hha_is_noticed(tmp_path: Path) -> None:
+def test_raw_depth_instead_of_hha_is_a_problem(tmp_path: Path) -> None:
     root = tmp_path / "DELIVER"
     write_deliver(root, 0, {"train": 4}, size_px=64)
     (root / "hha").rename(root / "kept")

@@ -10,7 +10,7 @@ from pipeline.onboarding.doctor import examine
 from pipeline.onboarding.doctor_text import lines, table
 
 
-def test_columns_are_aligned_and_figures_stand_right() -> None:
+def test_columns_are_aligned_and_numbers_are_right_aligned() -> None:
     rows = [
         ["name", "found", "form"],
         ["a", "5", "8-bit"],
@@ -25,7 +25,7 @@ def test_columns_are_aligned_and_figures_stand_right() -> None:
     ]
 
 
-def test_only_the_first_three_problems_are_told(
+def test_only_the_first_three_problems_are_listed(
     make_source: Callable[..., Path], make_config: Callable[..., Config]
 ) -> None:
     root = make_source(train=6, val=3)

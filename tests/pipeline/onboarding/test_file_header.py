@@ -24,14 +24,16 @@ from pipeline.onboarding.file_header import UNREADABLE, file_form
         ("F", "tif", "32-bit float 5 x 3", False),
     ],
 )
-def test_images(tmp_path: Path, mode: str, ending: str, words: str, colour: bool) -> None:
+def test_headers_of_images(
+    tmp_path: Path, mode: str, ending: str, words: str, colour: bool
+) -> None:
     path = tmp_path / f"a.{ending}"
     Image.new(mode, (5, 3)).save(path)
     assert str(file_form(path)) == words
     assert file_form(path).colour is colour
 
 
-def test_arrays(tmp_path: Path) -> None:
+def test_headers_of_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((3, 5, 3), np.float32))
     assert str(file_form(tmp_path / "a.npy")) == "32-bit float 5 x 3"
     np.save(tmp_path / "b.npy", np.zeros((3, 5), np.uint16))
@@ -40,7 +42,7 @@ def test_arrays(tmp_path: Path) -> None:
     assert str(file_form(tmp_path / "c.npz")) == "an array file that is not one image"
 
 
-def test_what_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+def test_an_unreadable_file_has_the_form_unreadable(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"not an image")
     for name in ("a.png", "none.png", "none.npy"):
         assert file_form(tmp_path / name) == UNREADABLE

@@ -75,7 +75,9 @@ def patterns_of(root: Path) -> dict[str, str]:
         ),
     ],
 )
-def test_layouts(tmp_path: Path, files: list[str], expected: dict[str, str]) -> None:
+def test_streams_of_common_layouts(
+    tmp_path: Path, files: list[str], expected: dict[str, str]
+) -> None:
     assert patterns_of(touch(tmp_path, *files)) == expected
 
 
@@ -105,18 +107,18 @@ def test_files_of_a_stream_are_called_by_split_condition_and_name(tmp_path: Path
         ("street_12", ("", "")),
     ],
 )
-def test_affixes(stem: str, expected: tuple[str, str]) -> None:
+def test_streams_by_file_name_affixes(stem: str, expected: tuple[str, str]) -> None:
     assert affixes(stem) == expected
 
 
-def test_words_are_whole() -> None:
+def test_only_whole_words_name_a_kind() -> None:
     assert sensor_word("NIR_warped") == "nir"
     assert sensor_word("labelTrainIds") == "labeltrainids"
     assert sensor_word("colored") is None
     assert "leftimg8bit" in words("x_leftImg8bit")
 
 
-def test_a_tree_without_labels_or_pairs_says_what_it_has(tmp_path: Path) -> None:
+def test_a_folder_without_labels_or_pairs_lists_its_content(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found no images"):
         find_streams(tmp_path)
     touch(tmp_path, "rgb/1.png")

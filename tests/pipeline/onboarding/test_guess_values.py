@@ -59,7 +59,9 @@ def guess(tmp_path: Path, family: str, array: np.ndarray) -> Any:
         ("nir", np.repeat(GREY[:, :, None], 3, axis=2), "nir", {}),
     ],
 )
-def test_kinds(tmp_path: Path, family: str, array: np.ndarray, kind: str, rule: dict) -> None:
+def test_kinds_by_name_and_values(
+    tmp_path: Path, family: str, array: np.ndarray, kind: str, rule: dict
+) -> None:
     modality = guess(tmp_path, family, array)
     assert (modality.kind, modality.rule) == (kind, rule)
     assert modality.kind in KINDS

@@ -202,7 +202,7 @@ def test_deliver_is_recognised(tmp_path: Path) -> None:
     assert manifest.num_samples == 5
 
 
-def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
+def test_a_config_is_not_overwritten_without_force(tmp_path: Path) -> None:
     root = tmp_path / "flat"
     patterns = {"{}_rgb.png": colour, "{}_label.png": labels(0, 1)}
     write_tree(root, patterns, [f"{i:02d}" for i in range(4)])
@@ -224,7 +224,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
         ({"rgb/{}_x1.png": colour, "label/{}.png": labels(0)}, "need the same name"),
     ],
 )
-def test_a_tree_that_makes_no_sense_is_refused(
+def test_a_folder_without_a_dataset_is_refused(
     tmp_path: Path, patterns: dict[str, Make], words: str
 ) -> None:
     root = tmp_path / "odd"

@@ -21,7 +21,9 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in/s.tar"
 
 
-def test_a_whole_tar_is_linked_and_found_by_its_bytes(source: Path, tmp_path: Path) -> None:
+def test_a_complete_tar_is_hard_linked_with_its_digest_and_spans(
+    source: Path, tmp_path: Path
+) -> None:
     place = tmp_path / "out/train/train-000000.tar"
     written = adopt_tar(place, source, KEYS)
     assert written is not None
@@ -35,7 +37,7 @@ def test_a_whole_tar_is_linked_and_found_by_its_bytes(source: Path, tmp_path: Pa
         } == members
 
 
-def test_it_is_copied_where_links_do_not_reach(
+def test_a_tar_is_copied_if_it_cannot_be_linked(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -48,14 +50,14 @@ def test_it_is_copied_where_links_do_not_reach(
     assert (tmp_path / "out/s.tar").stat().st_ino != source.stat().st_ino
 
 
-def test_a_linked_source_is_resolved(source: Path, tmp_path: Path) -> None:
+def test_a_symbolic_link_as_source_is_resolved(source: Path, tmp_path: Path) -> None:
     (tmp_path / "link.tar").symlink_to(source)
     place = tmp_path / "out/s.tar"
     assert adopt_tar(place, tmp_path / "link.tar", KEYS) is not None
     assert not place.is_symlink()
 
 
-def test_a_leftover_is_replaced(source: Path, tmp_path: Path) -> None:
+def test_a_leftover_of_a_killed_run_is_replaced(source: Path, tmp_path: Path) -> None:
     place = tmp_path / "out/s.tar"
     place.parent.mkdir()
     place.write_bytes(b"half")
@@ -64,12 +66,14 @@ def test_a_leftover_is_replaced(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keys", [KEYS[:2], KEYS[::-1], [*KEYS, "k3"], []])
-def test_other_samples_are_not_the_tar(source: Path, tmp_path: Path, keys: list[str]) -> None:
+def test_a_tar_of_other_samples_is_not_adopted(
+    source: Path, tmp_path: Path, keys: list[str]
+) -> None:
     assert adopt_tar(tmp_path / "out/s.tar", source, keys) is None
     assert not (tmp_path / "out").exists()
 
 
-def test_a_name_that_comes_twice_is_not_plain(tmp_path: Path) -> None:
+def test_a_tar_with_a_repeated_member_name_is_not_adopted(tmp_path: Path) -> None:
     import io
     import tarfile
 

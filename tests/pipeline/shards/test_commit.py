@@ -79,7 +79,7 @@ def test_a_tar_without_a_record_does_not_count(folder: Path) -> None:
     assert next(DatasetRecords(folder).free_indices("train")) == 0
 
 
-def test_a_record_without_its_tar_is_withdrawn(folder: Path) -> None:
+def test_a_record_without_its_tar_is_deleted(folder: Path) -> None:
     tar = shard_path(folder, "train", 0)
     tar.unlink()
     assert known(folder) == "cde"
@@ -94,7 +94,7 @@ def test_refusals_of_an_earlier_attempt_are_removed(folder: Path) -> None:
     assert DatasetRecords(folder).keys == {"a", "b", "e"}
 
 
-def test_a_mended_sample_leaves_the_quarantine(folder: Path) -> None:
+def test_a_fixed_sample_leaves_the_quarantine(folder: Path) -> None:
     records = DatasetRecords(folder)
     records.merge(["train"])
     assert [row["key"] for row in read_rows(folder / QUARANTINE)] == ["b", "c", "d"]
@@ -104,7 +104,7 @@ def test_a_mended_sample_leaves_the_quarantine(folder: Path) -> None:
     assert [row["key"] for row in read_rows(folder / MANIFEST)] == ["a", "e", "c"]
 
 
-def test_a_damaged_record_is_an_error_that_names_it(folder: Path) -> None:
+def test_a_damaged_record_raises_corrupt_shard_naming_it(folder: Path) -> None:
     path = record_path(shard_path(folder, "train", 2))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(CorruptShard, match=r"train-000002.parquet: .*any2seg prepare"):

@@ -59,7 +59,7 @@ class Source:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.listed: dict[int, int | None] = {}
-        """Name to the value of its pictures; None: they are broken."""
+        """Name to the value of its images; None: they are broken."""
         self.taken: dict[int, int] = {}
         """Name to the value that its shard was made of."""
         self.clock = 2
@@ -116,7 +116,9 @@ class Source:
     )
 )
 @settings(max_examples=25)
-def test_a_random_life(tmp_path_factory, life: list[list[Change]]) -> None:
+def test_random_changes_of_the_source_leave_shards_unchanged(
+    tmp_path_factory, life: list[list[Change]]
+) -> None:
     folder: Path = tmp_path_factory.mktemp("life")
     (folder / "c.toml").write_text(CONFIG)
     config = load_config(folder / "c.toml", [f"workspace={folder / 'ws'}"])
@@ -128,14 +130,14 @@ def test_a_random_life(tmp_path_factory, life: list[list[Change]]) -> None:
         report = prepare(config, Workspace.of(config), progress=False)
         source.settle()
         seen = require_growth(Workspace.of(config).dataset(config), seen, source)  # type: ignore[arg-type]
-        found = report.details["source"]["train"]
-        wanted_altered = sum(
+        reported = report.details["source"]["train"]
+        expected_altered = sum(
             name in source.listed and source.listed[name] != value
             for name, value in source.taken.items()
         )
-        assert found["altered"] == wanted_altered
-        assert found["removed"] == len(source.taken.keys() - source.listed.keys())
-        assert (found["unknown"], found["unreadable"]) == (0, 0)
+        assert reported["altered"] == expected_altered
+        assert reported["removed"] == len(source.taken.keys() - source.listed.keys())
+        assert (reported["unknown"], reported["unreadable"]) == (0, 0)
 
 
 def require_growth(
@@ -171,7 +173,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
-def test_a_night_costs_only_what_is_new(
+def test_a_run_on_a_grown_source_reads_only_new_records(
     prepared: tuple[Config, Workspace, Manifest],
     make_source: Callable[..., Path],
     decoded: list[str],
@@ -190,7 +192,7 @@ def test_a_night_costs_only_what_is_new(
     assert grown.all_shards[:3] == manifest.all_shards[:3]
 
 
-def test_a_shard_in_the_manifest_is_not_read_again(
+def test_records_of_shards_in_the_manifest_are_not_read(
     prepared: tuple[Config, Workspace, Manifest], make_source: Callable[..., Path]
 ) -> None:
     """Only `verify` looks at records that the manifest has; `prepare` needs none of them."""
@@ -202,11 +204,11 @@ def test_a_shard_in_the_manifest_is_not_read_again(
     assert Manifest.load(manifest.folder).num_samples == 14
 
 
-def test_the_manifest_goes_before_a_record_that_it_has(
+def test_the_manifest_is_deleted_before_a_record_that_it_includes(
     prepared: tuple[Config, Workspace, Manifest],
     kill_at_step: Callable[[Callable[[], object], int], bool],
 ) -> None:
-    """A kill while a deleted shard is made again never leaves a manifest of the old one."""
+    """A kill while a deleted shard is rebuilt never leaves a manifest of the old one."""
     config, workspace, manifest = prepared
     whole = (manifest.folder / MANIFEST).read_bytes()
     step = 0

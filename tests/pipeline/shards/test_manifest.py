@@ -25,7 +25,7 @@ from pipeline.workspace import Workspace
 Prepared = tuple[Config, Workspace, Manifest]
 
 
-def test_shards_carry_what_the_rows_say(prepared: Prepared) -> None:
+def test_shards_have_the_keys_and_conditions_of_the_rows(prepared: Prepared) -> None:
     _, _, manifest = prepared
     assert manifest.num_samples == 13
     assert manifest.classes == ("soil", "crop", "weed")
@@ -61,7 +61,7 @@ def test_byte_spans_point_into_the_tar(prepared: Prepared) -> None:
     assert names == ["depth.npy.zst", "label.npy.zst", "meta.json", "rgb.npy.zst"]
 
 
-def test_the_file_has_the_written_schema_and_is_the_records(prepared: Prepared) -> None:
+def test_the_manifest_file_has_the_schema_and_merges_the_records(prepared: Prepared) -> None:
     _, _, manifest = prepared
     assert pq.read_schema(manifest.folder / MANIFEST).equals(MANIFEST_SCHEMA)
     tars = sorted((manifest.folder / "shards").glob("*/*.tar"))
@@ -86,7 +86,7 @@ def test_an_unprepared_dataset_names_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "dataset.json"])
-def test_a_damaged_file_is_put_together_again(prepared: Prepared, name: str) -> None:
+def test_a_damaged_manifest_is_rebuilt_from_the_records(prepared: Prepared, name: str) -> None:
     config, workspace, manifest = prepared
     path = manifest.folder / name
     whole = path.read_bytes()
@@ -97,14 +97,14 @@ def test_a_damaged_file_is_put_together_again(prepared: Prepared, name: str) -> 
     assert path.read_bytes() == whole
 
 
-def test_an_unknown_split_names_those_there_are(prepared: Prepared) -> None:
+def test_an_unknown_split_is_an_error_naming_the_splits(prepared: Prepared) -> None:
     with pytest.raises(DatasetError, match="no split 'test'; expected one of train, val"):
         prepared[2].shards("test")
 
 
 def test_splits_keep_the_given_order_and_others_follow() -> None:
-    places = [(split, shard) for split in ("zoo", "val", "train", "old") for shard in (1, 0)]
-    ordered = in_order(places, ["train", "zoo", "val"])
+    shards = [(split, shard) for split in ("zoo", "val", "train", "old") for shard in (1, 0)]
+    ordered = in_order(shards, ["train", "zoo", "val"])
     assert [split for split, _ in ordered[::2]] == ["train", "zoo", "val", "old"]
     assert [shard for _, shard in ordered] == [0, 1] * 4
 
@@ -119,12 +119,12 @@ def test_columns_are_those_of_the_rows(prepared: Prepared) -> None:
     assert manifest.keys("val") == {row["key"] for row in rows}
     assert len(manifest.table()) == 13
     assert len(manifest.table("test")) == 0
-    (place,) = [place for place in manifest.places if place.split == "val"]
-    assert (place.start, place.stop, place.sha256) == (10, 13, rows[0]["shard_sha256"])
+    (span,) = [span for span in manifest.places if span.split == "val"]
+    assert (span.start, span.stop, span.sha256) == (10, 13, rows[0]["shard_sha256"])
     assert manifest.reader().read(9, 12).equals(read_table(manifest.folder / MANIFEST).slice(9, 3))
 
 
-def test_any_flipped_byte_of_the_rows_is_seen(prepared: Prepared) -> None:
+def test_any_flipped_byte_of_the_rows_is_detected(prepared: Prepared) -> None:
     """Zstandard alone does not see every flip: pages carry checksums."""
     _, _, manifest = prepared
     path = manifest.folder / MANIFEST

@@ -8,7 +8,7 @@ from pipeline.shards.manifest import MANIFEST, Manifest, read_table
 from pipeline.shards.manifest_tables import least_tar_bytes, shard_sha256, split_by_shard
 
 
-def test_rows_of_each_shard(prepared) -> None:
+def test_split_by_shard_gives_the_rows_of_each_shard(prepared) -> None:
     _, _, manifest = prepared
     tables = split_by_shard(read_table(manifest.folder / MANIFEST))
     assert list(tables) == [(s.split, s.index) for s in manifest.all_shards]
@@ -20,7 +20,7 @@ def test_rows_of_each_shard(prepared) -> None:
         assert size - 10_240 < least_tar_bytes(rows) <= size
 
 
-def test_rows_that_are_not_one_run_are_refused(prepared) -> None:
+def test_rows_that_are_not_adjacent_and_numbered_are_refused(prepared) -> None:
     _, _, manifest = prepared
     table = read_table(Manifest.load(manifest.folder).folder / MANIFEST)
     for order in ([1, 0], [0, 2], [0, 4, 1]):

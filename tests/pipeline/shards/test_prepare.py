@@ -52,7 +52,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(FolderAdapter, "load", forbid)
 
 
-def test_every_sample_lies_in_a_shard_with_its_facts(
+def test_every_sample_is_in_a_shard_and_its_row_in_the_manifest(
     prepared: tuple[Config, Workspace, Manifest],
 ) -> None:
     config, _, manifest = prepared
@@ -140,7 +140,7 @@ def test_a_chunk_of_only_bad_samples_leaves_a_gap(
     assert len(run(config).failed) == 4
 
 
-def test_too_many_bad_samples_fail_the_stage_after_recording(
+def test_too_many_bad_samples_fail_the_stage_after_writing_the_quarantine(
     make_source: MakeSource, make_config: MakeConfig
 ) -> None:
     root = make_source(train=10, val=3)
@@ -163,7 +163,7 @@ def test_a_split_without_a_good_sample_fails(
         run(make_config("prepare.max_refused=1.0"))
 
 
-def test_one_process_and_several_make_the_same_bytes(
+def test_one_process_and_several_write_the_same_bytes(
     make_source: MakeSource, make_config: MakeConfig, tree: Tree
 ) -> None:
     root = make_source(train=40)
@@ -174,7 +174,7 @@ def test_one_process_and_several_make_the_same_bytes(
     assert tree(folder(one)) == tree(folder(two))
 
 
-def test_a_deleted_shard_is_made_again_with_the_same_bytes(
+def test_a_deleted_shard_is_rebuilt_with_the_same_bytes(
     prepared: tuple[Config, Workspace, Manifest], tree: Tree
 ) -> None:
     config, _, manifest = prepared
@@ -274,7 +274,7 @@ def wait_until_gone(processes: list[Path]) -> None:
 
 
 @pytest.mark.proof
-def test_kill_minus_nine_at_random_moments_then_byte_identical(
+def test_sigkill_at_random_moments_then_resume_is_byte_identical(
     make_source: MakeSource, make_config: MakeConfig, tree: Tree, tmp_path: Path
 ) -> None:
     root = make_source(train=80)

@@ -17,7 +17,7 @@ from pipeline.formats.shard_tar import write_shard
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.shards.prepare_plan import (
-    load_if_there,
+    load_if_prepared,
     measured_bytes,
     plan_prepare,
 )
@@ -36,7 +36,7 @@ def make(config: Config) -> Manifest:
     return Manifest.load(Workspace.of(config).dataset(config))
 
 
-def test_counts_are_exact_and_bytes_are_near(
+def test_planned_counts_are_exact_and_bytes_approximate(
     make_source: MakeSource, make_config: MakeConfig
 ) -> None:
     make_source(train=10, val=3)
@@ -45,18 +45,18 @@ def test_counts_are_exact_and_bytes_are_near(
     assert not Workspace.of(config).root.exists()
     manifest = make(config)
     assert plan.samples == {"train": 10, "val": 3}
-    found = [
+    written = [
         (s.split, s.num_rows, {m: sum(p) for m, p in s.present.items()})
         for s in manifest.all_shards
     ]
-    assert [(s.split, s.num_samples, dict(s.pictures)) for s in plan.shards] == found
+    assert [(s.split, s.num_samples, dict(s.num_images)) for s in plan.shards] == written
     assert plan.num_bytes == pytest.approx(tar_bytes(config), rel=0.2)
     assert plan.seconds is not None
     assert plan.probe is not None
     assert len(plan.probe.samples) == 4
 
 
-def test_only_what_is_new_is_planned(make_source: MakeSource, make_config: MakeConfig) -> None:
+def test_only_new_samples_are_planned(make_source: MakeSource, make_config: MakeConfig) -> None:
     make_source(train=10, val=3)
     config = make_config()
     before = make(config)
@@ -73,7 +73,7 @@ def test_only_what_is_new_is_planned(make_source: MakeSource, make_config: MakeC
     assert plan.num_bytes == pytest.approx(tar_bytes(config) - size, rel=0.4)
 
 
-def test_refused_samples_wait_until_they_change(
+def test_refused_samples_are_planned_only_after_they_change(
     make_source: MakeSource, make_config: MakeConfig
 ) -> None:
     root = make_source(train=10, val=3)
@@ -87,7 +87,7 @@ def test_refused_samples_wait_until_they_change(
     assert plan_prepare(config, Workspace.of(config)).samples == {"train": 1}
 
 
-def test_a_source_shard_that_is_linked_takes_no_room(tmp_path: Path) -> None:
+def test_a_linked_source_shard_takes_no_space(tmp_path: Path) -> None:
     rng = np.random.default_rng([3])
     samples = [
         (
@@ -124,7 +124,7 @@ def test_shards_that_do_not_fit_are_refused_before_anything_is_written(
     assert tar_bytes(config) == 0
 
 
-def test_room_is_asked_for_new_samples_only(
+def test_space_is_required_for_new_samples_only(
     make_source: MakeSource, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_source(train=10, val=3)
@@ -136,13 +136,13 @@ def test_room_is_asked_for_new_samples_only(
     assert tar_bytes(config) == before > 0
 
 
-def test_sizes_are_measured_of_shards_that_are_there(
+def test_bytes_per_sample_are_measured_on_existing_shards(
     make_source: MakeSource, make_config: MakeConfig
 ) -> None:
     make_source(train=10, val=3)
     config = make_config()
     folder = Workspace.of(config).dataset(config)
-    assert load_if_there(folder) is None
+    assert load_if_prepared(folder) is None
     assert measured_bytes(()) == 0
     shards = make(config).all_shards
     assert measured_bytes(shards) == pytest.approx(tar_bytes(config) / 13)

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.datasets.base import LoadedSample, SourceSample
 from pipeline.errors import SampleRefused
-from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.image_codec import decode_image, decode_label
 from pipeline.modalities import KINDS
 from pipeline.shards.sample_encoder import EncodedSample, Refused, SampleEncoder
 
@@ -59,7 +59,7 @@ def test_members_and_facts_of_a_sample() -> None:
     assert isinstance(result, EncodedSample)
     assert set(result.members) == {"rgb.npy.zst", "depth.npy.zst", "label.npy.zst", "meta.json"}
     for name, spec in SPECS.items():
-        found = decode_picture(result.members[f"{name}.npy.zst"], spec, "x")
+        found = decode_image(result.members[f"{name}.npy.zst"], spec, "x")
         np.testing.assert_array_equal(found, loaded.arrays[name])
     np.testing.assert_array_equal(decode_label(result.members["label.npy.zst"], "x"), loaded.label)
     meta = json.loads(result.members["meta.json"])
@@ -99,17 +99,17 @@ def test_a_defect_of_an_adapter_is_not_a_refusal() -> None:
         SampleEncoder(FixedAdapter(broken), SPECS)(samples(1)[0])  # type: ignore[arg-type]
 
 
-def test_the_version_is_that_of_the_attempt(tmp_path: Path) -> None:
-    """A file that is mended while it is being refused must be tried again."""
+def test_a_refusal_has_the_version_from_before_the_attempt(tmp_path: Path) -> None:
+    """A file that is fixed while it is being refused must be tried again."""
     path = tmp_path / "a.png"
     path.write_bytes(b"bad")
     sample = SourceSample("train_0", "train", {"rgb": str(path)})
     before = sample.version()
 
-    def mend(key: str) -> LoadedSample:
-        path.write_bytes(b"mended")
+    def fix(key: str) -> LoadedSample:
+        path.write_bytes(b"fixed")
         raise SampleRefused(key, "bad")
 
-    result = SampleEncoder(FixedAdapter(mend), SPECS)(sample)  # type: ignore[arg-type]
+    result = SampleEncoder(FixedAdapter(fix), SPECS)(sample)  # type: ignore[arg-type]
     assert isinstance(result, Refused)
     assert result.version == before != sample.version()

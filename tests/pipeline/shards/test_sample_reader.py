@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CorruptShard, DatasetError
-from pipeline.formats.image_codec import decode_label, decode_picture
+from pipeline.formats.image_codec import decode_image, decode_label
 from pipeline.formats.shard_tar import read_shard
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.sample_reader import SampleReader, list_samples, read_stored
@@ -27,7 +27,7 @@ def opened(make_config):
     return open_
 
 
-def test_equal_to_reading_the_shard_in_order(scenes, opened):
+def test_samples_equal_those_of_reading_the_shard_in_order(scenes, opened):
     config, manifest = opened(scenes)
     refs = {ref.key: ref for ref in list_samples(manifest, "train", ("depth", "rgb"))}
     specs = {name: config.specs()[name] for name in ("depth", "rgb")}
@@ -38,14 +38,14 @@ def test_equal_to_reading_the_shard_in_order(scenes, opened):
             found = reader.read(refs[key])
             assert set(found.arrays) == set(specs)
             for name, spec in specs.items():
-                expected = decode_picture(members[f"{name}.npy.zst"], spec, key)
+                expected = decode_image(members[f"{name}.npy.zst"], spec, key)
                 np.testing.assert_array_equal(found.arrays[name], expected)
             np.testing.assert_array_equal(found.label, decode_label(members["label.npy.zst"], key))
             seen += 1
     assert seen == len(refs) == 12
 
 
-def test_a_wrong_place_is_refused_by_name(scenes, opened):
+def test_a_wrong_offset_raises_corrupt_shard_naming_the_member(scenes, opened):
     config, manifest = opened(scenes)
     one, two = list_samples(manifest, "train", tuple(config.modalities))[:2]
     reader = SampleReader(config.specs())
@@ -66,7 +66,7 @@ def test_a_flipped_byte_is_refused(fresh, opened):
         SampleReader({"rgb": config.specs()["rgb"]}).read(ref)
 
 
-def test_stored_bytes_are_the_members_own(scenes, opened):
+def test_read_stored_gives_the_bytes_of_the_member(scenes, opened):
     config, manifest = opened(scenes)
     refs = {ref.key: ref for ref in list_samples(manifest, "train", tuple(config.modalities))}
     shard = manifest.shards("train")[0]
@@ -74,7 +74,7 @@ def test_stored_bytes_are_the_members_own(scenes, opened):
         assert read_stored(shard, key, "rgb", refs[key].spans) == members["rgb.npy.zst"]
 
 
-def test_stored_bytes_under_another_name_are_refused(scenes, opened):
+def test_read_stored_refuses_another_member_name(scenes, opened):
     config, manifest = opened(scenes)
     one, two = list_samples(manifest, "train", tuple(config.modalities))[:2]
     with pytest.raises(CorruptShard, match=rf"{one.key}\.rgb\.npy\.zst.*found '{two.key}"):
@@ -87,7 +87,7 @@ def test_stored_bytes_under_another_name_are_refused(scenes, opened):
         read_stored(one.shard, one.key, "rgb", {})
 
 
-def test_no_sample_of_these_modalities(scenes, opened):
+def test_a_split_without_any_of_the_modalities_is_an_error(scenes, opened):
     _, manifest = opened(scenes)
     with pytest.raises(DatasetError, match="has any of thermal"):
         list_samples(manifest, "train", ("thermal",))

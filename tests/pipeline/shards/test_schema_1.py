@@ -35,19 +35,21 @@ def config(make_source: Callable[..., Path], make_config: Callable[..., Config])
 
 
 def folder(config: Config) -> Path:
-    found = Workspace.of(config).dataset(config)
-    assert isinstance(found, Path)
-    return found
+    path = Workspace.of(config).dataset(config)
+    assert isinstance(path, Path)
+    return path
 
 
-def test_the_fingerprint_is_the_old_one(make_config: Callable[..., Config]) -> None:
+def test_the_fingerprint_of_a_schema_1_dataset_is_unchanged(
+    make_config: Callable[..., Config],
+) -> None:
     config = make_config("dataset.root=/data/source")
     described = json.loads((OLD / DATASET).read_text())
     assert described["identity"] == dataset_identity(config)
     assert described["fingerprint"] == fingerprint(dataset_identity(config))
 
 
-def test_everything_is_read(config: Config) -> None:
+def test_a_schema_1_dataset_is_read(config: Config) -> None:
     manifest = Manifest.load(folder(config))
     assert manifest.num_samples == 7
     assert manifest.rows("train")[0]["source_sha256"] is None
@@ -57,7 +59,9 @@ def test_everything_is_read(config: Config) -> None:
         assert tuple(key for key, _ in read_shard(shard.path, shard.sha256)) == shard.keys
 
 
-def test_growing_leaves_the_old_records(config: Config, tree: Callable[[Path], Files]) -> None:
+def test_new_samples_leave_schema_1_records_unchanged(
+    config: Config, tree: Callable[[Path], Files]
+) -> None:
     before = tree(folder(config) / "shards")
     digest = Manifest.load(folder(config)).digest()
     assert prepare(config, Workspace.of(config), progress=False).done == 1
@@ -71,7 +75,7 @@ def test_growing_leaves_the_old_records(config: Config, tree: Callable[[Path], F
     assert read_table(folder(config) / "manifest.parquet").schema.equals(MANIFEST_SCHEMA)
 
 
-def test_an_unknown_source_is_said(config: Config) -> None:
+def test_samples_without_source_digest_are_reported_as_unknown(config: Config) -> None:
     manifest = Manifest.load(folder(config))
     rows = coverage_rows(config, Workspace.of(config), manifest)
     assert [row.note for row in rows[:2]] == ["5 of unknown source", "2 of unknown source"]

@@ -73,7 +73,7 @@ def test_unchanged_files_are_not_read(prepared: Prepared, reads: list[str]) -> N
     assert reads == []
 
 
-def test_touched_is_not_altered_and_read_once(prepared: Prepared, reads: list[str]) -> None:
+def test_touched_files_are_read_once_and_not_altered(prepared: Prepared, reads: list[str]) -> None:
     config, workspace, _ = prepared
     touch(source(config) / "rgb/train/003.png")
     assert compare(config) == SourceChanges()
@@ -115,7 +115,7 @@ def test_equal_size_and_time_hide_an_alteration_from_stat_alone(prepared: Prepar
     assert [sample.key for sample in compare(config).altered] == ["train_003"]
 
 
-def test_removed_samples_are_named_and_stay(prepared: Prepared) -> None:
+def test_removed_samples_are_named_and_kept_in_their_shards(prepared: Prepared) -> None:
     config, workspace, manifest = prepared
     for index in range(4):
         (source(config) / f"rgb/train/{index:03d}.png").unlink()
@@ -134,7 +134,7 @@ def test_removed_samples_are_named_and_stay(prepared: Prepared) -> None:
     assert "any2seg prepare CONFIG" in line
 
 
-def test_the_advice_works(prepared: Prepared) -> None:
+def test_following_the_advice_rebuilds_the_shard(prepared: Prepared) -> None:
     """Deleting the tar makes the shard from the source as it is now."""
     config, workspace, manifest = prepared
     alter(source(config) / "rgb/train/001.png")
@@ -173,7 +173,7 @@ def test_rendered_data_has_no_source(tmp_path: Path) -> None:
     assert (sample.version(), sample.content_sha256(), sample.has_files) == ("", "", False)
 
 
-def test_status_reads_few_again_and_says_so(prepared: Prepared, reads: list[str]) -> None:
+def test_status_reads_at_most_its_limit_again(prepared: Prepared, reads: list[str]) -> None:
     config, workspace, manifest = prepared
     for path in source(config).rglob("*.png"):
         touch(path)
@@ -186,7 +186,7 @@ def test_status_reads_few_again_and_says_so(prepared: Prepared, reads: list[str]
     assert "any2seg prepare CONFIG" in changes.advice("train")[0]
 
 
-def test_status_notes_and_advises(prepared: Prepared) -> None:
+def test_status_shows_changes_and_advice(prepared: Prepared) -> None:
     config, workspace, manifest = prepared
     alter(source(config) / "rgb/train/001.png")
     for modality in ("rgb", "depth", "label"):
@@ -235,6 +235,6 @@ def test_a_file_that_is_being_written_is_refused_and_tried_again(
     assert "changed while they were read" in failure.reason
     monkeypatch.undo()
     row = coverage_rows(config, Workspace.of(config), load(config))[0]
-    assert (row.there, row.missing) == (2, 1)
+    assert (row.committed, row.missing) == (2, 1)
     assert prepare(config, Workspace.of(config), progress=False).failed == ()
     assert load(config).shards("train")[1].keys == ("train_001",)

@@ -29,7 +29,7 @@ from pipeline.workspace import Workspace
 Prepared = tuple[Config, Workspace, Manifest]
 
 
-def picture(kind: str, seed: int, height: int = 9, width: int = 7) -> np.ndarray:
+def image(kind: str, seed: int, height: int = 9, width: int = 7) -> np.ndarray:
     """Random stored form, half of it 0."""
     spec = KINDS[kind]
     rng = np.random.default_rng([11, seed])
@@ -53,8 +53,8 @@ def row(kind: str, array: np.ndarray) -> dict:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_moments_are_those_of_the_unit_values(kind: str) -> None:
     spec = KINDS[kind]
-    arrays = [picture(kind, 1), picture(kind, 2, 5, 4)]
-    found = summarise(
+    arrays = [image(kind, 1), image(kind, 2, 5, 4)]
+    measured = summarise(
         facts_table([row(kind, a) for a in arrays]), {kind: spec}, ("a", "b")
     ).modalities[kind]
     pixels = np.concatenate([a.reshape(-1, spec.channels) for a in arrays])
@@ -62,17 +62,21 @@ def test_moments_are_those_of_the_unit_values(kind: str) -> None:
     valid = pixels.any(axis=1)
     if spec.unit == "mm":
         unit = unit[valid]
-    np.testing.assert_allclose(found.mean, unit.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(found.std, unit.std(axis=0), atol=1e-5)
-    assert (found.num_samples, found.pixels, found.valid_pixels) == (2, len(pixels), valid.sum())
-    assert found.valid_share == valid.mean()
-    assert (found.lowest, found.highest) == (pixels[pixels > 0].min(), pixels.max())
-    assert found.saturated_pixels == (pixels >= spec.max_value).any(axis=1).sum()
+    np.testing.assert_allclose(measured.mean, unit.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(measured.std, unit.std(axis=0), atol=1e-5)
+    assert (measured.num_samples, measured.pixels, measured.valid_pixels) == (
+        2,
+        len(pixels),
+        valid.sum(),
+    )
+    assert measured.valid_share == valid.mean()
+    assert (measured.lowest, measured.highest) == (pixels[pixels > 0].min(), pixels.max())
+    assert measured.saturated_pixels == (pixels >= spec.max_value).any(axis=1).sum()
 
 
 @given(st.permutations(range(6)), st.integers(0, 6))
-def test_figures_do_not_depend_on_the_order(order: list[int], cut: int) -> None:
-    rows = [row("depth", picture("depth", seed)) for seed in range(6)]
+def test_statistics_do_not_depend_on_the_order(order: list[int], cut: int) -> None:
+    rows = [row("depth", image("depth", seed)) for seed in range(6)]
     mixed = [rows[i] for i in order]
     specs = {"depth": KINDS["depth"]}
     whole = summarise(facts_table(rows), specs, ("a", "b"))
@@ -86,9 +90,9 @@ def test_sums_of_a_large_split_do_not_overflow() -> None:
     record["squares"] = [2**62] * 3
     record["sums"] = [2**31] * 3
     rows = [{**one, "height": 2**20, "width": 2**20}] * 4
-    found = summarise(facts_table(rows), {"rgb": KINDS["rgb"]}, ("a", "b")).modalities["rgb"]
+    measured = summarise(facts_table(rows), {"rgb": KINDS["rgb"]}, ("a", "b")).modalities["rgb"]
     expected = math.sqrt(2**62 / 2**40 - (2**31 / 2**40) ** 2) / 65_535
-    assert found.std == pytest.approx((expected,) * 3, rel=1e-12)
+    assert measured.std == pytest.approx((expected,) * 3, rel=1e-12)
 
 
 def test_saturation_follows_the_configured_limit() -> None:
@@ -98,29 +102,32 @@ def test_saturation_follows_the_configured_limit() -> None:
     assert measure("depth", depth, KINDS["depth"])["saturated_pixels"] == 0
 
 
-def test_a_picture_of_holes_has_no_range() -> None:
-    holes = row("lidar", np.zeros((3, 3), np.uint16))
+def test_an_image_without_valid_pixels_has_no_range() -> None:
+    empty = row("lidar", np.zeros((3, 3), np.uint16))
     specs = {"lidar": KINDS["lidar"]}
-    found = summarise(facts_table([holes]), specs, ("a", "b"))
-    assert (found.modalities["lidar"].lowest, found.modalities["lidar"].valid_share) == (None, 0.0)
-    assert math.isnan(found.modalities["lidar"].mean[0])
-    assert modality_rows(found, specs)[0][3:5] == ("-", "mm")
-    seen = row("lidar", picture("lidar", 3))
-    both = summarise(facts_table([holes, seen]), specs, ("a", "b")).modalities["lidar"]
+    measured = summarise(facts_table([empty]), specs, ("a", "b"))
+    assert (measured.modalities["lidar"].lowest, measured.modalities["lidar"].valid_share) == (
+        None,
+        0.0,
+    )
+    assert math.isnan(measured.modalities["lidar"].mean[0])
+    assert modality_rows(measured, specs)[0][3:5] == ("-", "mm")
+    seen = row("lidar", image("lidar", 3))
+    both = summarise(facts_table([empty, seen]), specs, ("a", "b")).modalities["lidar"]
     assert both.mean == summarise(facts_table([seen]), specs, ("a", "b")).modalities["lidar"].mean
 
 
-def test_a_prepared_split_has_them(prepared: Prepared) -> None:
+def test_a_prepared_split_has_statistics(prepared: Prepared) -> None:
     config, _, manifest = prepared
-    found = manifest.statistics("train")
-    assert found.num_samples == 10
-    assert set(found.modalities) == {"rgb", "depth"}
-    assert list(found.class_pixels.values()) == manifest.class_pixels("train").tolist()
-    assert sum(found.class_shares().values()) == pytest.approx(1.0)
-    assert sum(found.class_pixels.values()) + found.ignored_pixels == 10 * 12 * 10
-    assert found.availability == {("rgb", "depth"): 10}
+    measured = manifest.statistics("train")
+    assert measured.num_samples == 10
+    assert set(measured.modalities) == {"rgb", "depth"}
+    assert list(measured.class_pixels.values()) == manifest.class_pixels("train").tolist()
+    assert sum(measured.class_shares().values()) == pytest.approx(1.0)
+    assert sum(measured.class_pixels.values()) + measured.ignored_pixels == 10 * 12 * 10
+    assert measured.availability == {("rgb", "depth"): 10}
     assert manifest.specs == config.specs()
-    table = {line[0]: line for line in modality_rows(found, manifest.specs)}
+    table = {line[0]: line for line in modality_rows(measured, manifest.specs)}
     assert [len(line) for line in table.values()] == [len(MODALITY_COLUMNS)] * 2
     assert table["depth"][1] == "10 of 10"
     with pytest.raises(DatasetError, match="no split 'test'; expected one of train, val"):
@@ -133,12 +140,12 @@ def test_absent_modalities_are_left_out(make_source, make_config) -> None:
     config = make_config("dataset.missing=allow")
     workspace = Workspace.of(config)
     prepare(config, workspace, progress=False)
-    found = Manifest.load(workspace.dataset(config)).statistics("train")
-    assert found.availability == {("rgb", "depth"): 3, ("rgb",): 1}
-    assert found.modalities["depth"].pixels == 3 * 12 * 10
+    measured = Manifest.load(workspace.dataset(config)).statistics("train")
+    assert measured.availability == {("rgb", "depth"): 3, ("rgb",): 1}
+    assert measured.modalities["depth"].pixels == 3 * 12 * 10
 
 
-def test_a_killed_and_a_grown_dataset_have_the_same_ones(
+def test_a_killed_and_a_grown_dataset_have_the_same_statistics(
     make_source: Callable[..., Path], make_config: Callable[..., Config], kill_at_step
 ) -> None:
     make_source(train=4)

@@ -12,7 +12,7 @@ from pipeline.storage.files import AnyPath
 from pipeline.storage.remote_path import RemotePath
 
 
-def test_what_is_free_is_asked_of_the_nearest_folder(tmp_path: Path) -> None:
+def test_free_bytes_are_those_of_the_nearest_existing_folder(tmp_path: Path) -> None:
     free = free_bytes(tmp_path / "not" / "yet" / "there")
     assert free is not None
     assert free > 0
@@ -20,7 +20,7 @@ def test_what_is_free_is_asked_of_the_nearest_folder(tmp_path: Path) -> None:
     assert free_bytes(remote) is None
 
 
-def test_too_much_is_refused_with_the_figures(tmp_path: Path) -> None:
+def test_require_space_refuses_with_required_and_free_bytes(tmp_path: Path) -> None:
     with pytest.raises(
         NotEnoughSpace, match=r"targets of 3 units: expected .* EB free \(1\.15 EB and"
     ):
@@ -29,6 +29,6 @@ def test_too_much_is_refused_with_the_figures(tmp_path: Path) -> None:
     require_space(RemotePath("s3://bucket", ""), 1 << 60, "much")
 
 
-def test_nothing_to_write_needs_no_room() -> None:
+def test_zero_bytes_require_no_space() -> None:
     assert required_bytes(0) == 0
     assert required_bytes(1_000_000) > 1_050_000

@@ -41,7 +41,7 @@ def test_a_failing_writer_leaves_the_old_file_alone(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"x": b"old"}
 
 
-def test_a_kill_at_every_step_leaves_the_old_or_the_new(
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_file(
     tmp_path: Path, kill_at_step: Callable[[Callable[[], object], int], bool]
 ) -> None:
     path = tmp_path / "x"

@@ -45,7 +45,7 @@ with locked(Path(sys.argv[1]), wait=False):
 
 
 @pytest.fixture(params=["disk", pytest.param("store", marks=pytest.mark.server)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
+def lease_path(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
     """Where the lease lies: on disk, and in an object store."""
     if request.param == "disk":
         return tmp_path / "folder/.lease"
@@ -73,44 +73,44 @@ def holder_pid(path: AnyPath) -> int | None:
     return pid
 
 
-def test_a_living_holder_is_named(place: AnyPath) -> None:
+def test_a_live_holder_raises_workspace_busy_with_its_pid(lease_path: AnyPath) -> None:
     with (
-        holder(place, ttl_s=5) as process,
+        holder(lease_path, ttl_s=5) as process,
         pytest.raises(WorkspaceBusy, match=f"pid {process.pid} on "),
-        lease(place, ttl_s=TTL_S, wait=False),
+        lease(lease_path, ttl_s=TTL_S, wait=False),
     ):
         pytest.fail("two holders")
 
 
-def test_a_killed_holder_on_this_machine_is_followed_at_once(place: AnyPath) -> None:
-    with holder(place, ttl_s=3600) as process:
+def test_a_lease_of_a_dead_local_process_is_taken_over_at_once(lease_path: AnyPath) -> None:
+    with holder(lease_path, ttl_s=3600) as process:
         process.kill()
         process.wait()
-        with lease(place, wait=False):
-            assert holder_pid(place) == os.getpid() != process.pid
+        with lease(lease_path, wait=False):
+            assert holder_pid(lease_path) == os.getpid() != process.pid
 
 
-def test_a_lease_can_be_taken_again_and_again(place: AnyPath) -> None:
+def test_a_released_lease_can_be_taken_again(lease_path: AnyPath) -> None:
     for _ in range(3):
-        with lease(place, ttl_s=TTL_S, wait=False):
-            assert holder_pid(place) == os.getpid()
-        assert holder_pid(place) is None
+        with lease(lease_path, ttl_s=TTL_S, wait=False):
+            assert holder_pid(lease_path) == os.getpid()
+        assert holder_pid(lease_path) is None
 
 
-def test_an_error_in_the_body_frees_the_lease(place: AnyPath) -> None:
-    with pytest.raises(ZeroDivisionError), lease(place, ttl_s=3600):
+def test_an_error_in_the_body_frees_the_lease(lease_path: AnyPath) -> None:
+    with pytest.raises(ZeroDivisionError), lease(lease_path, ttl_s=3600):
         raise ZeroDivisionError
-    with lease(place, ttl_s=3600, wait=False):
+    with lease(lease_path, ttl_s=3600, wait=False):
         pass
 
 
-def test_holders_exclude_each_other(place: AnyPath) -> None:
-    path, turns = place.with_name("count"), 4
+def test_concurrent_holders_exclude_each_other(lease_path: AnyPath) -> None:
+    path, turns = lease_path.with_name("count"), 4
     write_bytes(path, b"0")
 
     def count() -> None:
         for _ in range(turns):
-            with lease(place, ttl_s=10):
+            with lease(lease_path, ttl_s=10):
                 number = int(path.read_text())
                 time.sleep(0.01)
                 write_bytes(path, str(number + 1).encode())
@@ -124,7 +124,7 @@ def test_holders_exclude_each_other(place: AnyPath) -> None:
 
 
 @pytest.mark.server
-def test_a_silent_holder_elsewhere_is_followed_after_its_time_to_live(
+def test_a_silent_remote_holders_lease_expires_after_its_time_to_live(
     prefix: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease_module, "_is_dead", lambda _: False)
@@ -138,7 +138,7 @@ def test_a_silent_holder_elsewhere_is_followed_after_its_time_to_live(
 
 @pytest.mark.server
 @pytest.mark.parametrize("since", ["1970-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"])
-def test_what_the_clock_said_does_not_matter(prefix: RemotePath, since: str) -> None:
+def test_expiry_ignores_the_holders_wall_clock(prefix: RemotePath, since: str) -> None:
     path = prefix / ".lease"
     other = {"host": "h", "pid": 1, "process": "", "since": since, "ttl_s": TTL_S, "counter": 1}
     path.write(json.dumps(other).encode())
@@ -148,7 +148,7 @@ def test_what_the_clock_said_does_not_matter(prefix: RemotePath, since: str) -> 
 
 
 @pytest.mark.server
-def test_a_lease_taken_away_stops_the_writer(prefix: RemotePath) -> None:
+def test_a_lost_lease_stops_writes_below_it(prefix: RemotePath) -> None:
     path = prefix / "folder/.lease"
     other = {"host": "thief", "pid": 9, "process": "", "since": "now", "ttl_s": 60, "counter": 1}
 
@@ -168,7 +168,7 @@ def test_a_lease_taken_away_stops_the_writer(prefix: RemotePath) -> None:
 
 
 @pytest.mark.server
-def test_a_holder_that_cannot_renew_stops_by_its_own_clock(
+def test_a_holder_that_cannot_renew_loses_the_lease_by_its_own_clock(
     prefix: RemotePath, object_server: ObjectServer
 ) -> None:
     path = prefix / "folder/.lease"
@@ -203,7 +203,7 @@ def test_locked_is_a_lease_in_an_object_store(prefix: RemotePath) -> None:
         assert json.loads((prefix / ".lock").read_bytes())["ttl_s"] == lease_module.TTL_S
 
 
-def test_a_lock_excludes_and_dies_with_its_process(tmp_path: Path) -> None:
+def test_a_disk_lock_excludes_others_until_its_process_ends(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     command = [sys.executable, "-c", HOLD_LOCK, str(path)]
     root = Path(__file__).parents[3]

@@ -14,7 +14,7 @@ import pytest
 from pipeline.errors import DigestMismatch
 from pipeline.storage.files import write_bytes
 from pipeline.storage.local_copies import fetch, local_copy, shrink
-from pipeline.storage.pure_remote_path import CacheSettings
+from pipeline.storage.pure_remote_path import CacheConfig
 from pipeline.storage.remote_path import RemotePath
 from tests.support.object_server import ObjectServer
 
@@ -29,7 +29,7 @@ def put(prefix: RemotePath, index: int) -> tuple[RemotePath, str, bytes]:
 
 
 def bounded(prefix: RemotePath, folder: Path, copies: float) -> RemotePath:
-    return replace(prefix, cache=CacheSettings(folder, int(copies * SIZE)))
+    return replace(prefix, cache=CacheConfig(folder, int(copies * SIZE)))
 
 
 def names(folder: Path) -> set[str]:
@@ -54,14 +54,16 @@ def test_an_object_with_other_bytes_is_refused_and_not_kept(prefix: RemotePath) 
         fetch(prefix / "none", digest)
 
 
-def test_a_damaged_copy_is_fetched_again(prefix: RemotePath) -> None:
+def test_a_corrupted_copy_is_fetched_again(prefix: RemotePath) -> None:
     path, digest, data = put(prefix, 1)
     copy = fetch(path, digest)
     copy.write_bytes(b"rot")
     assert fetch(path, digest).read_bytes() == data
 
 
-def test_the_least_recently_used_go_first(prefix: RemotePath, tmp_path: Path) -> None:
+def test_the_least_recently_used_copies_are_deleted_first(
+    prefix: RemotePath, tmp_path: Path
+) -> None:
     folder = tmp_path / "bounded"
     objects = [put(bounded(prefix, folder, 3.5), index) for index in range(5)]
     for age, (path, digest, _) in zip((40, 30, 20), objects[:3], strict=True):
@@ -74,7 +76,7 @@ def test_the_least_recently_used_go_first(prefix: RemotePath, tmp_path: Path) ->
     assert names(folder) == {digest for _, digest, _ in (objects[0], objects[3], objects[4])}
 
 
-def test_a_copy_larger_than_the_bound_still_serves(prefix: RemotePath, tmp_path: Path) -> None:
+def test_a_copy_larger_than_the_bound_is_kept(prefix: RemotePath, tmp_path: Path) -> None:
     path, digest, data = put(bounded(prefix, tmp_path / "bounded", 0.5), 1)
     assert fetch(path, digest).read_bytes() == data
 
@@ -89,7 +91,7 @@ def test_an_open_copy_stays_readable(prefix: RemotePath, tmp_path: Path) -> None
     assert not names(tmp_path / "bounded")
 
 
-def test_what_killed_processes_left_counts_and_goes(prefix: RemotePath, tmp_path: Path) -> None:
+def test_abandoned_temporary_files_are_deleted(prefix: RemotePath, tmp_path: Path) -> None:
     small = bounded(prefix, tmp_path / "bounded", 2)
     path, digest, _ = put(small, 1)
     copy = fetch(path, digest)
@@ -107,10 +109,10 @@ FETCH = """
 import sys
 from pathlib import Path
 from pipeline.storage.remote_path import RemotePath
-from pipeline.storage.pure_remote_path import CacheSettings
+from pipeline.storage.pure_remote_path import CacheConfig
 from pipeline.storage.local_copies import fetch
 url, folder, digests = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
-prefix = RemotePath.of(url, CacheSettings(folder, 2500))
+prefix = RemotePath.of(url, CacheConfig(folder, 2500))
 for _ in range(5):
     for index, digest in enumerate(digests):
         path = prefix / str(index)

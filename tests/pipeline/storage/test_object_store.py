@@ -26,7 +26,7 @@ def test_secrets_in_urls_are_hidden(text: str, wanted: str) -> None:
     assert hide_secrets(text) == wanted
 
 
-def test_without_the_extra_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
     with pytest.raises(ConfigError, match=r'pip install "any2seg\[s3\]"'):
@@ -51,7 +51,7 @@ def test_without_the_extra_the_command_is_named(monkeypatch: pytest.MonkeyPatch)
         ),
     ],
 )
-def test_answers_become_errors_without_what_the_server_said(
+def test_errors_do_not_repeat_the_servers_answer(
     monkeypatch: pytest.MonkeyPatch, answer: str, kind: type[Exception], words: str
 ) -> None:
     from obstore.exceptions import GenericError

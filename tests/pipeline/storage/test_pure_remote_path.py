@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.storage.files import relative
-from pipeline.storage.pure_remote_path import CacheSettings, PureRemotePath
+from pipeline.storage.pure_remote_path import CacheConfig, PureRemotePath
 from pipeline.storage.remote_path import RemotePath
 
 BUCKET = PureRemotePath("s3://bucket", "")
@@ -19,7 +19,7 @@ NAMES = st.from_regex(r"[a-z0-9_-]{1,6}(\.[a-z0-9]{1,4}){0,2}", fullmatch=True)
 
 
 @given(parts=st.lists(NAMES, min_size=1, max_size=4), name=NAMES)
-def test_parts_are_those_of_pathlib(parts: list[str], name: str) -> None:
+def test_parts_equal_pathlibs(parts: list[str], name: str) -> None:
     wanted = PurePosixPath("/", *parts)
     path = BUCKET.joinpath(*parts)
     assert str(path) == f"s3://bucket{wanted}"
@@ -31,13 +31,13 @@ def test_parts_are_those_of_pathlib(parts: list[str], name: str) -> None:
     assert pickle.loads(pickle.dumps(path)) == path  # noqa: S301 our own bytes
 
 
-def test_paths_of_two_buckets_have_nothing_in_common() -> None:
+def test_relative_to_another_bucket_raises() -> None:
     with pytest.raises(ValueError, match="not below"):
         (BUCKET / "a").relative_to(PureRemotePath("s3://other", ""))
 
 
-def test_paths_made_from_a_path_are_of_its_kind_and_have_its_cache() -> None:
-    path = RemotePath.of("s3://bucket/a/b", CacheSettings(Path("/cache"), 1))
+def test_derived_paths_keep_class_and_cache() -> None:
+    path = RemotePath.of("s3://bucket/a/b", CacheConfig(Path("/cache"), 1))
     for made in (path / "c", path.parent, path.with_suffix(".x"), path.with_name("y")):
         assert type(made) is RemotePath
         assert made.cache == path.cache
@@ -50,7 +50,7 @@ def test_paths_made_from_a_path_are_of_its_kind_and_have_its_cache() -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://bucket/a", "s3://user:secret@bucket/a", "s3://bucket/a?x=1", "s3://bucket/../a"]
 )
-def test_a_url_that_is_no_plain_object_is_refused(url: str) -> None:
+def test_urls_with_credentials_queries_or_other_schemes_are_refused(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         PureRemotePath.of(url)
     assert "secret" not in str(caught.value)

@@ -74,7 +74,7 @@ def test_json_parquet_and_empty_objects(prefix: RemotePath) -> None:
 
 
 @server
-def test_json_that_says_the_same_is_not_written_again(
+def test_write_json_leaves_an_identical_object_alone(
     prefix: RemotePath, object_server: ObjectServer
 ) -> None:
     write_json(prefix / "x.json", {"a": 1})
@@ -84,7 +84,7 @@ def test_json_that_says_the_same_is_not_written_again(
 
 
 @server
-def test_listings_are_those_of_a_folder(prefix: RemotePath, tmp_path: Path) -> None:
+def test_listings_equal_pathlibs(prefix: RemotePath, tmp_path: Path) -> None:
     names = ["a/x.tar", "a/y.parquet", "a/y.refused.parquet", "b/z.tar", "b/deep/er.tar", "top"]
     for name in names:
         write_bytes(prefix / name, b"1")
@@ -108,7 +108,7 @@ def test_listings_are_those_of_a_folder(prefix: RemotePath, tmp_path: Path) -> N
 
 
 @server
-def test_folders_need_no_making_and_leave_no_partials(prefix: RemotePath) -> None:
+def test_make_folder_and_sweep_partials_do_nothing_in_a_store(prefix: RemotePath) -> None:
     make_folder(prefix / "a")
     write_bytes(prefix / "a/x.partial", b"not ours")
     assert sweep_partials(prefix) == 0
@@ -116,7 +116,7 @@ def test_folders_need_no_making_and_leave_no_partials(prefix: RemotePath) -> Non
 
 
 @server
-def test_many_reads_at_once_keep_their_order(prefix: RemotePath) -> None:
+def test_map_paths_keeps_the_order(prefix: RemotePath) -> None:
     paths = [prefix / f"{index:03d}" for index in range(60)]
     map_paths(lambda path: write_bytes(path, path.name.encode()), paths)
     assert map_paths(RemotePath.read_text, paths) == [path.name for path in paths]
@@ -139,7 +139,7 @@ def test_a_conditional_put_has_one_winner(prefix: RemotePath) -> None:
 
 @server
 @pytest.mark.parametrize("seed", range(3))
-def test_a_server_that_fails_a_fifth_of_the_requests_changes_nothing(
+def test_results_are_right_while_a_fifth_of_the_requests_fail(
     prefix: RemotePath, object_server: ObjectServer, seed: int
 ) -> None:
     object_server.fail_from(seed, 0.2)
@@ -159,7 +159,7 @@ def test_a_server_that_fails_a_fifth_of_the_requests_changes_nothing(
 
 
 @server
-def test_a_store_that_does_not_answer_is_named_with_what_to_do(
+def test_an_unreachable_store_raises_storage_unavailable_with_a_remedy(
     prefix: RemotePath, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (remote, remote_client):
@@ -178,7 +178,7 @@ def test_a_store_that_does_not_answer_is_named_with_what_to_do(
 
 
 @server
-def test_a_bucket_that_is_not_there(object_server: ObjectServer) -> None:
+def test_a_missing_bucket_is_a_config_error(object_server: ObjectServer) -> None:
     path = RemotePath("s3://no-such-bucket", "x")
     for act in (path.read_bytes, path.exists, lambda: path.write(b""), path.entries):
         with pytest.raises(ConfigError, match="no such bucket"):
@@ -186,7 +186,7 @@ def test_a_bucket_that_is_not_there(object_server: ObjectServer) -> None:
 
 
 @server
-def test_a_fork_is_refused_where_it_would_hang(prefix: RemotePath) -> None:
+def test_use_in_a_forked_process_raises(prefix: RemotePath) -> None:
     script = """
 import os, sys
 from pipeline.storage.remote_path import RemotePath

@@ -20,7 +20,7 @@ from pipeline.formats.shard_tar import read_shard
 from pipeline.shards.manifest import MANIFEST, Manifest
 from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore
-from pipeline.targets.views import ViewSettings, draw_boxes, view_identity, view_shapes
+from pipeline.targets.views import ViewConfig, draw_boxes, view_identity, view_shapes
 from pipeline.workspace import Workspace
 
 Prepared = tuple[Config, Workspace, Manifest]
@@ -31,7 +31,7 @@ DIM, PATCHES, VIEWS = 5, 3, 2
 def store(prepared: Prepared, request: pytest.FixtureRequest) -> TargetStore:
     """A target store of either kind, numbers by key."""
     config, workspace, manifest = prepared
-    settings = ViewSettings(VIEWS, 0, (0.5, 1.0)) if request.param else None
+    settings = ViewConfig(VIEWS, 0, (0.5, 1.0)) if request.param else None
     outputs = view_shapes({"embedding": (DIM,), "patch": (PATCHES, DIM)}, settings)
     store = TargetStore.create(
         workspace.targets(config),

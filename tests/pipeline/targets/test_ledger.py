@@ -17,7 +17,7 @@ from pipeline.errors import MissingTarget
 from pipeline.formats.zarr_array import RowArray
 from pipeline.shards.manifest import ShardInfo
 from pipeline.storage.files import AnyPath
-from pipeline.storage.publish import Placed
+from pipeline.storage.publish import Published
 from pipeline.storage.remote_path import RemotePath
 from pipeline.targets.ledger import Ledger
 from pipeline.targets.provenance import TargetProvenance
@@ -76,7 +76,7 @@ def test_the_files_are_those_of_a_local_store(prefix: RemotePath, tmp_path: Path
     assert found == wanted
 
 
-def test_what_is_there_missing_and_stale(prefix: RemotePath) -> None:
+def test_committed_missing_and_stale_shards_are_counted(prefix: RemotePath) -> None:
     store = opened(prefix)
     shards = [shard(index) for index in range(4)]
     for one in shards[:3]:
@@ -84,14 +84,14 @@ def test_what_is_there_missing_and_stale(prefix: RemotePath) -> None:
         assert not store.commit(one, rows(one), {})
     newer = [*shards[:2], shard(2, version=1), shards[3]]
     assert store.missing(newer) == newer[2:]
-    assert store.coverage(newer) == Coverage(there=2, missing=1, stale=1)
+    assert store.coverage(newer) == Coverage(committed=2, missing=1, stale=1)
     assert [store.is_committed(one) for one in newer] == [True, True, False, False]
     assert [found is not None for found in store.objects_of(newer)] == [True, True, False, False]
     with pytest.raises(MissingTarget):
         store.read(newer[3], "embedding")
 
 
-def test_a_glance_at_many_shards_costs_few_requests_each(
+def test_the_status_of_many_shards_takes_few_requests_each(
     prefix: RemotePath, object_server: ObjectServer
 ) -> None:
     store, shards = opened(prefix), [shard(index) for index in range(20)]
@@ -103,7 +103,7 @@ def test_a_glance_at_many_shards_costs_few_requests_each(
 
 
 @pytest.mark.parametrize("stage", ["objects", "record"])
-def test_a_second_machine_with_other_bits_between_two_steps(
+def test_a_second_machine_between_any_two_steps_leaves_a_consistent_commit(
     prefix: RemotePath, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """B comes in after A's objects and before A's record, or before A's objects."""
@@ -122,7 +122,7 @@ def test_a_second_machine_with_other_bits_between_two_steps(
     assert is_one_of(store, of, 1, 2)
 
 
-def test_a_record_whose_object_was_replaced_is_a_hole_until_made_again(prefix: RemotePath) -> None:
+def test_a_shard_whose_object_was_replaced_is_missing_until_recomputed(prefix: RemotePath) -> None:
     """A machine with older shards replaces the object and is killed before its record."""
     store, of = opened(prefix), shard(0)
     store.commit(of, rows(of), {})
@@ -134,7 +134,7 @@ def test_a_record_whose_object_was_replaced_is_a_hole_until_made_again(prefix: R
     assert is_one_of(store, of, 0)
 
 
-def test_an_equal_object_of_another_version_counts(prefix: RemotePath) -> None:
+def test_an_equal_object_with_another_version_counts(prefix: RemotePath) -> None:
     """A bucket that was copied object by object: versions differ, bytes do not."""
     store, of = opened(prefix), shard(0)
     store.commit(of, rows(of), {})
@@ -146,7 +146,7 @@ def test_an_equal_object_of_another_version_counts(prefix: RemotePath) -> None:
     assert store.is_committed(of)
 
 
-def test_a_deleted_object_is_a_hole(prefix: RemotePath) -> None:
+def test_a_shard_whose_object_was_deleted_is_missing(prefix: RemotePath) -> None:
     store, of = opened(prefix), shard(0)
     store.commit(of, rows(of), {})
     store.array("train", "patch").object_path(0).unlink()
@@ -156,7 +156,7 @@ def test_a_deleted_object_is_a_hole(prefix: RemotePath) -> None:
 
 def test_versions_are_tags_and_not_in_the_record(prefix: RemotePath) -> None:
     ledger = Ledger(prefix / "ledger", prefix / "a.zarr", "tower", lambda _: {"e": prefix / "o"})
-    ledger.write(shard(0), {"e": Placed("d", '"v"')})
+    ledger.write(shard(0), {"e": Published("d", '"v"')})
     tagged = (prefix / "ledger/train/train-000000.json").read_tagged()
     assert json.loads(tagged.tags["versions"]) == {"e": '"v"'}
     assert b'"v"' not in tagged.data
@@ -187,7 +187,7 @@ def start(prefix: RemotePath, bits: int, num_shards: int) -> subprocess.Popen[st
 
 
 @pytest.mark.parametrize(("bits", "fail"), [((1, 1), 0.05), ((1, 2), 0.0)])
-def test_two_processes_over_one_store(
+def test_two_processes_fill_one_store_consistently(
     prefix: RemotePath, object_server: ObjectServer, bits: tuple[int, int], fail: float
 ) -> None:
     num_shards = 8
@@ -205,7 +205,7 @@ def test_two_processes_over_one_store(
     assert all(is_one_of(store, shard(index), *bits) for index in range(num_shards))
 
 
-def test_a_killed_process_leaves_nothing_to_mend(prefix: RemotePath) -> None:
+def test_a_killed_process_leaves_a_resumable_store(prefix: RemotePath) -> None:
     num_shards = 8
     for delay_s in (0.1, 0.3):
         with start(prefix, 1, num_shards) as process:

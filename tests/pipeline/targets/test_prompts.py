@@ -52,7 +52,7 @@ def test_a_complete_store_is_left_alone(tmp_path: Path, tree: Callable) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_step_leaves_nothing_or_all(
+def test_a_kill_at_every_step_leaves_no_store_or_a_complete_one(
     tmp_path: Path, kill_at_step: Callable, tree: Callable
 ) -> None:
     wanted = tree(make(tmp_path / "whole").path)
@@ -66,7 +66,7 @@ def test_a_kill_at_every_step_leaves_nothing_or_all(
     assert step > 10
 
 
-def test_a_flipped_byte_or_a_missing_object_is_seen(tmp_path: Path) -> None:
+def test_a_flipped_byte_or_a_missing_object_raises_corrupt_target(tmp_path: Path) -> None:
     store = make(tmp_path)
     path = store.path / "prompts.zarr/class_embedding/c/0/0"
     data = bytearray(path.read_bytes())

@@ -21,7 +21,7 @@ def provenance(**changes: object) -> TargetProvenance:
     return TargetProvenance.model_validate({**fields, **changes})
 
 
-def test_the_fingerprint_covers_what_decides_a_number_and_no_more() -> None:
+def test_the_fingerprint_covers_exactly_what_determines_the_numbers() -> None:
     base = provenance().tower_fingerprint
     for changed in (
         {"tower": {"weights": "abd", "antialias": False}},
@@ -35,7 +35,7 @@ def test_the_fingerprint_covers_what_decides_a_number_and_no_more() -> None:
         assert provenance(**changed).tower_fingerprint == base
 
 
-def test_the_fingerprint_of_a_known_store_stays() -> None:
+def test_the_fingerprint_of_a_known_store_is_unchanged() -> None:
     """Stores that lie on disks are found by it."""
     assert provenance().tower_fingerprint[:12] == "af07294a0770"
     assert provenance(outputs={"embedding": (DIM,)}).tower_fingerprint[:12] == "57b4874b846d"

@@ -105,7 +105,7 @@ def test_rows_lie_at_shard_times_size(store: TargetStore) -> None:
     assert dense.chunks == (1, PATCHES, DIM)
 
 
-def test_an_object_of_absent_rows_only_exists(tmp_path: Path) -> None:
+def test_a_shard_without_the_modality_has_an_object_of_nan(tmp_path: Path) -> None:
     empty = dataclasses.replace(shard(0, rows=2), present={"rgb": (False, False)})
     store = TargetStore.create(tmp_path, provenance())
     nan = {k: np.full_like(v, np.nan) for k, v in numbers(empty).items()}
@@ -121,7 +121,9 @@ def test_float32_is_stored_as_such(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.read(SHARDS[0], "embedding"), exact["embedding"])
 
 
-def test_the_order_of_commits_does_not_show(store: TargetStore, tmp_path: Path, tree) -> None:
+def test_files_do_not_depend_on_the_order_of_commits(
+    store: TargetStore, tmp_path: Path, tree
+) -> None:
     other = TargetStore.create(tmp_path / "other", provenance())
     for each in reversed(SHARDS):
         assert other.commit(each, numbers(each), {"seconds": 1.5})
@@ -129,7 +131,7 @@ def test_the_order_of_commits_does_not_show(store: TargetStore, tmp_path: Path, 
     assert tree(other.path) == tree(store.path)
 
 
-def test_a_flipped_byte_anywhere_in_an_object_is_seen(store: TargetStore) -> None:
+def test_a_flipped_byte_anywhere_in_an_object_raises_corrupt_target(store: TargetStore) -> None:
     for output in ("embedding", "patch"):
         path = store.array("train", output).object_path(0)
         whole = path.read_bytes()
@@ -141,7 +143,7 @@ def test_a_flipped_byte_anywhere_in_an_object_is_seen(store: TargetStore) -> Non
         assert store.read(SHARDS[0], output).shape[0] == SHARD_SIZE
 
 
-def test_zarr_itself_sees_a_flipped_byte(store: TargetStore) -> None:
+def test_zarr_itself_detects_a_flipped_byte(store: TargetStore) -> None:
     """A stranger who reads with zarr alone, without our records, must not get wrong numbers."""
     for output in ("embedding", "patch"):
         path = store.array("train", output).object_path(0)
@@ -150,7 +152,7 @@ def test_zarr_itself_sees_a_flipped_byte(store: TargetStore) -> None:
             store.array("train", output).read_object(0)
 
 
-def test_a_truncated_or_exchanged_object_is_seen(store: TargetStore) -> None:
+def test_a_truncated_or_exchanged_object_raises_corrupt_target(store: TargetStore) -> None:
     path = store.array("train", "embedding").object_path(0)
     shutil.copy(store.array("train", "embedding").object_path(3), path)
     with pytest.raises(CorruptTarget, match="expected sha256"):
@@ -215,23 +217,23 @@ def edit_record(store: TargetStore, **changes: object) -> None:
         record_other_shard,
     ],
 )
-def test_a_hole_is_a_hole_and_is_made_again(
+def test_an_invalid_record_or_object_is_missing_and_recomputed(
     store: TargetStore, fault: Callable[[TargetStore], None], tree: Callable
 ) -> None:
     before = tree(store.path)
     fault(store)
     assert store.missing(SHARDS) == [SHARDS[0]]
-    assert store.coverage(SHARDS).there == 3
+    assert store.coverage(SHARDS).committed == 3
     with pytest.raises(MissingTarget, match=r"no rgb embedding of shard train-000000 .*precompute"):
         store.read(SHARDS[0], "embedding")
     assert store.commit(SHARDS[0], numbers(SHARDS[0]), {"seconds": 1.5})
     assert tree(store.path) == before
 
 
-def test_coverage_tells_stale_from_missing(store: TargetStore) -> None:
+def test_coverage_separates_stale_from_missing(store: TargetStore) -> None:
     changed = dataclasses.replace(SHARDS[1], sha256="1" * 64)
     absent = shard(9)
-    assert store.coverage([SHARDS[0], changed, absent]) == Coverage(there=1, missing=1, stale=1)
+    assert store.coverage([SHARDS[0], changed, absent]) == Coverage(committed=1, missing=1, stale=1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
@@ -252,7 +254,7 @@ def test_an_absent_modality_may_not_have_numbers(tmp_path: Path) -> None:
         store.commit(SHARDS[0], arrays, {})
 
 
-def test_wrong_shapes_are_a_defect_of_the_caller(tmp_path: Path) -> None:
+def test_wrong_shapes_raise_value_error(tmp_path: Path) -> None:
     store = TargetStore.create(tmp_path, provenance())
     arrays = numbers(SHARDS[0])
     with pytest.raises(ValueError, match="patch: expected .*, found nothing"):
@@ -282,14 +284,14 @@ def test_a_store_is_named_after_modality_teacher_and_fingerprint(store: TargetSt
     assert described["tower_fingerprint"] == store.provenance.tower_fingerprint
 
 
-def test_another_store_in_the_place_is_refused(store: TargetStore, tmp_path: Path) -> None:
+def test_another_store_in_the_folder_is_refused(store: TargetStore, tmp_path: Path) -> None:
     with pytest.raises(FingerprintMismatch, match=r"differs in: shard_size"):
         TargetStore.create(store.path.parent, provenance(shard_size=64))
     with pytest.raises(MissingTarget, match="expected a target store"):
         TargetStore.open(tmp_path / "none")
 
 
-def test_damaged_provenance_is_named_and_written_again(store: TargetStore, tree: Callable) -> None:
+def test_damaged_provenance_is_named_and_rewritten(store: TargetStore, tree: Callable) -> None:
     before = tree(store.path)
     for text in ("{", '{"modality": 3}', "[]", "null", "3"):
         (store.path / "provenance.json").write_text(text)
@@ -307,7 +309,7 @@ def test_a_store_is_picklable(store: TargetStore) -> None:
     )
 
 
-def test_leftovers_of_killed_writers_are_swept(store: TargetStore, tree: Callable) -> None:
+def test_temporary_files_of_killed_writers_are_deleted(store: TargetStore, tree: Callable) -> None:
     before = tree(store.path)
     (store.path / "targets.zarr/train/embedding/c/0/.ab12.partial").write_bytes(b"half")
     TargetStore.create(store.path.parent, provenance())
@@ -316,7 +318,7 @@ def test_leftovers_of_killed_writers_are_swept(store: TargetStore, tree: Callabl
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("shard_size", [4, 16, 48])
-def test_an_object_is_as_long_as_said(tmp_path: Path, dtype: str, shard_size: int) -> None:
+def test_an_object_has_the_predicted_length(tmp_path: Path, dtype: str, shard_size: int) -> None:
     outputs = {"embedding": (12,), "patch": (5, 12), "view_box": (3, 5)}
     made = provenance(outputs=outputs, dtype=dtype, shard_size=shard_size)
     store = TargetStore.planned(tmp_path, made)

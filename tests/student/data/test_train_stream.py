@@ -18,7 +18,7 @@ from pipeline.modalities import KINDS, to_unit_range
 from pipeline.shards.manifest import Manifest
 from pipeline.shards.sample_reader import Decoded, SampleReader, list_samples
 from pipeline.targets.reader import CachedTeacher
-from pipeline.targets.views import ViewSettings, cut, draw_boxes
+from pipeline.targets.views import ViewConfig, cut, draw_boxes
 from pipeline.workspace import Workspace
 from student.data.augment import Augment, Crop, fit
 from student.data.target_join import WINDOW_SHARDS, TargetJoin
@@ -185,7 +185,7 @@ def view_parts(tmp_path_factory, make_config, make_workspace):
     refs = list_samples(Manifest.load(workspace.dataset(config)), "train", tuple(config.modalities))
     teacher = CachedTeacher.open(config, workspace, ("embedding", "patch", "view_box"))
     join = TargetJoin(teacher, tuple(config.modalities), ("embedding", "patch"))
-    return refs, config.specs(), join, ViewSettings.of(config)
+    return refs, config.specs(), join, ViewConfig.of(config)
 
 
 def view_stream(view_parts, **fields):

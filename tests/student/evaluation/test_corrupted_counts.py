@@ -81,7 +81,7 @@ STUDENTS = [
 
 
 @pytest.mark.parametrize("student", STUDENTS, ids=lambda s: "+".join(map(str, s.values())) or "mff")
-def test_zero_filled_is_running_the_student_with_zeros(two_sensor_batch, student, monkeypatch):
+def test_zero_filled_equals_a_forward_pass_on_zeros(two_sensor_batch, student, monkeypatch):
     monkeypatch.setattr(robustness, "LOST_SHARES", ())
     monkeypatch.setattr(robustness, "NOISE_LEVELS", ())
     model = two_sensor_model(**student)
@@ -94,7 +94,7 @@ def test_zero_filled_is_running_the_student_with_zeros(two_sensor_batch, student
 
 
 @pytest.mark.parametrize("table", [1, 3])
-def test_lost_elements_are_lost_before_the_backbone(two_sensor_batch, two_sensor_student, table):
+def test_elements_are_dropped_before_the_backbone(two_sensor_batch, two_sensor_student, table):
     share = LOST_SHARES[table - 1]
 
     def losing(clean, in_subset, key, name):
@@ -105,7 +105,7 @@ def test_lost_elements_are_lost_before_the_backbone(two_sensor_batch, two_sensor
     assert_same_pixels(found, naive(two_sensor_student, two_sensor_batch, losing))
 
 
-def test_noise_is_on_all_modalities_that_a_sample_has(two_sensor_batch, two_sensor_student):
+def test_noise_is_added_to_all_present_modalities(two_sensor_batch, two_sensor_student):
     level = NOISE_LEVELS[1]
 
     def noisy(clean, in_subset, key, name):
@@ -135,7 +135,7 @@ def test_events_get_no_gaussian_noise(two_sensor_batch, two_sensor_student, monk
     assert torch.equal(noisy[1], inputs[1])
 
 
-def test_without_corruption_and_with_all_lost_the_benchmarks_agree(
+def test_benchmarks_agree_without_corruption_and_with_all_elements_dropped(
     two_sensor_batch, two_sensor_student, monkeypatch
 ):
     monkeypatch.setattr(robustness, "LOST_SHARES", (0.0, 1.0))

@@ -20,7 +20,7 @@ def reading(seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("share", LOST_SHARES)
-def test_elements_are_lost_one_by_one(share: float) -> None:
+def test_elements_are_dropped_independently(share: float) -> None:
     before = reading()
     after = lose_elements(before, share, generator(0, "rmm", "a", "rgb"))
     lost = after == 0
@@ -30,7 +30,7 @@ def test_elements_are_lost_one_by_one(share: float) -> None:
 
 
 @pytest.mark.parametrize("level", NOISE_LEVELS)
-def test_salt_and_pepper_are_the_readings_own_extremes(level) -> None:  # noqa: ANN001
+def test_salt_and_pepper_are_the_inputs_own_extremes(level) -> None:  # noqa: ANN001
     before = reading()
     after = add_noise(before, level, False, generator(0, "nm", "a", "event"))
     changed = after != before
@@ -48,7 +48,7 @@ def test_gaussian_noise_has_its_sigma_and_events_have_none() -> None:
     assert (noisy - quiet).mean() == pytest.approx(0.0, abs=0.03)
 
 
-def test_it_depends_on_its_names_and_nothing_else() -> None:
+def test_a_corruption_depends_on_its_names_alone() -> None:
     first = generator(1, "rmm", "0.5", "key", "rgb").random(4)
     np.testing.assert_array_equal(first, generator(1, "rmm", "0.5", "key", "rgb").random(4))
     for other in ((2, "rmm", "0.5", "key", "rgb"), (1, "rmm", "0.5", "key", "depth")):

@@ -15,7 +15,7 @@ from student.evaluation.sliding_window import window_slices
 SPECS = {"rgb": KINDS["rgb"], "nir": KINDS["nir"]}
 
 
-def test_a_sample_without_the_subset_has_no_prediction_picture(
+def test_a_sample_without_the_subset_has_no_prediction_image(
     two_sensor_batch, two_sensor_student, tmp_path
 ):
     batch, model = two_sensor_batch, two_sensor_student
@@ -41,7 +41,7 @@ class Ref:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5, 50])
-def test_pictures_are_spread_over_conditions(count):
+def test_shown_samples_are_spread_over_conditions(count):
     refs = [Ref(f"{c}{i}", c) for c, n in (("a", 6), ("b", 1), ("c", 4)) for i in range(n)]
     picked = pick_shown(refs, count)
     assert len({ref.key for ref in picked}) == len(picked)
@@ -50,7 +50,7 @@ def test_pictures_are_spread_over_conditions(count):
     assert {ref.condition for ref in picked} == {"abc"[i] for i in range(min(3, count))}
 
 
-def test_batches_hold_pictures_of_one_size():
+def test_batches_hold_images_of_one_size():
     sizes = [(4, 4)] * 5 + [(4, 6)] * 2 + [(4, 4)]
     refs = [Ref(str(i), "", *size) for i, size in enumerate(sizes)]
     parts = EvaluationBatches(refs, SPECS, 3).batches

@@ -61,7 +61,7 @@ def test_every_subset_is_scored(trained):
     assert found["worst"]["miou"] == min(row["miou"] for row in found["subsets"])
 
 
-def test_pictures_are_class_ids_of_the_samples_named(trained):
+def test_kept_images_are_class_ids_of_the_named_samples(trained):
     _, _, run, _ = trained
     found = scores(run)
     assert len(found["pictures"]) == 3
@@ -85,7 +85,7 @@ def test_a_second_call_is_skipped(trained):
     assert report.details["all"] == scores(run)["all"]
 
 
-def test_other_settings_or_another_checkpoint_are_scored_anew(trained):
+def test_another_config_or_checkpoint_is_scored_again(trained):
     config, workspace, run, _ = trained
     on_test = config.model_copy(
         update={"evaluate": config.evaluate.model_copy(update={"split": "test"})}
@@ -116,11 +116,11 @@ def test_out_of_memory_halves_the_batch(trained, monkeypatch):
     run.evaluation.unlink()
     sizes = []
 
-    def fits_two(config, *args, **options):
-        sizes.append(config.evaluate.batch_size)
-        if config.evaluate.batch_size > 2:
+    def fits_two(inputs, **options):
+        sizes.append(inputs.config.evaluate.batch_size)
+        if inputs.config.evaluate.batch_size > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate 20 MiB")
-        return score(config, *args, **options)
+        return score(inputs, **options)
 
     monkeypatch.setattr("student.evaluation.count.score", fits_two)
     four = config.evaluate.model_copy(update={"batch_size": 4})
@@ -134,7 +134,7 @@ def asking(config, **fields):
     return config.model_copy(update={"evaluate": changed})
 
 
-def test_robust_scores_stand_beside_and_serve_who_does_not_ask(trained):
+def test_scores_with_robustness_also_serve_a_config_without_it(trained):
     config, workspace, run, _ = trained
     evaluate(config, workspace, progress=False)
     before = scores(run)
@@ -155,14 +155,14 @@ def test_robust_scores_stand_beside_and_serve_who_does_not_ask(trained):
     assert scores(run)["robustness"]["noise"] != after["robustness"]["noise"]
 
 
-def test_scores_of_an_older_form_are_made_anew(trained):
+def test_scores_of_an_older_schema_are_computed_again(trained):
     config, workspace, run, _ = trained
     evaluate(config, workspace, progress=False)
     run.evaluation.write_text(json.dumps(scores(run) | {"schema": EVALUATION_SCHEMA - 1}))
     assert evaluate(config, workspace, progress=False).done == 15
 
 
-def test_windows_are_a_setting(trained):
+def test_window_px_scores_with_sliding_windows(trained):
     config, workspace, run, _ = trained
     evaluate(config, workspace, progress=False)
     whole = scores(run)
@@ -175,7 +175,7 @@ def test_windows_are_a_setting(trained):
 
 
 @pytest.mark.parametrize("batch_size", [2, 6])
-def test_shares_of_the_split_add_up_exactly(trained, batch_size):
+def test_counts_of_several_processes_add_up_exactly(trained, batch_size):
     """Six samples in three batches and in one, over four processes that take what is theirs."""
     config, workspace, run, _ = trained
     config = asking(config, batch_size=batch_size)
@@ -218,7 +218,7 @@ def test_two_processes_write_what_one_writes(trained):
     assert {path: path.read_bytes() for path in run.pictures.rglob("*.png")} == pictures
 
 
-def test_nothing_trained_and_no_such_split(fresh, make_config, trained):
+def test_an_untrained_run_or_unknown_split_is_an_error(fresh, make_config, trained):
     config = make_config(fresh)
     with pytest.raises(CheckpointError, match=r"found none\. Run `any2seg train"):
         evaluate(config, Workspace.of(config), progress=False)

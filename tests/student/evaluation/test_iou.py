@@ -50,11 +50,11 @@ def test_counts_beyond_float32_are_exact():
     assert class_iou(counts)[0] == pytest.approx((2**24 + 1) / (2**24 + 2), abs=1e-12)
 
 
-def test_no_pixel_no_score():
+def test_without_pixels_there_is_no_score():
     assert np.isnan(miou(class_iou(np.zeros((K, K), dtype=np.int64))))
 
 
-def test_majority_is_what_predicting_one_class_scores():
+def test_majority_equals_predicting_the_most_frequent_class():
     support = np.array([30, 60, 0, 10])
     counts = np.zeros((K, K), dtype=np.int64)
     counts[:, 1] = support

@@ -13,7 +13,7 @@ NAMES = ("rgb", "depth", "event", "lidar")
 SUBSETS = [s for size in range(1, 5) for s in combinations(NAMES, size)]
 
 
-def test_against_the_benchmarks_own_loop() -> None:
+def test_scores_equal_the_published_benchmarks_loop() -> None:
     rng = np.random.default_rng(0)
     table = {subset: float(rng.random()) for subset in SUBSETS}
     for p in (0.2, 0.1, 0.05):
@@ -37,6 +37,6 @@ def test_limits() -> None:
     assert expected(even, 0.2) == pytest.approx(0.4)
 
 
-def test_a_table_with_a_hole_is_refused() -> None:
+def test_a_table_with_a_missing_subset_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 15 subsets"):
         average(dict.fromkeys(SUBSETS[:-1], 0.5))

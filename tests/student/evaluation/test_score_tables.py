@@ -57,7 +57,7 @@ def test_summary_of_known_counts(counts):
     assert found["robustness"] is None
 
 
-def test_classes_that_do_not_occur_count_in_the_compatible_figures_alone(counts):
+def test_absent_classes_count_only_in_the_compatible_scores(counts):
     found = summarise(scores(counts))
     assert found["absent_zero"]["all"] == pytest.approx(2 / 3)
     assert found["absent_zero"]["mean"] == pytest.approx(found["mean"] * 2 / 3)
@@ -111,7 +111,7 @@ def test_scores_under_corruption(counts):
     assert noise[2]["miou_absent_zero"] == pytest.approx(miou_absent_zero(class_iou(whole[2])))
 
 
-def test_no_average_over_a_subset_without_a_figure(counts):
+def test_no_average_over_a_subset_without_a_score(counts):
     holes = counts.sum(1)
     holes[1] = 0
     corrupted = CorruptedCounts(np.stack([holes] * 4), holes, 0)

@@ -17,7 +17,7 @@ def test_windows_cover_every_pixel() -> None:
     assert window.starts(100) == [0, 24, 48, 68]
 
 
-def test_windows_of_a_picture_have_one_size_and_stay_inside() -> None:
+def test_windows_of_an_image_have_one_size_and_stay_inside() -> None:
     found = window_slices(40, 100, Window(side_px=64, overlap=0.25))
     shapes = {(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in found}
     assert shapes == {(40, 64)}
@@ -25,7 +25,7 @@ def test_windows_of_a_picture_have_one_size_and_stay_inside() -> None:
     assert window_slices(40, 100, None) == [(slice(0, 40), slice(0, 100))]
 
 
-def test_overlaps_are_the_mean_of_the_windows_that_see_a_pixel() -> None:
+def test_overlapping_windows_are_averaged() -> None:
     window = Window(side_px=4, overlap=0.5)
     generator = torch.Generator().manual_seed(0)
     parts = [(p, torch.randn(2, 3, 4, 4, generator=generator)) for p in window_slices(6, 7, window)]

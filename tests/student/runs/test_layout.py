@@ -52,7 +52,7 @@ def test_the_record_is_read_or_refused(tmp_path: Path) -> None:
             read_identity(tmp_path)
 
 
-def test_the_last_step_is_zero_before_the_first_and_named_if_damaged(tmp_path: Path) -> None:
+def test_last_step_is_zero_without_a_checkpoint_and_raises_if_corrupted(tmp_path: Path) -> None:
     assert last_step(tmp_path) == 0
     write_json(state_path(tmp_path, LAST), {"step": 4})
     assert last_step(tmp_path) == 4

@@ -25,8 +25,8 @@ import teacher
 from pipeline.config.config import Config
 from pipeline.config.load import dump_config
 from pipeline.errors import ConfigError, CorruptTarget, DatasetError
-from pipeline.formats.image_codec import decode_picture
-from pipeline.formats.shard_tar import picture_member, read_shard
+from pipeline.formats.image_codec import decode_image
+from pipeline.formats.shard_tar import image_member, read_shard
 from pipeline.shards.manifest import Manifest
 from pipeline.targets.lookup import resolve
 from pipeline.targets.prompts import resolve_prompts
@@ -67,7 +67,7 @@ def test_every_row_is_the_embedding_of_its_own_picture(config: Config, source: P
                 if not shard.present[name][row]:
                     assert all(np.isnan(array[row]).all() for array in found.values())
                     continue
-                picture = decode_picture(members[key][picture_member(name)], spec, key)
+                picture = decode_image(members[key][image_member(name)], spec, key)
                 output = tower.encode(tower.preprocess([picture]), patch=True)
                 for out, array in found.items():
                     expected = getattr(output, out)[0].numpy()

@@ -7,11 +7,11 @@ import pytest
 
 import teacher
 from pipeline.config.config import Config
-from pipeline.formats.image_codec import decode_picture
-from pipeline.formats.shard_tar import picture_member, read_shard
+from pipeline.formats.image_codec import decode_image
+from pipeline.formats.shard_tar import image_member, read_shard
 from pipeline.shards.manifest import Manifest
 from pipeline.targets.lookup import resolve
-from pipeline.targets.views import ViewSettings, cut, draw_boxes
+from pipeline.targets.views import ViewConfig, cut, draw_boxes
 from pipeline.workspace import Workspace
 from teacher.encoding.precompute import precompute
 from teacher.encoding.views import stored_pictures_a_batch
@@ -29,7 +29,7 @@ def test_every_row_is_the_embedding_of_its_own_view(view_config: Config) -> None
     workspace = Workspace.of(view_config)
     report = precompute(view_config, workspace, progress=False)
     assert (report.done, report.skipped) == (13, 0)
-    settings = ViewSettings.of(view_config)
+    settings = ViewConfig.of(view_config)
     assert settings is not None
     rows = 0
     for name, spec in view_config.specs().items():
@@ -46,7 +46,7 @@ def test_every_row_is_the_embedding_of_its_own_view(view_config: Config) -> None
                     continue
                 boxes = draw_boxes(key, 40, 50, settings)
                 np.testing.assert_array_equal(found["view_box"][row], boxes)
-                picture = decode_picture(members[key][picture_member(name)], spec, key)
+                picture = decode_image(members[key][image_member(name)], spec, key)
                 shown = [cut(picture, box) for box in boxes]
                 output = tower.encode(tower.preprocess(shown), patch=True)
                 for out in ("embedding", "patch"):

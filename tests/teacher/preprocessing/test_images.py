@@ -30,7 +30,9 @@ THERMAL = Preprocessing("thermal")
         ("depth_0.max_depth_4", "depth_0_160x121_mm16.png", Preprocessing("depth", max_depth_m=4)),
     ],
 )
-def test_equals_the_goldens(goldens: Path, name: str, file: str, settings: Preprocessing) -> None:
+def test_pixel_values_equal_the_golden_samples(
+    goldens: Path, name: str, file: str, settings: Preprocessing
+) -> None:
     expected = load_file(goldens / "preprocess.safetensors")[name]
     found = to_pixels([goldens / file], settings)
     assert found.shape == (1, 3, 224, 224)
@@ -59,7 +61,7 @@ def cases(folder: Path) -> list[tuple[str, Path, Preprocessing]]:
     return found
 
 
-def test_equals_the_full_golden_set(shared: Path) -> None:
+def test_pixel_values_equal_the_full_golden_set(shared: Path) -> None:
     folder = shared / "languagebind" / "preprocess"
     expected = load_file(folder / "expected.safetensors")
     checked = 0
@@ -98,7 +100,7 @@ def test_a_file_is_its_array_and_one_that_16_bits_cannot_hold_is_refused(tmp_pat
         to_pixels([tmp_path / "d.png", tmp_path / "far.tif"], DEPTH)
 
 
-def test_holes_can_be_far() -> None:
+def test_depth_holes_far_fills_holes_with_the_largest_depth() -> None:
     depth = np.full((224, 224), 2_000, np.uint16)
     depth[:112] = 0
     upstream = to_pixels([depth], DEPTH)[0, 0, 0, 0]
@@ -110,7 +112,7 @@ def test_holes_can_be_far() -> None:
     assert torch.allclose(own_maximum[0, 0], saturated, atol=1e-5)
 
 
-def test_the_input_size_is_a_setting() -> None:
+def test_size_px_sets_the_input_size() -> None:
     picture = np.zeros((100, 60, 3), np.uint8)
     assert to_pixels([picture], Preprocessing("image", size_px=64)).shape == (1, 3, 64, 64)
 

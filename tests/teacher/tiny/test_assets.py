@@ -64,7 +64,7 @@ def test_provenance_matches_the_files(assets):
 
 
 @pytest.mark.parametrize("sensor", SENSORS)
-def test_sees_content_on_unseen_scenes(assets, scores, sensor):
+def test_towers_recognise_content_of_unseen_scenes(assets, scores, sensor):
     """40 scenes are few: a third of the recorded margin over chance must show (patches: half)."""
     record = read_json(assets / "provenance.json")["scores"]
     for measure, share in (("presence_auc_mean", 1 / 3), ("patch_accuracy", 1 / 2)):
@@ -74,7 +74,7 @@ def test_sees_content_on_unseen_scenes(assets, scores, sensor):
         assert found > share * margin, measure
 
 
-def test_pictures_tell_the_weather(scores):
+def test_image_embeddings_separate_the_conditions(scores):
     assert (
         scores["sensors"]["rgb"]["condition_accuracy"]
         > scores["chance"]["condition_accuracy"] + 0.3

@@ -30,7 +30,7 @@ def test_is_reused_only_for_the_same_scenes(first, tmp_path):
     assert not np.array_equal(before, other.arrays["rgb"])
 
 
-def test_half_rendered_scenes_are_not_trusted(first, tmp_path, monkeypatch):
+def test_a_killed_rendering_leaves_no_usable_cache(first, tmp_path, monkeypatch):
     def killed(*_args: object) -> None:
         raise KeyboardInterrupt
 

@@ -40,7 +40,7 @@ def test_every_mentioned_class_is_named_and_no_other(seed):
         assert not any(re.search(rf"\b{name}\b", text) for name in bus)
 
 
-def test_side_size_and_condition_are_told():
+def test_captions_name_side_size_and_condition():
     rng = np.random.default_rng([0])
     text = describe(_content({9: 0.1, 6: 0.8, 23: 0.01}, "night"), rng)
     assert re.search(r"mostly (road|street|roadway|asphalt)", text)

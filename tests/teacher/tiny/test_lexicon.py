@@ -44,7 +44,7 @@ def test_gram_is_a_cosine_matrix():
     ("word", "near", "far"),
     [("car", "truck", "sky"), ("road", "sidewalk", "bus"), ("vegetation", "terrain", "wall")],
 )
-def test_kin_are_nearer_than_strangers(word, near, far):
+def test_related_concepts_have_larger_cosines(word, near, far):
     rows = {concept.names[0]: index for index, concept in enumerate(CLASSES)}
     gram = target_gram()
     assert gram[rows[word], rows[near]] > gram[rows[word], rows[far]] + 0.2

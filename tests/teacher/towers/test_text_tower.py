@@ -21,7 +21,7 @@ def test_equals_the_goldens(goldens: Path) -> None:
     torch.testing.assert_close(output.projected, io["projected"], atol=5e-5, rtol=0)
 
 
-def test_equals_the_full_golden_set(shared: Path) -> None:
+def test_text_embeddings_equal_the_full_golden_set(shared: Path) -> None:
     io = load_file(shared / "languagebind" / "language" / "io.safetensors")
     text = teacher.load_text_tower(str(shared / "languagebind" / "image"))
     masked = text.encode_ids(io["input_ids"], io["attention_mask"])

@@ -54,7 +54,7 @@ def test_equals_the_goldens(goldens: Path, folder: str, modality: str) -> None:
 
 
 @pytest.mark.parametrize(("folder", "modality"), SHARED)
-def test_equals_the_full_golden_set(shared: Path, folder: str, modality: str) -> None:
+def test_vision_outputs_equal_the_full_golden_set(shared: Path, folder: str, modality: str) -> None:
     io = load_file(shared / "languagebind" / folder / "io.safetensors")
     tower = teacher.load_tower(str(shared / "languagebind" / folder), modality)
     assert_output(tower.encode(io["pixel_values"]), io)

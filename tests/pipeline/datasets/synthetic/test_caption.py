@@ -42,7 +42,7 @@ def _describe(x: float, y: float, condition: str = "sun") -> str:
         (9, 26, "a bus far on the right"),
     ],
 )
-def test_place_and_distance(x, y, phrase):
+def test_captions_name_position_and_distance(x, y, phrase):
     assert phrase in _describe(x, y)
 
 
