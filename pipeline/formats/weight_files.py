@@ -28,8 +28,8 @@ _CODE = "more than tensors, which could run code when read"
 def read_tensors(path: Path, remedy: str = _REMEDY) -> StateDict:
     """All tensors of a file, on the CPU, in their stored dtype.
 
-    `remedy` ends the message of the `CheckpointError` for a file that is absent or corrupted, that
-    holds anything but a flat dict of tensors, or whose numbers are not all finite.
+    Raises `CheckpointError`, ending with `remedy`, for a file that is missing, corrupted, holds
+    anything but a flat dict of tensors, or a number that is not finite.
     """
     problem = file_problem(path)
     if problem == "no such file":
