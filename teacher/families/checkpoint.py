@@ -58,6 +58,10 @@ class Checkpoint:
             fetch_weights(self.name, self.commit, local_only=self.local_only)
         return weight_files(self.folder)
 
+    def require_weights(self) -> None:
+        """Fetch the weights if they are the hub's. Raises `CheckpointError` if they cannot be had."""
+        assert self.weights
+
     def digest(self, cache: Path) -> str:
         """Hex sha256 of the weights."""
         return weights_digest(self.weights, cache)
