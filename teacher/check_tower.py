@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from pipeline.modalities import TowerName
 from pipeline.targets.provenance import EMBEDDING
+from teacher.checkpoints.digest import weights_digest
 from teacher.checkpoints.locate import TOKENIZER, TowerFiles
 from teacher.checkpoints.read import read_checkpoint
 from teacher.checkpoints.tensors import lora_updates
 from teacher.contract import LoadedText, LoadedTower, TeacherText, TeacherTower
-from teacher.encoding.identity import weights_digest
 from teacher.open import open_teacher
 from teacher.towers.text_tower import TextTower
 
@@ -53,7 +53,7 @@ class TowerReport:
     source: str
     revision: str
     digest: str
-    """Hex sha256 of the weights (`teacher.encoding.identity.weights_digest`); empty if not stated."""
+    """Hex sha256 of the weights (`teacher.checkpoints.digest.weights_digest`); empty if not stated."""
     num_parameters: int | None
     """None: the teacher does not show its network."""
     dtype: str

@@ -63,7 +63,7 @@ def open_teacher(name: str, revision: str | None = None, *, local_only: bool = F
     model_type = checkpoint.config.get("model_type")
     if isinstance(model_type, str) and model_type.startswith(PREFIX):
         return LanguageBind(name, revision, local_only)
-    if model_type in FAMILIES:
+    if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type](checkpoint)
     raise _unknown(checkpoint, model_type)
 

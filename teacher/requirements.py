@@ -15,7 +15,6 @@ from pipeline.config.config import Config
 from pipeline.config.load import MAIN_ROW, rows
 from pipeline.config.teacher import TEACHER
 from pipeline.errors import CheckpointError, ConfigError
-from teacher.contract import TeacherText
 from teacher.encoding.tower_inputs import TowerInput, tower_inputs
 from teacher.open import open_teacher
 
@@ -62,17 +61,6 @@ def lacks_text(config: Config) -> bool:
     except CheckpointError:
         return False
     return teacher.text is None
-
-
-def require_text(config: Config, setting: str) -> TeacherText:
-    """The teacher's text tower, located. `ConfigError` naming `setting` if it has none."""
-    teacher = open_teacher(config.teacher.name, config.teacher.revision)
-    if teacher.text is None:
-        raise ConfigError(
-            f"{setting}: expected a teacher with a text tower, found {config.teacher.name} "
-            f"({teacher.family}). Remove `{setting}`, or set teacher.name to one that has one."
-        )
-    return teacher.text
 
 
 def _text_needs(config: Config) -> Iterator[str]:

@@ -19,7 +19,7 @@ from pipeline.config.teacher import DescriptionsConfig
 from pipeline.core.hub import fetch_snapshot
 from pipeline.errors import CheckpointError
 from pipeline.modalities import ModalitySpec, to_unit_range
-from teacher.encoding.identity import file_digest
+from teacher.checkpoints.digest import file_digest
 
 RENDERING_VERSION = 1
 """Increment it when the same stored image starts to be rendered differently."""

@@ -40,7 +40,7 @@ from pipeline.targets.descriptions import (
 from pipeline.targets.provenance import EMBEDDING, TargetProvenance
 from pipeline.targets.store import TargetStore
 from pipeline.workspace import Workspace
-from teacher.requirements import require_text
+from teacher.open import open_teacher
 
 if TYPE_CHECKING:
     from teacher.contract import LoadedText, TeacherText
@@ -73,7 +73,7 @@ def describe(
     chosen = device or config.teacher.device
     slots = _writers(config, workspace, manifest, options, chosen)
     shards = described_shards(options, manifest)
-    source = require_text(config, "descriptions")
+    source = _text_of(config)
     text = _LazyText(source, config.teacher.dtype, chosen)
     done = 0
     with progress_bar("describe", len(shards) * len(slots), "shards", progress) as advance:
@@ -203,6 +203,17 @@ class _LazyText:
             self._tower = self._source.load(self._dtype, choose_device(self._device))
         rows: NDArray[np.float32] = self._tower.encode(texts).cpu().numpy()
         return rows
+
+
+def _text_of(config: Config) -> TeacherText:
+    """The teacher's text tower, located. `ConfigError` if it has none."""
+    teacher = open_teacher(config.teacher.name, config.teacher.revision)
+    if teacher.text is None:
+        raise ConfigError(
+            f"descriptions: expected a teacher with a text tower, found {config.teacher.name} "
+            f"({teacher.family}). Remove `descriptions`, or set teacher.name to one that has one."
+        )
+    return teacher.text
 
 
 def _embedding_store(

@@ -13,11 +13,11 @@ from pipeline.core.hub import fetch_optional
 from pipeline.errors import CheckpointError
 from pipeline.storage.files import sha256_file
 from teacher.checkpoints.config_fields import field_error, require_integer, require_section
+from teacher.checkpoints.digest import weights_digest
 from teacher.checkpoints.hub_config import effective
 from teacher.checkpoints.json_file import JsonDict, read_json_object
 from teacher.checkpoints.locate import CONFIG, fetch_weights, find_checkpoint
 from teacher.checkpoints.weight_index import weight_files
-from teacher.encoding.identity import weights_digest
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -57,6 +57,10 @@ class Checkpoint:
             assert self.commit is not None
             fetch_weights(self.name, self.commit, local_only=self.local_only)
         return weight_files(self.folder)
+
+    def require_weights(self) -> None:
+        """Fetch the weights if they are the hub's. Raises `CheckpointError` if they cannot be had."""
+        assert self.weights
 
     def digest(self, cache: Path) -> str:
         """Hex sha256 of the weights."""

@@ -15,7 +15,7 @@ from pipeline.modalities import TowerName
 from pipeline.targets.provenance import EMBEDDING, PATCH
 from teacher.checkpoints.locate import TowerFiles, find_text_tower, find_tower, towers_in
 from teacher.contract import VitShape
-from teacher.encoding.identity import text_identity, tower_identity
+from teacher.families.language_bind_identity import text_identity, tower_identity
 from teacher.preprocessing.config import Preprocessing, preprocessing_for
 
 if TYPE_CHECKING:

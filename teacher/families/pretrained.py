@@ -74,6 +74,7 @@ class PretrainedTower:
         """See `TeacherTower`."""
         from teacher.towers.pretrained_vision import load_vision
 
+        self.checkpoint.require_weights()
         return load_vision(
             self.checkpoint.folder,
             self.model,
@@ -116,6 +117,7 @@ class PretrainedText:
         """See `TeacherText`."""
         from teacher.towers.pretrained_text import load_text
 
+        self.checkpoint.require_weights()
         self.checkpoint.tokenizer_digests()  # fetches the files, or says that there are none
         return load_text(self.checkpoint.folder, self.model, self.context_length, dtype, device)
 

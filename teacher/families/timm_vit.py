@@ -19,8 +19,8 @@ from pipeline.core.hub import fetch_first
 from pipeline.errors import CheckpointError
 from pipeline.modalities import TowerName
 from pipeline.targets.provenance import EMBEDDING, PATCH
+from teacher.checkpoints.digest import weights_digest
 from teacher.contract import VitShape
-from teacher.encoding.identity import weights_digest
 from teacher.families.pretrained import FORWARD_VERSION, ImageTeacher
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,7 +69,7 @@ def describe_timm(name: str) -> TimmModel:
             f"timm/{name}: expected a vision transformer with a square patch grid, found "
             f"{type(network).__name__}. Choose one of `timm.list_models('vit_*')`."
         )
-    data = dict(resolve_model_data_config(network))
+    data = dict(resolve_model_data_config(network))  # type: ignore[no-untyped-call]
     return TimmModel(
         grid=(int(grid[0]), int(grid[1])),
         size_px=int(data["input_size"][-1]),
@@ -129,7 +130,7 @@ def load_timm(name: str, weights: Path, dtype: str, device: str) -> TimmVision:
     # timm loads strictly only where the file has as many classes as the model.
     stated = {"state_dict": state, "custom_load": False, "num_classes": classes, "label_offset": 0}
     try:
-        network = timm.create_model(
+        network: Any = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay=stated, num_classes=classes
         )
         network.reset_classifier(0)

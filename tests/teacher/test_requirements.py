@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config.config import Config
 from pipeline.errors import ConfigError
-from teacher.requirements import lacks_text, require_capable, require_text
+from teacher.requirements import lacks_text, require_capable
 from tests.teacher.families.tiny_checkpoints import write_clip, write_dino
 
 
@@ -69,8 +69,6 @@ def test_dense_and_relational_terms_are_allowed(dino: str) -> None:
     require_capable(config)
     require_capable(make(dino, {"intra": 0.1, "prompts": "one_hot"}))
     assert lacks_text(config)
-    with pytest.raises(ConfigError, match="descriptions: expected a teacher with a text tower"):
-        require_text(config, "descriptions")
 
 
 def test_a_timm_model_has_no_text_whether_it_is_there_or_not() -> None:

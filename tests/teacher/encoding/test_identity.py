@@ -1,60 +1,18 @@
-"""What fingerprints cover, and the digest cache."""
+"""What the fingerprints of prompts cover; fingerprints that must not change."""
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from pipeline.core.fingerprint import fingerprint
-from pipeline.errors import CheckpointError
 from teacher.checkpoints.locate import find_tower
 from teacher.encoding.class_prompts import templates
-from teacher.encoding.identity import prompt_identity, tower_identity, weights_digest
+from teacher.encoding.identity import prompt_identity
 from teacher.families.language_bind import LanguageBindText
+from teacher.families.language_bind_identity import tower_identity
 from teacher.preprocessing.config import preprocessing_for
-
-
-def test_the_digest_is_computed_once_per_file_identity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, cache = tmp_path / "weights", tmp_path / "cache"
-    path.write_bytes(b"one")
-    assert weights_digest((path,), cache) == hashlib.sha256(b"one").hexdigest()
-    with monkeypatch.context() as patch:
-        patch.setattr("teacher.encoding.identity.sha256_file", lambda _: pytest.fail("read again"))
-        assert weights_digest((path,), cache) == hashlib.sha256(b"one").hexdigest()
-    path.write_bytes(b"another")
-    assert weights_digest((path,), cache) == hashlib.sha256(b"another").hexdigest()
-
-
-def test_the_digest_of_shards_is_that_of_their_sha256sum(tmp_path: Path) -> None:
-    shards = tuple(tmp_path / f"model-{number:05d}-of-00002.bin" for number in (1, 2))
-    for shard in shards:
-        shard.write_bytes(shard.name.encode())
-    lines = subprocess.run(
-        ["sha256sum", *(shard.name for shard in shards)],
-        cwd=tmp_path,
-        capture_output=True,
-        check=True,
-    ).stdout
-    digest = weights_digest(shards, tmp_path / "cache")
-    assert digest == hashlib.sha256(lines).hexdigest()
-    assert digest == weights_digest(shards[::-1], tmp_path / "cache")
-    shards[1].write_bytes(b"other")
-    assert digest != weights_digest(shards, tmp_path / "cache")
-
-
-def test_a_damaged_cache_costs_only_a_reading(tmp_path: Path) -> None:
-    path = tmp_path / "weights"
-    path.write_bytes(b"one")
-    (tmp_path / "weights.json").write_text("{")
-    assert weights_digest((path,), tmp_path) == hashlib.sha256(b"one").hexdigest()
-    with pytest.raises(CheckpointError, match="expected a weights file"):
-        weights_digest((tmp_path / "nothing",), tmp_path)
 
 
 def test_the_identities_of_the_packaged_teacher_are_stable(tmp_path: Path) -> None:
@@ -72,21 +30,6 @@ def test_the_identities_of_the_packaged_teacher_are_stable(tmp_path: Path) -> No
         options = preprocessing_for(files.config)
         identity = tower_identity(files, options, compute_dtype="float32", cache=tmp_path)
         assert fingerprint(identity).startswith(digest)
-
-
-def test_the_tower_identity_covers_weights_and_preprocessing(goldens: Path, tmp_path: Path) -> None:
-    files = find_tower(str(goldens), "depth")
-
-    def identity(dtype: str = "float32", **options: object) -> dict[str, object]:
-        settings = preprocessing_for(files.config, **options)
-        return tower_identity(files, settings, compute_dtype=dtype, cache=tmp_path)
-
-    base = identity()
-    digest = hashlib.sha256(files.weights[0].read_bytes()).hexdigest()
-    assert base["weights"] == digest
-    assert base == identity(max_depth_m=10.0)
-    others = [identity("bfloat16"), identity(antialias=True), identity(holes="far")]
-    assert all(other != base for other in others)
 
 
 def test_the_prompt_identity_covers_words_and_tokenizer(source: Path, tmp_path: Path) -> None:
