@@ -52,7 +52,8 @@ def _visible(loaded: LoadedTower, source: TeacherTower, shown: NDArray[Any]) -> 
     pixels_CSS = _pixels(loaded, shown)
     black_C, white_C = _black_and_white(loaded, source, shown)
     unit_CSS = (pixels_CSS - black_C[:, None, None]) / (white_C - black_C)[:, None, None]
-    return np.rint(255 * np.clip(unit_CSS, 0.0, 1.0)).astype(np.uint8).transpose(1, 2, 0)
+    image: NDArray[np.uint8] = np.rint(255 * np.clip(unit_CSS, 0.0, 1.0)).astype(np.uint8)
+    return image.transpose(1, 2, 0)
 
 
 def _black_and_white(
