@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.config.config import Config
+from pipeline.config.toy_teacher import toy_teacher_note
+
 ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The experiment's TOML file.")
 ]
@@ -27,3 +30,10 @@ out = Console(quiet=os.environ.get("RANK", "0") != "0")
 def print_line(text: str, console: Console = out) -> None:
     """Print text as it is: no markup, no colours, no wrapping, so that it can be piped and pasted."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_teacher_note(config: Config) -> None:
+    """Print the line about a teacher that is not meant for the config's data, if there is one."""
+    note = toy_teacher_note(config)
+    if note:
+        print_line(f"note: {note}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flows.cli.console import ConfigArgument, SetOption, out, print_line
+from flows.cli.console import ConfigArgument, SetOption, out, print_line, print_teacher_note
 from pipeline.config.load import load_config
 from pipeline.core.units_text import as_duration, as_size
 from pipeline.storage.disk_space import required_bytes
@@ -45,6 +45,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(todo.as_json(), indent=2))
     else:
+        print_teacher_note(loaded)
         _show(todo)
     if not todo.fits:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.cli.console import ConfigArgument, SetOption, print_line
+from flows.cli.console import ConfigArgument, SetOption, print_line, print_teacher_note
 from flows.parameters import checked
 from pipeline.config.config import Config
 from pipeline.config.load import load_config
@@ -34,6 +34,7 @@ def run(config: ConfigArgument, overrides: SetOption = None) -> None:
 
     loaded = load_config(config, checked(overrides))
     require_capable(loaded)
+    print_teacher_note(loaded)
     missing = first_missing(loaded, Workspace.of(loaded))
     if missing is None:
         print_line("Nothing to do: every stage is complete.")

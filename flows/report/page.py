@@ -28,6 +28,7 @@ from flows.report.score_lines import view
 from flows.report.sources import RunRow, SampleInputs, Sources
 from flows.report.tables import group_tables, robust_values
 from pipeline.config.config import Config
+from pipeline.config.toy_teacher import toy_teacher_note
 from pipeline.core.units_text import as_percent
 from pipeline.datasets.base import IGNORE_ID, RGB
 
@@ -69,6 +70,7 @@ def page_values(sources: Sources) -> dict[str, Any]:
         "verdict": verdict(main),
         "tiles": _tiles(main),
         "setting": _setting(main),
+        "teacher_note": toy_teacher_note(main.config),
         "split": main.evaluation["split"],
         "score_names": _score_names(main),
         "num_subsets": len(main.evaluation["subsets"]),

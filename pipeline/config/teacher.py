@@ -19,6 +19,8 @@ from pydantic import (
 from pipeline.core.device import DeviceName
 from pipeline.core.frozen_model import Frozen
 
+TOY_TEACHER = "languagebind-tiny"
+"""The packaged teacher, trained on rendered street scenes."""
 TEACHER, DENSE_TEACHER = "teacher", "dense_teacher"
 """The config's tables that name a teacher, and so the teachers' names in units, plans and reports."""
 
@@ -31,7 +33,7 @@ def of_teacher(name: str, what: str) -> str:
 class TeacherConfig(Frozen):
     """The teacher's checkpoint, outputs and preprocessing."""
 
-    name: str = "languagebind-tiny"
+    name: str = TOY_TEACHER
     """`languagebind-tiny` (packaged), a hub name (`LanguageBind` for the released towers) or a folder."""
     revision: str | None = None
     """Git revision of a hub checkpoint."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.config.toy_teacher import toy_teacher_note
 from pipeline.modalities import LABEL, ModalitySpec
 from pipeline.onboarding.doctor import Diagnosis, Problem
 from pipeline.shards.statistics import ModalityStatistics
@@ -32,11 +33,15 @@ def problems(diagnosis: Diagnosis) -> list[Problem]:
 
 def notes(diagnosis: Diagnosis) -> list[str]:
     """Observations that do not stop `prepare`."""
-    return (
-        []
-        if diagnosis.error
-        else [*_counts(diagnosis), *_ranges(diagnosis), *_occurrence(diagnosis)]
-    )
+    if diagnosis.error:
+        return []
+    toy = toy_teacher_note(diagnosis.config)
+    return [
+        *_counts(diagnosis),
+        *_ranges(diagnosis),
+        *_occurrence(diagnosis),
+        *([toy] if toy else []),
+    ]
 
 
 def _missing_files(diagnosis: Diagnosis) -> Iterator[Problem]:

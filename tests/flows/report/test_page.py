@@ -51,6 +51,11 @@ def test_the_verdict_names_full_mean_worst_and_chance(values: dict) -> None:
     assert "all 15 subsets" in values["verdict"]
 
 
+def test_rendered_scenes_need_no_note_about_the_toy(values: dict) -> None:
+    assert values["main"].config.teacher.name == "languagebind-tiny"
+    assert values["teacher_note"] == ""
+
+
 def test_one_modality_has_a_short_verdict(values: dict) -> None:
     main = values["main"]
     config = main.config.model_copy(update={"modalities": {"rgb": main.config.modalities["rgb"]}})

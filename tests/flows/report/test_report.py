@@ -115,6 +115,10 @@ def test_the_page_is_accessible(text: str) -> None:
     assert targets <= set(ids)
 
 
+def test_the_page_names_the_toy_as_the_teacher_of_real_images_once(text: str) -> None:
+    assert Page(text).text.count("rendered street scenes") == 1
+
+
 def test_every_subset_and_row_is_printed(config: Config, text: str) -> None:
     words = Page(text).text
     workspace = Workspace.of(config)

@@ -82,3 +82,12 @@ def test_raw_depth_instead_of_hha_is_a_problem(tmp_path: Path) -> None:
     )
     (problem,) = problems(diagnose(load_config(path)))
     assert "expected HHA, found what looks like raw depth" in problem.what
+
+
+@pytest.mark.usefixtures("root")
+def test_the_toy_as_teacher_of_real_images_is_a_note_not_a_problem(make_config: MakeConfig) -> None:
+    diagnosis = diagnose(make_config())
+    assert problems(diagnosis) == []
+    assert sum("rendered street scenes" in note for note in notes(diagnosis)) == 1
+    other = diagnose(make_config("teacher.name=LanguageBind"))
+    assert not any("rendered street scenes" in note for note in notes(other))
