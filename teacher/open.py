@@ -5,6 +5,7 @@
 - `languagebind-tiny`: shipped with this package.
 - `timm/NAME`, `timm/NAME@FILE`: a vision transformer of timm, with its published weights or those of FILE.
 - A folder with a config.json, or a hub repository `ORG/REPO`: the family of its `model_type`.
+- `module:Class`, or a name in the entry-point group `any2seg.teachers`: see `teacher.own`.
 - A folder of LanguageBind towers, or a hub organisation that has them.
 
 No torch, except for timm's models: weights are read when a tower is loaded.
@@ -13,10 +14,12 @@ No torch, except for timm's models: weights are read when a tower is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from pipeline.errors import CheckpointError
 from teacher.checkpoints.config_fields import shown
 from teacher.checkpoints.hub_config import PREFIX
+from teacher.checkpoints.locate import TINY
 from teacher.contract import Teacher
 from teacher.families.checkpoint import Checkpoint, open_checkpoint
 from teacher.families.clip import clip_teacher
@@ -24,6 +27,7 @@ from teacher.families.dino import dino_teacher
 from teacher.families.language_bind import LanguageBind
 from teacher.families.siglip import siglip_teacher
 from teacher.families.timm_vit import TIMM, timm_teacher
+from teacher.own import open_own
 
 FAMILIES: Mapping[str, Callable[[Checkpoint], Teacher]] = {
     "clip": clip_teacher,
@@ -43,8 +47,12 @@ REFUSED: Mapping[str, str] = {
 def open_teacher(name: str, revision: str | None = None, *, local_only: bool = False) -> Teacher:
     """The teacher called `name`. `local_only` makes no request to a hub.
 
-    Raises `CheckpointError` for a source of no known family, or one that cannot be had.
+    Raises `CheckpointError` for a source of no known family, or one that cannot be had, and `ConfigError`
+    for a class that is no teacher.
     """
+    own = None if name == TINY or Path(name).is_dir() else open_own(name, revision)
+    if own is not None:
+        return own
     if name.startswith(TIMM):
         return timm_teacher(name, revision, local_only=local_only)
     if name.startswith(f"{PREFIX}/"):
