@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from platformdirs import user_cache_dir
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +22,7 @@ from flows.cli.run import demo, refresh_teacher, retrain, run
 from flows.cli.scores import print_scores
 from flows.cli.serve import serve, server
 from flows.cli.status import status
+from flows.cli.teacher import teacher
 from flows.redact import redacted
 from flows.stages import load_stage
 from pipeline import VERSION
@@ -113,40 +113,7 @@ def describe(config: ConfigArgument, overrides: SetOption = None) -> None:
     _run_stage("describe", config, overrides)
 
 
-@app.command()
-def teacher(
-    name: Annotated[str, typer.Argument(help="`languagebind-tiny`, a hub name, or a folder.")],
-    revision: Annotated[str | None, typer.Option(help="Git revision of a hub name.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
-    image: Annotated[
-        Path | None,
-        typer.Option("--preview", metavar="IMAGE", help="Write what the tower will see of it."),
-    ] = None,
-    kind: Annotated[str, typer.Option(help="With --preview: the image's kind.")] = "rgb",
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="With --preview: the PNG to write.")
-    ] = None,
-) -> None:
-    """Show the towers of a teacher and run its self-tests. Exit code 1 if one fails.
-
-    With `--preview IMAGE --kind KIND` instead: a PNG of what the tower sees of that image.
-    """
-    if image is not None:
-        from flows.cli.preview import write_preview
-
-        write_preview(name, image, kind, output, revision)
-        return
-    from teacher.check_tower import as_lines, check_towers
-
-    cache = Path(user_cache_dir("any2seg"))
-    passed = True
-    for check in check_towers(name, cache=cache, revision=revision, dtype=dtype, device=device):
-        passed = passed and check.passed
-        for line in as_lines(check):
-            print_line(line)
-    if not passed:
-        raise typer.Exit(1)
+app.command()(teacher)
 
 
 @app.command()

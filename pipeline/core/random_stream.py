@@ -33,3 +33,5 @@ class RandomStream(IntEnum):
     """Which samples a proposed split holds out."""
     PROPOSAL_SAMPLES = 43
     """Files that `any2seg init` reads to propose a config."""
+    COMPARED_SAMPLES = 47
+    """Samples and patches on which `any2seg teacher --compare` measures teachers."""
