@@ -30,6 +30,8 @@ NUM_SAMPLES = 8
 PANEL_PX = 256
 GAP_PX = 8
 LINE_PX = 16
+MAX_TITLE = 42
+"""Characters that fit above a panel."""
 _PAPER, _INK, _IGNORED = (255, 255, 255), (30, 30, 30), (0, 0, 0)
 
 U8 = NDArray[np.uint8]
@@ -49,13 +51,12 @@ def write_maps(
             loaded = reader.load(sample)
         except SampleRefused:
             continue
-        for name in specs:
-            maps = [r.sensors[name].maps.get(sample.key) for r in reports if name in r.sensors]
-            if name in loaded.arrays and len(maps) == len(reports) and None not in maps:
+        for name in loaded.arrays:
+            maps = [r.sensors[name].maps[sample.key] for r in reports if name in r.sensors]
+            if len(maps) == len(reports):
                 image = visible_colours(centre_square(loaded.arrays[name]), specs[name])
-                titles = [f"{n}: {_title(r, name)}" for n, r in zip("AB", reports, strict=True)]
-                panels = [m for m in maps if m is not None]
-                sheet = _draw(image, loaded, panels, titles, adapter.classes, adapter.palette)
+                titles = [f"{n} {_title(r, name)}" for n, r in zip("AB", reports, strict=True)]
+                sheet = _draw(image, loaded, maps, titles, adapter.classes, adapter.palette)
                 files.append(folder / f"{sample.key}.{name}.png")
                 _save(sheet, files[-1])
     return files
@@ -63,7 +64,7 @@ def write_maps(
 
 def _title(report: TeacherReport, modality: str) -> str:
     how = "neighbours" if report.sensors[modality].zero_shot is None else "zero-shot"
-    return f"{report.name}, {how}"
+    return f"{how}: {report.name}"
 
 
 def _draw(
@@ -101,7 +102,7 @@ def _draw(
 
 
 def _write(draw: ImageDraw.ImageDraw, x: int, y: int, text: str) -> None:
-    kept = text.encode("ascii", "replace").decode()[-40:]
+    kept = text.encode("ascii", "replace").decode()[:MAX_TITLE]
     draw.text((x, y), kept, fill=_INK, font=ImageFont.load_default())
 
 
