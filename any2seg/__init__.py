@@ -4,7 +4,7 @@
     project = any2seg.open("field-robot.toml")        # a config and its workspace
     project.train()                                   # stages, as the command `any2seg` runs them
     tower = any2seg.load_tower("languagebind-tiny", "depth")
-    class MyTeacher(any2seg.ImageTeacher): ...        # a teacher of one's own
+    class MyTeacher(any2seg.CustomTeacher): ...        # a teacher of one's own
 
 `import any2seg` is light: each name below is imported on first use (PEP 562). The packages `pipeline`,
 `teacher`, `student` and `flows` hold the code; only the names listed here are meant to stay stable.
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pipeline.config.config import Config
     from student.inference.segmenter import Segmenter
     from teacher import load_text_tower, load_tower
-    from teacher.image_teacher import ImageTeacher
+    from teacher.custom_teacher import CustomTeacher
 
 __all__ = [
     "Config",
-    "ImageTeacher",
+    "CustomTeacher",
     "Project",
     "Segmenter",
     "__version__",
@@ -37,7 +37,7 @@ __all__ = [
 
 _HOMES = {
     "Config": "pipeline.config.config",
-    "ImageTeacher": "teacher.image_teacher",
+    "CustomTeacher": "teacher.custom_teacher",
     "Project": "any2seg.project",
     "Segmenter": "student.inference.segmenter",
     "load_text_tower": "teacher",

@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from any2seg import ImageTeacher
+from any2seg import CustomTeacher
 
 
-class ColourHistogram(ImageTeacher):
+class ColourHistogram(CustomTeacher):
     """Eight bins a channel; pixels are RGB values from 0 to 1."""
 
     input_px, embedding_dim, patch_shape = 64, 24, (16, 24)

@@ -3,7 +3,7 @@
     teacher.name = "my_package.my_module:MyTeacher"      # a class or function, called without arguments
     teacher.name = "histogram"                           # a name in the entry-point group any2seg.teachers
 
-What the call returns must satisfy `teacher.contract.Teacher`; `teacher.image_teacher.ImageTeacher` is a
+What the call returns must satisfy `teacher.contract.Teacher`; `teacher.custom_teacher.CustomTeacher` is a
 base class for the usual case. The dotted path becomes part of every identity, so two classes never
 share targets. Worker processes import the module themselves: it must be installed, or its folder be on
 PYTHONPATH. No torch, unless the module imports it.
@@ -37,7 +37,7 @@ GROUP = "any2seg.teachers"
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
-def open_own(name: str, revision: str | None = None) -> OwnTeacher | None:
+def open_own(name: str, revision: str | None = None) -> NamedTeacher | None:
     """The teacher of a dotted path or an entry point; None if `name` is neither. `ConfigError`."""
     dotted = name if _DOTTED.fullmatch(name) else _entry_point(name)
     if dotted is None:
@@ -50,11 +50,11 @@ def open_own(name: str, revision: str | None = None) -> OwnTeacher | None:
     _require_members(teacher, Teacher, dotted)
     if not teacher.towers:
         raise ConfigError(f"teacher.name: {dotted}.towers is empty; expected e.g. ('image',)")
-    return OwnTeacher(dotted, teacher)
+    return NamedTeacher(dotted, teacher)
 
 
 @dataclass(frozen=True, slots=True)
-class OwnTeacher:
+class NamedTeacher:
     """A user's teacher, whose identities carry its dotted path."""
 
     dotted: str
@@ -71,24 +71,24 @@ class OwnTeacher:
         return self.teacher.towers
 
     @property
-    def text(self) -> OwnText | None:
+    def text(self) -> NamedText | None:
         """See `Teacher`."""
         text = self.teacher.text
         if text is None:
             return None
         _require_members(text, TeacherText, f"{self.dotted}.text")
-        return OwnText(self.dotted, text)
+        return NamedText(self.dotted, text)
 
-    def tower(self, name: TowerName, **options: object) -> OwnTower:
+    def tower(self, name: TowerName, **options: object) -> NamedTower:
         """See `Teacher`."""
         tower = self.teacher.tower(name, **options)
         _require_members(tower, TeacherTower, f"{self.dotted}.tower({name!r})")
-        return OwnTower(self.dotted, tower)
+        return NamedTower(self.dotted, tower)
 
 
 @dataclass(frozen=True, slots=True)
-class OwnTower:
-    """A tower of an `OwnTeacher`."""
+class NamedTower:
+    """A tower of an `NamedTeacher`."""
 
     dotted: str
     tower: TeacherTower
@@ -126,8 +126,8 @@ class OwnTower:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnText:
-    """The text tower of an `OwnTeacher`."""
+class NamedText:
+    """The text tower of an `NamedTeacher`."""
 
     dotted: str
     tower: TeacherText
@@ -212,7 +212,7 @@ def _require_members(value: object, protocol: type, what: str) -> None:
     if missing:
         raise ConfigError(
             f"teacher.name: {what} is a {type(value).__name__} without {', '.join(missing)}; expected "
-            f"what teacher.contract.{protocol.__name__} lists (any2seg.ImageTeacher is a base class)"
+            f"what teacher.contract.{protocol.__name__} lists (any2seg.CustomTeacher is a base class)"
         )
 
 

@@ -34,7 +34,8 @@ class TeacherConfig(Frozen):
     """The teacher's checkpoint, outputs and preprocessing."""
 
     name: str = TOY_TEACHER
-    """`languagebind-tiny` (packaged), a hub name (`LanguageBind` for the released towers) or a folder."""
+    """`languagebind-tiny` (packaged, for rendered scenes), a hub name (`LanguageBind` for the released
+    towers), a folder, or `module:Class` (docs/teacher.md)."""
     revision: str | None = None
     """Git revision of a hub checkpoint."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -21,7 +21,7 @@ HEAVY = ("torch", "prefect", "zarr", "transformers", "webdataset", "pyarrow")
 def test_every_public_name_is_the_object_of_its_module() -> None:
     homes = {
         "Config": "pipeline.config.config",
-        "ImageTeacher": "teacher.image_teacher",
+        "CustomTeacher": "teacher.custom_teacher",
         "Project": "any2seg.project",
         "Segmenter": "student.inference.segmenter",
         "load_text_tower": "teacher.towers.text_tower",

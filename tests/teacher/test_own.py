@@ -9,18 +9,18 @@ import pytest
 
 from pipeline.core.fingerprint import fingerprint
 from pipeline.errors import ConfigError
+from teacher.custom_teacher import CustomTeacher
 from teacher.families.language_bind import LanguageBind
-from teacher.image_teacher import ImageTeacher
 from teacher.open import open_teacher
-from teacher.own import GROUP, OwnTeacher, open_own
+from teacher.own import GROUP, NamedTeacher, open_own
 
 EXAMPLE = "examples.own_teacher:ColourHistogram"
 MINE = """
-from any2seg import ImageTeacher
+from any2seg import CustomTeacher
 
 NUMBER = 3
 
-class Mine(ImageTeacher):
+class Mine(CustomTeacher):
     input_px, embedding_dim = 32, 5
     version = 1
 
@@ -33,7 +33,7 @@ class Mine(ImageTeacher):
 class Other(Mine):
     pass
 
-class NoIdentity(ImageTeacher):
+class NoIdentity(CustomTeacher):
     embedding_dim = 5
     def load(self, dtype, device): ...
 
@@ -47,7 +47,7 @@ class NotJson(Mine):
     def identity(self):
         return {"path": object()}
 
-class NoWidth(ImageTeacher):
+class NoWidth(CustomTeacher):
     def identity(self): return {}
     def load(self, dtype, device): ...
 
@@ -77,9 +77,9 @@ def mine(write: Write) -> str:
     return "my_teachers"
 
 
-def opened(name: str) -> OwnTeacher:
+def opened(name: str) -> NamedTeacher:
     teacher = open_teacher(name)
-    assert isinstance(teacher, OwnTeacher)
+    assert isinstance(teacher, NamedTeacher)
     return teacher
 
 
@@ -187,4 +187,4 @@ def test_later_mistakes_are_named_too(mine: str, tmp_path: Path) -> None:
 def test_the_base_class_is_public() -> None:
     import any2seg
 
-    assert any2seg.ImageTeacher is ImageTeacher
+    assert any2seg.CustomTeacher is CustomTeacher

@@ -1,6 +1,6 @@
 """A base class for a teacher of your own that reads ordinary images and knows no text.
 
-    class MyTeacher(ImageTeacher):
+    class MyTeacher(CustomTeacher):
         input_px, embedding_dim, patch_shape = 64, 24, (16, 24)
         def identity(self): ...
         def load(self, dtype, device): ...
@@ -32,7 +32,7 @@ Network = Callable[["Tensor"], "tuple[Tensor, Tensor | None]"]
 """(B, 3, S, S) float32 RGB, 0 to 1, on the device, to (B, E) and (B, P, F) or None; of any norm."""
 
 
-class ImageTeacher(ABC):
+class CustomTeacher(ABC):
     """Satisfies `teacher.contract.Teacher`; subclass it and give the two methods and the shapes.
 
     It is constructed without arguments, in every process that plans or encodes; keep that cheap.
@@ -60,7 +60,7 @@ class ImageTeacher(ABC):
     def load(self, dtype: str, device: str) -> Network:
         """The network on `device` in `dtype` arithmetic, in evaluation mode."""
 
-    def tower(self, name: TowerName, **options: object) -> ImageTower:
+    def tower(self, name: TowerName, **options: object) -> CustomTower:
         """See `teacher.contract.Teacher`."""
         if name != "image":
             raise CheckpointError(
@@ -76,7 +76,7 @@ class ImageTeacher(ABC):
                 f"{', '.join(FIELDS['image'])}"
             )
         values: dict[str, Any] = {"size_px": self.input_px, **given}
-        return ImageTower(self, Preprocessing("image", **values))
+        return CustomTower(self, Preprocessing("image", **values))
 
     def _check_shapes(self) -> None:
         patches = self.patch_shape[0] if self.patch_shape else 1
@@ -89,10 +89,10 @@ class ImageTeacher(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class ImageTower:
-    """The one tower of an `ImageTeacher`."""
+class CustomTower:
+    """The one tower of an `CustomTeacher`."""
 
-    teacher: ImageTeacher
+    teacher: CustomTeacher
     preprocessing: Preprocessing
     name: TowerName = "image"
 
@@ -115,12 +115,12 @@ class ImageTower:
             "compute_dtype": compute_dtype,
         }
 
-    def load(self, dtype: str, device: str) -> LoadedImageTower:
+    def load(self, dtype: str, device: str) -> LoadedCustomTower:
         """See `TeacherTower`."""
         import torch
 
         function = self.teacher.load(dtype, device)
-        return LoadedImageTower(self, function, torch.device(device))
+        return LoadedCustomTower(self, function, torch.device(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +132,10 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedImageTower:
-    """An `ImageTower` with its network; satisfies `teacher.contract.LoadedTower`."""
+class LoadedCustomTower:
+    """An `CustomTower` with its network; satisfies `teacher.contract.LoadedTower`."""
 
-    source: ImageTower
+    source: CustomTower
     function: Network
     device: torch.device
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import CheckpointError, ConfigError
-from teacher.image_teacher import ImageTeacher, LoadedImageTower
+from teacher.custom_teacher import CustomTeacher, LoadedCustomTower
 
 
-class Colours(ImageTeacher):
+class Colours(CustomTeacher):
     """Mean colour of the image and of its quarters."""
 
     input_px, embedding_dim, patch_shape = 8, 3, (4, 3)
@@ -39,7 +39,7 @@ class Module(Colours):
         return torch.nn.Conv2d(3, 3, 1)
 
 
-def loaded(teacher: ImageTeacher, **options: object) -> LoadedImageTower:
+def loaded(teacher: CustomTeacher, **options: object) -> LoadedCustomTower:
     return teacher.tower("image", **options).load("float32", "cpu")
 
 
