@@ -67,7 +67,8 @@ def centre_square(array: NDArray[Any]) -> NDArray[Any]:
 
 def nearest_prompts(features_NF: Features, prompts_KF: Features) -> Classes:
     """(N,) class whose prompt has the largest cosine."""
-    return (features_NF @ prompts_KF.T).argmax(axis=1).astype(np.uint8)
+    nearest_N: NDArray[np.intp] = np.argmax(features_NF @ prompts_KF.T, axis=1)
+    return nearest_N.astype(np.uint8)
 
 
 def vote_of_neighbours(
