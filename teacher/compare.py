@@ -17,14 +17,16 @@ Legend: P patches, F width of a dense embedding, N counted patches, K classes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.config import Config
+from pipeline.config.teacher import TEACHER
 from pipeline.core.random_stream import RandomStream
 from pipeline.core.splits import TRAIN_SPLIT, VAL_SPLIT
 from pipeline.datasets import open_dataset
@@ -33,6 +35,7 @@ from pipeline.errors import DatasetError, SampleRefused
 from pipeline.shards.sample_encoder import SampleEncoder
 from pipeline.targets.provenance import PATCH
 from pipeline.workspace import Workspace
+from teacher.contract import TeacherTower
 from teacher.encoding.class_prompts import embed_classes
 from teacher.encoding.encoder import Encoder
 from teacher.encoding.units import TowerPlan, plan_towers
@@ -79,6 +82,8 @@ class SensorReport:
     """Of the most frequent class, given everywhere."""
     maps: Mapping[str, NDArray[np.uint8]]
     """Key of a held-out sample to its (rows, columns) classes: zero-shot, else the neighbours'."""
+    field: float
+    """Side of the square that a map covers, as a share of the image's shorter side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +100,12 @@ class TeacherReport:
 class _Patches:
     """Dense embeddings of some samples, and the class of each patch."""
 
-    keys: list[str] = field(default_factory=list)
-    features: list[Features] = field(default_factory=list)
+    field: float
+    """See `SensorReport`."""
+    keys: list[str] = dataclasses.field(default_factory=list)
+    features: list[Features] = dataclasses.field(default_factory=list)
     """(P, F) each."""
-    labels: list[Classes] = field(default_factory=list)
+    labels: list[Classes] = dataclasses.field(default_factory=list)
     """(P,) each; `IGNORE_ID` where no class fills the patch."""
 
     def counted(self) -> tuple[Features, Classes]:
@@ -136,7 +143,7 @@ def measure_teacher(config: Config, workspace: Workspace, drawn: Drawn) -> Teach
     encoder = Encoder(config.teacher.device)
     prompts, notes = _class_embeddings(config, encoder.device)
     sensors: dict[str, SensorReport] = {}
-    for plan in plan_towers(config, workspace):
+    for plan in plan_towers(config.for_teacher(TEACHER), workspace):
         if PATCH not in plan.source.output_shapes():
             notes.append(f"{', '.join(plan.specs)}: no dense output, nothing to compare")
             continue
@@ -166,7 +173,8 @@ def _encode(
     """Modality of the plan to the patches of the samples that have it."""
     tower = encoder.tower(plan, config.teacher.dtype)
     side = round(plan.source.output_shapes()[PATCH][0] ** 0.5)
-    patches = {name: _Patches() for name in plan.specs}
+    field = field_of(plan.source)
+    patches = {name: _Patches(field) for name in plan.specs}
     for batch in _decoded(config, samples):
         for name, entry in patches.items():
             present = {key: loaded for key, loaded in batch.items() if name in loaded.arrays}
@@ -174,7 +182,9 @@ def _encode(
                 images = [loaded.arrays[name] for loaded in present.values()]
                 entry.keys.extend(present)
                 entry.features.extend(encoder.encode(tower, images, (PATCH,))[PATCH])
-                entry.labels.extend(patch_labels(one.label, side) for one in present.values())
+                entry.labels.extend(
+                    patch_labels(one.label, side, field) for one in present.values()
+                )
     return patches
 
 
@@ -220,7 +230,13 @@ def _sensor_report(
             key: _as_map(classify(rows))
             for key, rows in zip(held_out.keys, held_out.features, strict=True)
         },
+        field=held_out.field,
     )
+
+
+def field_of(source: TeacherTower) -> float:
+    """Share of the centred square that the tower's processor keeps: 1 unless the tower says less."""
+    return float(getattr(getattr(source, "processing", None), "field", 1.0))
 
 
 def _as_map(classes_P: Classes) -> Classes:

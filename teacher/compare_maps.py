@@ -23,7 +23,7 @@ from pipeline.errors import SampleRefused
 from pipeline.onboarding.contact_sheet import visible_colours
 from pipeline.shards.sample_encoder import SampleEncoder
 from pipeline.storage.files import write_bytes
-from teacher.compare import Drawn, TeacherReport
+from teacher.compare import Drawn, SensorReport, TeacherReport
 from teacher.patch_scores import centre_square
 
 NUM_SAMPLES = 8
@@ -52,7 +52,7 @@ def write_maps(
         except SampleRefused:
             continue
         for name in loaded.arrays:
-            maps = [r.sensors[name].maps[sample.key] for r in reports if name in r.sensors]
+            maps = [_panel(r.sensors[name], sample.key) for r in reports if name in r.sensors]
             if len(maps) == len(reports):
                 image = visible_colours(centre_square(loaded.arrays[name]), specs[name])
                 titles = [f"{n} {_title(r, name)}" for n, r in zip("AB", reports, strict=True)]
@@ -60,6 +60,16 @@ def write_maps(
                 files.append(folder / f"{sample.key}.{name}.png")
                 _save(sheet, files[-1])
     return files
+
+
+def _panel(sensor: SensorReport, key: str) -> U8:
+    """(PANEL_PX, PANEL_PX) classes of a map at its position in the panel; not labelled around it."""
+    side = round(PANEL_PX * sensor.field)
+    classes = Image.fromarray(sensor.maps[key]).resize((side, side), Image.Resampling.NEAREST)
+    panel = np.full((PANEL_PX, PANEL_PX), IGNORE_ID, np.uint8)
+    edge = (PANEL_PX - side) // 2
+    panel[edge : edge + side, edge : edge + side] = classes
+    return panel
 
 
 def _title(report: TeacherReport, modality: str) -> str:

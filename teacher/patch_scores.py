@@ -40,12 +40,12 @@ def accuracy(predicted_N: Classes, label_N: Classes) -> Accuracy:
     return Accuracy(float(hit.mean()), float(np.mean(per_class)))
 
 
-def patch_labels(label_HW: Classes, side: int) -> Classes:
-    """(side * side,) classes of the patches of the label's centre square, row by row.
+def patch_labels(label_HW: Classes, side: int, field: float = 1.0) -> Classes:
+    """(side * side,) classes of the patches of the label's `centre_square`, row by row.
 
     `IGNORE_ID` where no class fills `MIN_SHARE` of a patch.
     """
-    square = centre_square(label_HW)
+    square = centre_square(label_HW, field)
     cell = np.arange(len(square)) * side // len(square)
     patch_HW = cell[:, None] * side + cell[None, :]
     flat = (patch_HW * (IGNORE_ID + 1) + square).ravel()
@@ -57,10 +57,13 @@ def patch_labels(label_HW: Classes, side: int) -> Classes:
     return np.where(fills, best, IGNORE_ID).astype(np.uint8)
 
 
-def centre_square(array: NDArray[Any]) -> NDArray[Any]:
-    """The square at the centre of an (H, W, ...) array, which is what a teacher sees of it."""
+def centre_square(array: NDArray[Any], field: float = 1.0) -> NDArray[Any]:
+    """The square at the centre of an (H, W, ...) array, which is what a teacher sees of it.
+
+    `field`: the square's side, as a share of the shorter side; below 1 where a processor crops more.
+    """
     height, width = array.shape[:2]
-    side = min(height, width)
+    side = max(1, round(field * min(height, width)))
     top, left = (height - side) // 2, (width - side) // 2
     return array[top : top + side, left : left + side]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,18 @@ def test_maps_show_what_both_teachers_say(
         x, cell = 8 + column * (PANEL_PX + 8), PANEL_PX // len(classes)
         middle = sheet[LINE_PX + cell // 2 :: cell, x + cell // 2 :: cell]
         assert (middle[: len(classes), : len(classes)] == palette[classes]).all()
+
+
+def test_a_map_of_a_narrower_field_lies_in_the_middle_of_its_panel(
+    tmp_path: Path, folder: Path, drawn: Drawn, tiny: TeacherReport
+) -> None:
+    sensors = {name: replace(sensor, field=0.5) for name, sensor in tiny.sensors.items()}
+    write_maps(tmp_path, config_of(folder), drawn, (tiny, replace(tiny, sensors=sensors)))
+    sheet = np.asarray(Image.open(tmp_path / f"{drawn.held_out[0].key}.rgb.png"))
+    x, quarter = 8 + 3 * (PANEL_PX + 8), PANEL_PX // 4
+    panel = sheet[LINE_PX : LINE_PX + PANEL_PX, x : x + PANEL_PX]
+    inner = panel[quarter:-quarter, quarter:-quarter]
+    assert (panel.sum(axis=2) > 0).sum() == (inner.sum(axis=2) > 0).sum() == inner[..., 0].size
 
 
 def _palette() -> tuple[tuple[int, int, int], ...]:

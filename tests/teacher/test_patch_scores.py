@@ -56,6 +56,14 @@ def test_the_centre_square(shape: tuple[int, ...], corner: tuple[int, int]) -> N
     assert (square[0, 0] == array[corner]).all()
 
 
+def test_a_narrower_field_is_the_middle_of_the_square() -> None:
+    label = np.zeros((8, 16), np.uint8)
+    label[1:7, 5:11] = 3
+    assert set(patch_labels(label, 3, 0.75)) == {3}
+    assert set(patch_labels(label, 4)) == {0, 3}
+    assert centre_square(label, 0.75).shape == (6, 6)
+
+
 def unit(*rows: list[float]) -> np.ndarray:
     array = np.array(rows, np.float32)
     return array / np.linalg.norm(array, axis=1, keepdims=True)
