@@ -68,7 +68,7 @@ def _panel(sensor: SensorReport, key: str) -> U8:
     classes = Image.fromarray(sensor.maps[key]).resize((side, side), Image.Resampling.NEAREST)
     panel = np.full((PANEL_PX, PANEL_PX), IGNORE_ID, np.uint8)
     edge = (PANEL_PX - side) // 2
-    panel[edge : edge + side, edge : edge + side] = classes
+    panel[edge : edge + side, edge : edge + side] = np.asarray(classes)
     return panel
 
 

@@ -211,8 +211,8 @@ def _require_members(value: object, protocol: type, what: str) -> None:
     missing = [name for name in members if not _has(value, name)]
     if missing:
         raise ConfigError(
-            f"teacher.name: {what} is a {type(value).__name__} without {', '.join(missing)}; expected "
-            f"what teacher.contract.{protocol.__name__} lists (any2seg.CustomTeacher is a base class)"
+            f"teacher.name: {what} ({type(value).__name__}) has no {', '.join(missing)}; expected what "
+            f"teacher.contract.{protocol.__name__} lists (any2seg.CustomTeacher is a base class)"
         )
 
 

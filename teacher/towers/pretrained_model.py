@@ -71,7 +71,7 @@ def _misfit(where: Path, found: str) -> CheckpointError:
 def _quiet() -> Iterator[None]:
     """No progress bar and no table of unused tensors: heads are left out on purpose."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield

@@ -152,9 +152,9 @@ def test_a_folder_goes_before_an_entry_point(
         ("my_teachers:NUMBER", ["expected a class or a function", "found int"]),
         ("my_teachers:NeedsArguments", ["without arguments", "path"]),
         ("my_teachers:NoIdentity", ["without arguments", "abstract", "identity"]),
-        ("my_teachers:NoTower", ["NoTower without towers, tower;", "teacher.contract.Teacher"]),
+        ("my_teachers:NoTower", ["(NoTower) has no towers, tower;", "teacher.contract.Teacher"]),
         ("my_teachers:Mine.version", ["found int"]),
-        ("builtins:dict", ["dict without family, towers, text, tower;"]),
+        ("builtins:dict", ["(dict) has no family, towers, text, tower;"]),
     ],
 )
 @pytest.mark.usefixtures("mine")
