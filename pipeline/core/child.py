@@ -117,7 +117,7 @@ def start_module(
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline.core.child", module, *arguments],
         env={**inherited, _PARENT: str(os.getpid())},
-        text=True,
+        encoding="utf-8",
         errors="replace",
         **streams,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.datasets.patterns import hidden_text
 from pipeline.modalities import LABEL, ModalitySpec
 from pipeline.onboarding.doctor import Diagnosis, Problem
 from pipeline.shards.statistics import ModalityStatistics
@@ -35,7 +36,13 @@ def notes(diagnosis: Diagnosis) -> list[str]:
     return (
         []
         if diagnosis.error
-        else [*_counts(diagnosis), *_ranges(diagnosis), *_occurrence(diagnosis)]
+        else [
+            *_counts(diagnosis),
+            *map(str, diagnosis.shared),
+            *_hidden(diagnosis),
+            *_ranges(diagnosis),
+            *_occurrence(diagnosis),
+        ]
     )
 
 
@@ -124,6 +131,11 @@ def _counts(diagnosis: Diagnosis) -> Iterator[str]:
                 f"{split}: {listed} samples found, {published} published. "
                 "Part of the data set, or an unfinished download?"
             )
+
+
+def _hidden(diagnosis: Diagnosis) -> Iterator[str]:
+    if diagnosis.hidden:
+        yield hidden_text(diagnosis.hidden)
 
 
 def _ranges(diagnosis: Diagnosis) -> Iterator[str]:

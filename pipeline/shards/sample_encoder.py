@@ -112,11 +112,14 @@ class SampleEncoder:
                 problem = f"expected the label's size {label.shape}, found {array.shape[:2]}"
             if problem:
                 raise SampleRefused(sample.key, f"{name}: {problem}")
-            if len(f"{sample.key}.{picture_member(name)}".encode()) > MAX_MEMBER_NAME:
-                raise SampleRefused(
-                    sample.key,
-                    f"the key is too long: {MAX_MEMBER_NAME} bytes with .{picture_member(name)}",
-                )
+        # Adapters over files shorten their keys; one from elsewhere may not.
+        longest = max(map(picture_member, (LABEL, *loaded.arrays)), key=len)
+        if len(f"{sample.key}.{longest}".encode()) > MAX_MEMBER_NAME:
+            raise SampleRefused(
+                sample.key,
+                f"the key is too long: expected at most {MAX_MEMBER_NAME - len(longest) - 1} bytes, "
+                f"found {len(sample.key.encode())}; rename the sample",
+            )
 
     def _identity(self, sample: SourceSample, loaded: LoadedSample) -> dict[str, Any]:
         """What the shard itself says of the sample, in `meta.json`."""

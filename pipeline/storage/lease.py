@@ -196,9 +196,9 @@ def _myself() -> dict[str, Any]:
 def _process(pid: int) -> str:
     """A process in one word: kernel's boot, pid namespace, pid, start; empty where that is unknown."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         namespace = os.readlink("/proc/self/ns/pid")
-        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        start = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
     return f"{boot} {namespace} {pid} {start}"
