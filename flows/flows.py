@@ -29,6 +29,7 @@ from flows.steps import (
     teach,
 )
 from flows.tasks import SIDE_BY_SIDE, examine, recompute
+from student.runs.preflight import check_before_run
 
 FLOW: dict[str, Any] = {
     "task_runner": ThreadPoolTaskRunner(max_workers=SIDE_BY_SIDE),
@@ -53,6 +54,7 @@ def any2seg(
     """
 
     def work(operation: Operation) -> Outcome:
+        check_before_run(operation.config, operation.workspace)
         reports = teach(operation)
         if when_due:
             decision = decide(operation.config, operation.workspace)
@@ -87,6 +89,7 @@ def retrain(config_path: ConfigPath, overrides: Overrides | None = None) -> Outc
     """
 
     def work(operation: Operation) -> Outcome:
+        check_before_run(operation.config, operation.workspace)
         require_targets(operation)
         return embed_prompts(operation) | study(operation)
 

@@ -53,7 +53,7 @@ def verify(
     if json_file is not None:
         findings = [finding.as_json() for finding in verification.findings]
         document = {"deep": deep, "examined": dict(verification.examined), "findings": findings}
-        json_file.write_text(json.dumps(document, indent=2) + "\n")
+        json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if verification.findings:
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -289,4 +290,25 @@ def _guarded(command: Callable[[], None]) -> int:
 
 def main() -> None:
     """Entry point of the console script: an `Any2SegError` becomes one line and exit code 1 or 2."""
-    sys.exit(_guarded(app))
+    _require_utf8()
+    # A copy: processes that this one starts find the arguments as they were given.
+    arguments = [_with_home(argument) for argument in sys.argv[1:]]
+    sys.exit(_guarded(lambda: app(args=arguments)))
+
+
+def _require_utf8() -> None:
+    """Start over in Python's UTF-8 mode where the locale would read names and print in something else.
+
+    Names of files become keys and messages name them: both must not depend on the terminal.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-m", "flows.cli", *sys.argv[1:]])
+
+
+def _with_home(argument: str) -> str:
+    """`~/x` and `--option=~/x` with the home folder, which a shell expands in the former alone."""
+    option, equals, value = argument.partition("=")
+    if equals and option.startswith("-") and value.startswith("~"):
+        return f"{option}={os.path.expanduser(value)}"
+    return os.path.expanduser(argument) if argument.startswith("~/") else argument

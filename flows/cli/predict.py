@@ -40,17 +40,19 @@ def predict(
 
     Name each available sensor: `any2seg predict RUN --rgb a.png --depth b.png -o out/`. In folders, files
     of the same name form one scene; a scene without one of the sensors is predicted from the others.
+    The results need a folder of their own; nothing but an earlier result of the same scene is replaced.
     """
+    from pipeline.datasets.patterns import hidden_text
     from student.evaluation.sliding_window import Window
-    from student.inference.predict import Outputs
+    from student.inference.output_files import Outputs
     from student.inference.predict import predict as run
     from student.inference.segmenter import Segmenter
     from student.runs.layout import RECORD
 
     sources = _sources(context.args)
-    folder = Path(model)
+    folder = Path(model).expanduser()
     if (folder / RECORD).exists():
-        segmenter = Segmenter.from_run(folder.resolve(), device, checkpoint)
+        segmenter = Segmenter.from_run(folder, device, checkpoint)
     else:
         segmenter = Segmenter.from_pretrained(model, device=device)
     unknown = [name for name in sources if name not in segmenter.specs]
@@ -65,6 +67,8 @@ def predict(
         print(f"  {count} from {names}")
     for failure in report.failed:
         print(f"  refused {failure.unit}: {failure.reason}")
+    if report.details["hidden"]:
+        print(f"  {hidden_text(report.details['hidden'])}")
     print(f"Written to {output}")
     if report.failed:
         raise typer.Exit(1)
@@ -78,5 +82,5 @@ def _sources(args: Sequence[str]) -> dict[str, Path]:
         name, equals, value = rest.pop(0).partition("=")
         if not name.startswith("--") or not (equals or rest):
             raise ConfigError(f"{name}: expected --MODALITY PATH, e.g. --rgb a.png")
-        sources[name.removeprefix("--")] = Path(value if equals else rest.pop(0))
+        sources[name.removeprefix("--")] = Path(value if equals else rest.pop(0)).expanduser()
     return sources

@@ -15,6 +15,7 @@ from pipeline.config.config import Config
 from pipeline.config.load import load_config
 from pipeline.errors import WorkspaceBusy
 from pipeline.workspace import Workspace
+from student.runs.preflight import check_before_run
 from teacher.requirements import require_capable
 
 DEMO_CONFIG = Path(__file__).parents[1] / "demo.toml"
@@ -29,7 +30,10 @@ def demo(overrides: SetOption = None) -> None:
 
 
 def run(config: ConfigArgument, overrides: SetOption = None) -> None:
-    """Run every stage that CONFIG needs, as a Prefect flow. Call it again to resume after a stop."""
+    """Run every stage that CONFIG needs, as a Prefect flow. Call it again to resume after a stop.
+
+    Splits, batch size and student are checked before anything is prepared or embedded.
+    """
     from flows.planning.status import first_missing
 
     loaded = load_config(config, checked(overrides))
@@ -40,6 +44,7 @@ def run(config: ConfigArgument, overrides: SetOption = None) -> None:
         print_line("Nothing to do: every stage is complete.")
     else:
         print_line(f"First missing: {missing}")
+        check_before_run(loaded, Workspace.of(loaded))
         _run_flow("any2seg", config, overrides)
     _print_report_path(loaded)
 
@@ -56,7 +61,7 @@ def retrain(config: ConfigArgument, overrides: SetOption = None) -> None:
     E.g. `any2seg retrain CONFIG --set student.backbone=pvt_v2_b0`. New class prompts are embedded.
     """
     loaded = load_config(config, checked(overrides))
-    require_capable(loaded)
+    check_before_run(loaded, Workspace.of(loaded))
     _run_flow("retrain", config, overrides)
     _print_report_path(loaded)
 

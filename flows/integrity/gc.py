@@ -19,8 +19,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from flows.integrity.verify_stores import below, examine_partials, folders, lock_of, own_prompts
 from pipeline.config.config import Config
 from pipeline.core.fingerprint import SHORT
@@ -148,8 +146,8 @@ def _keep_run(workspace: Workspace, run: AnyPath, kept: _Kept) -> None:
     named = [identity["dataset"], *towers, identity["prompts"]]
     kept.fingerprints |= {str(fingerprint)[:SHORT] for fingerprint in named if fingerprint}
     try:
-        config = Config.model_validate(tomllib.loads((run / CONFIG).read_text()))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError):
+        config = Config.model_validate(tomllib.loads((run / CONFIG).read_bytes().decode()))
+    except (OSError, ValueError):
         return  # perhaps of another version: the identity names what it was trained on
     _keep_config(workspace, config, kept)
 

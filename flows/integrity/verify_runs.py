@@ -51,7 +51,7 @@ def _run_problem(folder: AnyPath) -> str:
 
 def _config_problem(folder: AnyPath) -> str:
     try:
-        tomllib.loads((folder / CONFIG).read_text())
+        tomllib.loads((folder / CONFIG).read_bytes().decode())
     except (OSError, ValueError) as error:
         return f"cannot be read: {error}"
     return ""

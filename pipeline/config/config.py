@@ -76,7 +76,7 @@ class Config(Frozen):
                 return str(RemotePath.of(value))
             except ConfigError as error:
                 raise ValueError(str(error)) from None
-        return Path(value) if isinstance(value, str) else value
+        return Path(value).expanduser() if isinstance(value, str | Path) else value
 
     @model_validator(mode="before")
     @classmethod

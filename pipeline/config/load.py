@@ -2,14 +2,13 @@
 
 `load_config(path, overrides)` reads the file, applies dotted overrides (`student.backbone=pvt_v2_b0`) and
 validates the result. A value that starts with `./` or `../` is a path relative to the TOML file (in an
-override: to the current folder). Errors are `ConfigError`s that name the field, the expected and the
-actual value.
+override: to the current folder), one that starts with `~/` to the home folder. Errors are
+`ConfigError`s that name the field, the expected and the actual value.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import ValidationError
 
 from pipeline.config.config import Config
 from pipeline.config.presets import without_preset_fields
+from pipeline.config.toml_text import expand_home, read_toml, resolve_paths
 from pipeline.errors import ConfigError
 from pipeline.storage.object_store import hide_secrets
 
@@ -29,16 +29,8 @@ MAIN_ROW = "main"
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read and validate a TOML file with dotted overrides. Raises `ConfigError`."""
-    path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file. Start from a copy of one in `configs/`."
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    data = _resolve_paths(data, path.resolve().parent)
+    path = Path(expand_home(str(path)))
+    data = resolve_paths(read_toml(path), path.resolve().parent)
     return _validate(_with_overrides(data, overrides), str(path))
 
 
@@ -66,14 +58,6 @@ def row_config(config: Config, name: str) -> Config:
     return _validate(_with_overrides(data, overrides), f"compare.{name}")
 
 
-def _resolve_paths(value: Any, folder: Path) -> Any:
-    if isinstance(value, dict):
-        return {key: _resolve_paths(item, folder) for key, item in value.items()}
-    if isinstance(value, str) and value.startswith(("./", "../")):
-        return os.path.normpath(folder / value)
-    return value
-
-
 def _with_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     for override in overrides:
         dotted, equals, text = override.partition("=")
@@ -85,7 +69,7 @@ def _with_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"--set {override}: {parent!r} is a value, not a table")
-        table[last] = _resolve_paths(_parse_value(text.strip()), Path.cwd())
+        table[last] = resolve_paths(_parse_value(text.strip()), Path.cwd())
     return data
 
 

@@ -118,7 +118,7 @@ def start_module(
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline.core.child", module, *arguments],
         env={**inherited, _PARENT: str(os.getpid())},
-        text=True,
+        encoding="utf-8",
         errors="replace",  # output is for logs: bytes that are no UTF-8 must not end the parent
         **streams,
     )

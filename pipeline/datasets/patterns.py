@@ -69,6 +69,26 @@ def visible(folder: Path) -> list[Path]:
     return [folder / entry.name for entry in _entries(folder)]
 
 
+def hidden(folder: Path) -> list[Path]:
+    """Image files of a folder that are hidden, e.g. the `._*` that macOS writes beside each file it copies.
+
+    None of them is an image of a sample; they are listed to be named.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if e.name[0] == "."]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in sorted(names) if Path(name).suffix.lower() in EXTENSIONS]
+
+
+def hidden_text(names: Sequence[str]) -> str:
+    """One line about hidden files that were passed over."""
+    more = ", ..." if len(names) > 1 else ""
+    plural = "s" if len(names) > 1 else ""
+    return f"{len(names)} hidden file{plural} passed over ({names[0]}{more})"
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """As `visible`, but with the file types that the listing itself gives: no `stat` per file."""
     try:

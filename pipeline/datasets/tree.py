@@ -7,6 +7,7 @@ raises `SampleRefused`, with its name, when it is loaded.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -27,8 +28,13 @@ from pipeline.datasets.patterns import Match, Matches
 from pipeline.datasets.resize import resize_sample
 from pipeline.errors import DatasetError, SampleRefused
 from pipeline.formats.image_file import EXTENSIONS, BadImageError
+from pipeline.formats.shard_tar import MAX_MEMBER_NAME, META_MEMBER, image_member
 from pipeline.modalities import LABEL, ModalitySpec
 
+DIGEST_CHARS = 16
+"""Of the digest at the end of a shortened key."""
+MIN_KEY_BYTES = 32
+"""No key is made shorter than this; with a modality whose name leaves less room, it is refused."""
 SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -124,11 +130,12 @@ class TreeAdapter(ABC):
         samples: dict[str, list[SourceSample]] = {}
         refusals: dict[str, str] = {}
         name_of_key: dict[str, str] = {}
+        longest = max_key_bytes(self._specs)
         for split, entries in self._entries().items():
             samples[split] = []
             for entry in entries:
                 match = entry.match
-                key = make_key(split, match.condition, match.name)
+                key = make_key(split, match.condition, match.name, max_bytes=longest)
                 name = "/".join(filter(None, (split, match.condition, match.name)))
                 if key in name_of_key:
                     # The first of the two is in `samples` already and must be refused as well.
@@ -241,15 +248,28 @@ def ordered(splits: Iterable[str]) -> list[str]:
     return [s for s in SPLIT_ORDER if s in names] + [s for s in names if s not in SPLIT_ORDER]
 
 
-def make_key(*parts: str) -> str:
-    """Parts joined by `_`, in letters, digits, `_`, `-`; other ASCII becomes `_`, the rest `u<hex>`."""
+def make_key(*parts: str, max_bytes: int | None = None) -> str:
+    """Parts joined by `_`, in letters, digits, `_`, `-`; other ASCII becomes `_`, the rest `u<hex>`.
+
+    A key of more than `max_bytes` is cut and ends in a digest of the parts, so that two never become one.
+    """
 
     def safe(char: str) -> str:
         if char.isascii():
             return char if char.isalnum() or char in "_-" else "_"
         return f"u{ord(char):04x}"
 
-    return "_".join("".join(map(safe, part)) for part in parts if part)
+    key = "_".join("".join(map(safe, part)) for part in parts if part)
+    if max_bytes is None or len(key) <= max_bytes:
+        return key
+    digest = hashlib.sha256("/".join(parts).encode(errors="surrogateescape")).hexdigest()
+    return f"{key[: max_bytes - DIGEST_CHARS - 1]}-{digest[:DIGEST_CHARS]}"
+
+
+def max_key_bytes(modalities: Iterable[str]) -> int:
+    """Length of the longest key with which every member of a sample has a name that a shard can hold."""
+    endings = [META_MEMBER, *map(image_member, (LABEL, *modalities))]
+    return max(MIN_KEY_BYTES, MAX_MEMBER_NAME - 1 - max(len(e.encode()) for e in endings))
 
 
 def _blank(samples: dict[str, list[SourceSample]], key: str) -> None:

@@ -27,7 +27,7 @@ from pipeline.datasets.base import RGB, LoadedSample, SourceSample, StoredSample
 from pipeline.datasets.labels import LabelOptions, LabelReader
 from pipeline.datasets.patterns import visible
 from pipeline.datasets.resize import resize_sample
-from pipeline.datasets.tree import TreeOptions, make_key, ordered
+from pipeline.datasets.tree import TreeOptions, make_key, max_key_bytes, ordered
 from pipeline.datasets.values import ValueRule, read_values
 from pipeline.errors import ConfigError, CorruptShard, DatasetError, SampleRefused
 from pipeline.formats.image_codec import decode_image, unpack
@@ -191,12 +191,13 @@ class WebdatasetAdapter:
         sources: dict[str, TarSample] = {}
         refusals: dict[str, str] = {}
         tars = self._tars()
+        longest = max_key_bytes(self._specs)
         for split in ordered(tars):
             samples[split] = []
             for tar in tars[split]:
                 for source in list_tar(tar):
                     prefix = split if self._options.keys == "with_split" else ""
-                    key = make_key(prefix, source.key)
+                    key = make_key(prefix, source.key, max_bytes=longest)
                     if key in sources:
                         refusals[key] = (
                             f"{_named(sources[key])} and {_named(source)} have one key; rename one, "

@@ -244,7 +244,11 @@ def _fits(folder: Path, kind: str, taken: set[str]) -> bool:
     """Whether to offer this kind: HHA rather than raw depth, and 16-bit kinds for 16-bit files."""
     if kind == "depth" and "hha" in taken:
         return False
-    first = next((p for p in folder.rglob("*.png")), None) if folder.is_dir() else None
+    first = (
+        next((p for p in folder.rglob("*.png") if p.name[0] != "."), None)
+        if folder.is_dir()
+        else None
+    )
     bits = file_form(first).bits if first else 8
     return bits == 8 * np.dtype(KINDS[kind].dtype).itemsize or kind in (
         "depth",

@@ -27,10 +27,12 @@ from pipeline.core.progress import progress_bar
 from pipeline.core.random_stream import RandomStream
 from pipeline.datasets import CARDS, open_dataset
 from pipeline.datasets.base import SourceSample
+from pipeline.datasets.patterns import hidden
 from pipeline.errors import DatasetError, SampleRefused
 from pipeline.formats.image_file import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.modalities import LABEL
 from pipeline.onboarding.file_header import FileForm, file_form
+from pipeline.onboarding.shared_files import SharedFiles, shared_files
 from pipeline.shards.sample_encoder import SampleEncoder
 from pipeline.shards.statistics import SplitStatistics, facts_table, summarise
 
@@ -91,6 +93,10 @@ class Diagnosis:
     seconds: float = 0.0
     """Wall time of decoding."""
     workers: int = 1
+    shared: Sequence[SharedFiles] = ()
+    """Files that two splits have in common."""
+    hidden: Sequence[str] = ()
+    """Names of hidden image files under the root, e.g. the `._*` of macOS; none is a sample's."""
     published: Mapping[str, int] = field(default_factory=dict)
     """Split to its published number of samples, for data sets that have a card."""
     error: str = ""
@@ -172,6 +178,8 @@ def examine(
         group_refusals(decoded),
         seconds,
         count_workers(len(picked), config.prepare.workers),
+        shared_files(listing),
+        hidden_files(config),
         _published(config),
     )
 
@@ -251,8 +259,23 @@ def _owner(path: Path, root: Path, owners: Mapping[Path, set[str]]) -> str:
     return f"{top}/" if top != path.name else path.name
 
 
+def hidden_files(config: Config) -> list[str]:
+    """Names of the hidden image files in the visible folders of the source."""
+    root = getattr(config.dataset, "root", None)
+    folders = _folders(root.absolute()) if root is not None else ()
+    return [path.name for folder, _ in folders for path in hidden(folder)]
+
+
 def image_files(root: Path) -> Iterator[Path]:
     """Every visible image or array file under `root`, by name; a linked folder is entered once."""
+    for folder, files in _folders(root):
+        for name in sorted(files):
+            if Path(name).suffix.lower() in EXTENSIONS | ARRAY_EXTENSIONS and name[0] != ".":
+                yield folder / name
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every visible folder under `root` with the names of its files; a linked one is entered once."""
     seen = set()  # symbolic links may form a circle
     for folder, names, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -260,6 +283,4 @@ def image_files(root: Path) -> Iterator[Path]:
         if real in seen:
             continue
         seen.add(real)
-        for name in sorted(files):
-            if Path(name).suffix.lower() in EXTENSIONS | ARRAY_EXTENSIONS and name[0] != ".":
-                yield Path(folder, name)
+        yield Path(folder), files

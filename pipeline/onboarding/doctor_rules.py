@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.config.toy_teacher import toy_teacher_note
+from pipeline.datasets.patterns import hidden_text
 from pipeline.modalities import LABEL, ModalitySpec
 from pipeline.onboarding.doctor import Diagnosis, Problem
 from pipeline.shards.statistics import ModalityStatistics
@@ -38,6 +39,8 @@ def notes(diagnosis: Diagnosis) -> list[str]:
     toy = toy_teacher_note(diagnosis.config)
     return [
         *_counts(diagnosis),
+        *map(str, diagnosis.shared),
+        *_hidden(diagnosis),
         *_ranges(diagnosis),
         *_occurrence(diagnosis),
         *([toy] if toy else []),
@@ -129,6 +132,11 @@ def _counts(diagnosis: Diagnosis) -> Iterator[str]:
                 f"{split}: {listed} samples found, {published} published. "
                 "Part of the data set, or an unfinished download?"
             )
+
+
+def _hidden(diagnosis: Diagnosis) -> Iterator[str]:
+    if diagnosis.hidden:
+        yield hidden_text(diagnosis.hidden)
 
 
 def _ranges(diagnosis: Diagnosis) -> Iterator[str]:

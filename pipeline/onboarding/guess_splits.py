@@ -98,7 +98,8 @@ def _tables(root: Path) -> Iterator[Path]:
     for folder, names, files in os.walk(root):
         if len(Path(folder).relative_to(root).parts) >= _MAX_DEPTH:
             names.clear()
-        paths += [Path(folder, name) for name in files]
+        # Not hidden ones: macOS writes a `._splits.csv` beside each `splits.csv` that it copies.
+        paths += [Path(folder, name) for name in files if name[0] != "."]
     small = [p for p in sorted(paths) if p.is_file() and p.stat().st_size <= _MAX_TABLE_BYTES]
     yield from (p for p in small if p.suffix.lower() in (".csv", ".tsv"))
     yield from (p for p in small if p.suffix == ".txt" and SPLIT_WORDS.get(p.stem) == TRAIN_SPLIT)
@@ -135,7 +136,7 @@ def _read_lists(train: Path, names: Sequence[str]) -> dict[str, str | None]:
     """Sample to split from `train.txt` and its neighbours, one name a line."""
     match = _Matcher(names)
     split_of: dict[str, str | None] = {}
-    for path in sorted(train.parent.glob("*.txt")):
+    for path in sorted(train.parent.glob("[!.]*.txt")):
         split = SPLIT_WORDS.get(path.stem)
         lines = path.read_text(encoding="utf-8-sig").split() if split else []
         matched = [name for name in map(match, lines) if name]

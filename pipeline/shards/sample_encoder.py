@@ -111,11 +111,14 @@ class SampleEncoder:
                 problem = f"expected the label's size {label.shape}, found {array.shape[:2]}"
             if problem:
                 raise SampleRefused(sample.key, f"{name}: {problem}")
-            if len(f"{sample.key}.{image_member(name)}".encode()) > MAX_MEMBER_NAME:
-                raise SampleRefused(
-                    sample.key,
-                    f"the key is too long: {MAX_MEMBER_NAME} bytes with .{image_member(name)}",
-                )
+        # Adapters over files shorten their keys; one from elsewhere may not.
+        longest = max(map(image_member, (LABEL, *loaded.arrays)), key=len)
+        if len(f"{sample.key}.{longest}".encode()) > MAX_MEMBER_NAME:
+            raise SampleRefused(
+                sample.key,
+                f"the key is too long: expected at most {MAX_MEMBER_NAME - len(longest) - 1} bytes, "
+                f"found {len(sample.key.encode())}; rename the sample",
+            )
 
     def _identity(self, sample: SourceSample, loaded: LoadedSample) -> dict[str, Any]:
         """The sample's `meta.json`: what the shard itself says about it."""

@@ -99,8 +99,16 @@ def json_bytes(value: object) -> bytes:
 
 
 def read_json(path: AnyPath) -> Any:
-    """Read a JSON file; `FileNotFoundError` and `json.JSONDecodeError` pass through."""
-    return json.loads(path.read_text())
+    """Read a JSON file in UTF-8, with or without a byte order mark, whatever the locale.
+
+    `FileNotFoundError` and `json.JSONDecodeError` pass through; other bytes are a `JSONDecodeError` too.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise json.JSONDecodeError(f"not UTF-8: {error.reason}", "", 0) from None
+    return json.loads(text)
 
 
 def sha256_file(path: AnyPath) -> str:

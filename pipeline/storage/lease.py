@@ -211,10 +211,10 @@ def _process(pid: int) -> str:
     Unlike a host name and a pid it is never reused, not by containers on one host either.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         namespace = os.readlink("/proc/self/ns/pid")
         # After the command's closing bracket, because a command may contain blanks and brackets.
-        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        start = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
     return f"{boot} {namespace} {pid} {start}"

@@ -80,7 +80,10 @@ def score(
             progress=progress,
         )
     if not scores.confusion.any():
-        raise DatasetError(f"{manifest.folder}: split {split!r} has no labelled pixel to score")
+        raise DatasetError(
+            f"{manifest.folder}: no sample of split {split!r} has both a labelled pixel and one of "
+            f"{', '.join(config.modalities)}. Set evaluate.split to another split."
+        )
     return {
         "run_id": run.id,
         "split": split,

@@ -27,6 +27,7 @@ from pipeline.workspace import Workspace
 from student.evaluation.batch_halving import halve_batch_on_oom
 from student.runs.inputs import RunInputs, open_inputs
 from student.runs.launch import is_launched, launch
+from student.runs.preflight import check_evaluation
 from student.runs.run import Run
 
 
@@ -39,6 +40,7 @@ def evaluate(config: Config, workspace: Workspace, *, progress: bool = True) -> 
         raise CheckpointError(
             f"{run.checkpoint}: expected a trained student, found none. Run `any2seg train CONFIG`."
         )
+    check_evaluation(config, inputs.manifest)
     scores = current_scores(run, config)
     num_subsets = 2 ** len(config.modalities) - 1
     if scores is None and config.train.processes > 1 and not is_launched():

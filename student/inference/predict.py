@@ -3,9 +3,10 @@
     predict(segmenter, {"rgb": Path("rgb/"), "depth": Path("depth/")}, Path("out")) -> StageReport
 
 Writes for each scene `NAME.png` (class ids with the classes' colours as palette), on request
-`NAME_overlay.png` (colours over the image) and `NAME.npy` (logits (K, H, W) float32). A scene that
-cannot be read is a failure in the report, by name; the others are predicted. Raises `ConfigError` if
-the folders have no scene in common.
+`NAME_overlay.png` (colours over the image) and `NAME.npy` (logits (K, H, W) float32), and
+`predictions.json` (see `student.inference.output_files`). A scene that cannot be read is a failure in the
+report, by name; the others are predicted. Hidden files are not scenes. Raises `ConfigError` if the folders
+have no scene in common, and before anything is written if a file would replace an input or another's result.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,31 +25,25 @@ from PIL import Image
 from pipeline.core.progress import progress_bar
 from pipeline.core.stage_report import Failure, StageReport
 from pipeline.datasets.base import RGB
+from pipeline.datasets.patterns import hidden, visible
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.formats.image_file import ARRAY_EXTENSIONS, EXTENSIONS
 from pipeline.modalities import ModalitySpec, to_unit_range
 from pipeline.storage.files import write_bytes
 from student.evaluation.sliding_window import Window
+from student.inference.output_files import (
+    IDS,
+    LOGITS,
+    OVERLAY,
+    Outputs,
+    Scene,
+    plan_outputs,
+    reserve,
+)
 from student.inference.segmenter import Segmentation, Segmenter
 
 OVERLAY_OPACITY = 0.5
 """Opacity of the class colours in an overlay."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """What is written beside the class ids."""
-
-    overlay: bool = True
-    logits: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """Files of one scene by modality."""
-
-    name: str
-    files: Mapping[str, Path]
 
 
 def predict(
@@ -64,6 +58,7 @@ def predict(
     """Predict every scene of `sources` (modality to a file or a folder) into `folder`."""
     started = time.perf_counter()
     scenes = list_scenes(sources)
+    reserve(folder, plan_outputs(scenes, folder, outputs))
     predicted: Counter[str] = Counter()
     failed = []
     with progress_bar("predict", len(scenes), "scenes", progress) as advance:
@@ -82,7 +77,11 @@ def predict(
         done=predicted.total(),
         failed=tuple(failed),
         seconds=time.perf_counter() - started,
-        details={"folder": str(folder), "scenes": dict(predicted)},
+        details={
+            "folder": str(folder),
+            "scenes": dict(predicted),
+            "hidden": [path.name for source in sources.values() for path in hidden(source)],
+        },
     )
 
 
@@ -110,7 +109,7 @@ def list_scenes(sources: Mapping[str, Path]) -> list[Scene]:
 def _images(folder: Path) -> dict[str, Path]:
     """Image files by name without extension."""
     images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in visible(folder):
         if path.suffix.lower() in EXTENSIONS | ARRAY_EXTENSIONS:
             if path.stem in images:
                 raise ConfigError(
@@ -133,15 +132,15 @@ def _write(
     outputs: Outputs,
 ) -> None:
     palette = segmenter.description.palette
-    write_bytes(folder / f"{scene.name}.png", palette_png(segmentation.ids, palette))
+    write_bytes(folder / f"{scene.name}{IDS}", palette_png(segmentation.ids, palette))
     if outputs.overlay:
         shown = next((n for n in inputs if segmenter.specs[n].kind == "rgb"), next(iter(inputs)))
         image = overlay(inputs[shown], segmenter.specs[shown], segmentation.ids, palette)
-        write_bytes(folder / f"{scene.name}_overlay.png", _png(Image.fromarray(image)))
+        write_bytes(folder / f"{scene.name}{OVERLAY}", _png(Image.fromarray(image)))
     if outputs.logits:
         file = BytesIO()
         np.save(file, segmentation.logits, allow_pickle=False)
-        write_bytes(folder / f"{scene.name}.npy", file.getvalue())
+        write_bytes(folder / f"{scene.name}{LOGITS}", file.getvalue())
 
 
 def palette_png(ids_HW: NDArray[np.uint8], palette: Sequence[RGB]) -> bytes:

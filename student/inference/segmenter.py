@@ -19,13 +19,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -61,8 +64,8 @@ from student.runs.run import Run
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CARD = Path(__file__).with_name("model_card.md.jinja")
 
-ImageInput = NDArray[Any] | str | Path
-"""An image in its modality's stored form, or its file."""
+ImageInput = NDArray[Any] | Image.Image | str | PathLike[str]
+"""An array in its modality's stored form; or a file, or a PIL image, which is read like its file."""
 
 
 class Description(Frozen):
@@ -111,8 +114,12 @@ class Segmenter(ModelHubMixin):
         self.specs = description.specs
 
     @classmethod
-    def from_run(cls, folder: Path, device: str = "auto", checkpoint: str = LAST) -> Segmenter:
+    def from_run(
+        cls, folder: str | PathLike[str], device: str = "auto", checkpoint: str = LAST
+    ) -> Segmenter:
         """The student of a run folder inside its workspace; `checkpoint`: `last`, `best`, `step-N`."""
+        # Resolved, because the workspace is two folders above.
+        folder = Path(folder).expanduser().resolve()
         if not (folder / RUN_CONFIG).exists():
             raise CheckpointError(f"{folder}: expected the folder of a run, found no {RUN_CONFIG}.")
         config = load_config(folder / RUN_CONFIG)
@@ -154,8 +161,8 @@ class Segmenter(ModelHubMixin):
     ) -> Segmentation:
         """Predict one scene from any non-empty subset of the modalities.
 
-        `inputs`: modality to an array in its stored form ((H, W) or (H, W, 3), uint8 or uint16) or
-        a file, all of one size. `window`: predict large images window by window.
+        `inputs`: modality to an array in its stored form ((H, W) or (H, W, 3), uint8 or uint16), a
+        file or a PIL image, all of one size. `window`: predict large images window by window.
         """
         arrays = self._load(inputs)
         size = next(iter(arrays.values())).shape[:2]
@@ -178,8 +185,21 @@ class Segmenter(ModelHubMixin):
         """Where it computes."""
         return self.model.device
 
-    def read(self, modality: str, path: Path) -> NDArray[Any]:
-        """A file in its modality's stored form, read as the training dataset's adapter reads it."""
+    def read(self, modality: str, image: Image.Image | str | PathLike[str]) -> NDArray[Any]:
+        """A file or a PIL image in its modality's stored form, as the training dataset's adapter reads."""
+        if not isinstance(image, Image.Image):
+            return self._read_file(modality, Path(image).expanduser())
+        # As a file, because adapters read files; some look for others beside them.
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / f"image{_lossless_ending(image.mode)}"
+            try:
+                image.save(path, exif=image.getexif())
+                return self._read_file(modality, path)
+            except (OSError, ValueError, DatasetError) as error:
+                reason = str(error).removeprefix(f"{modality}: ").replace(f"{path}: ", "")
+                raise DatasetError(f"{modality}: {image.mode} PIL image: {reason}") from None
+
+    def _read_file(self, modality: str, path: Path) -> NDArray[Any]:
         try:
             if isinstance(self._adapter, FileReader):
                 return self._adapter.read(modality, path)
@@ -205,7 +225,12 @@ class Segmenter(ModelHubMixin):
         for name in self.specs:
             if name in inputs:
                 given = inputs[name]
-                array = given if isinstance(given, np.ndarray) else self.read(name, Path(given))
+                if not isinstance(given, np.ndarray | Image.Image | str | PathLike):
+                    raise DatasetError(
+                        f"{name}: expected a file, a PIL image or a NumPy array, found "
+                        f"{type(given).__name__}"
+                    )
+                array = given if isinstance(given, np.ndarray) else self.read(name, given)
                 problem = check_array(array, self.specs[name])
                 if problem:
                     raise DatasetError(f"{name}: {problem}")
@@ -228,13 +253,13 @@ class Segmenter(ModelHubMixin):
         save_file(tensors, save_directory / WEIGHTS, metadata={"format": "pt"})
         # Not sorted: the weights depend on the order of the modalities.
         text = json.dumps(self.description.model_dump(mode="json"), indent=2)
-        (save_directory / CONFIG).write_text(text + "\n")
+        (save_directory / CONFIG).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, device: str = "auto", **hub: Any) -> Segmenter:
         folder = _fetch(model_id, hub)
         try:
-            described = json.loads((folder / CONFIG).read_text())
+            described = read_json(folder / CONFIG)
             description = Description.model_validate(described)
             model = Student(description.student, description.specs, len(description.classes))
             model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
@@ -262,6 +287,11 @@ class Segmenter(ModelHubMixin):
         return card
 
 
+def _lossless_ending(mode: str) -> str:
+    """Ending of a file format that holds every value of a PIL image of that mode."""
+    return ".png" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else ".tif"
+
+
 def _portable(config: Config) -> dict[str, Any]:
     """The adapter's options without those that are valid on this machine only."""
     options = config.dataset.model_dump(mode="json", exclude=set(config.dataset.growth_fields))
@@ -271,7 +301,8 @@ def _portable(config: Config) -> dict[str, Any]:
 
 
 def _fetch(model_id: str, hub: Mapping[str, Any]) -> Path:
-    if Path(model_id).is_dir():
-        return Path(model_id)
+    local = Path(model_id).expanduser()
+    if local.is_dir():
+        return local
     options = {key: value for key, value in hub.items() if key != "resume_download"}
     return fetch_snapshot(model_id, (CONFIG, WEIGHTS), "the model's name", **options)

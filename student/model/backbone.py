@@ -5,7 +5,8 @@
 Mix Transformers see `student.model.mix_transformer`. Loading is strict: every tensor of the
 backbone must be in the file with its shape. Images of any size pass unpadded: a map is ceil(H / s) x
 ceil(W / s) where the backbone's convolutions pad, which most do; head and fusion only require that
-all modalities' maps have the same size. Raises `ConfigError` (unknown or unsuitable backbone) and
+all modalities' maps have the same size. A backbone that takes some sizes only is refused by
+`student.model.trial_pass`, which knows the images. Raises `ConfigError` (unknown or unsuitable backbone) and
 `CheckpointError` (weights cannot be loaded exactly).
 """
 
@@ -47,6 +48,7 @@ class TimmFeatures(nn.Module):
                 f"expected 4, 8, 16 and 32"
             )
         self._levels = [strides.index(stride) for stride in STRIDES]
+        self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         self.channels: tuple[int, ...] = tuple(info.channels()[level] for level in self._levels)
         pretrained_cfg: Any = timm.get_pretrained_cfg(name)
         self.mean, self.std = pretrained_cfg.mean, pretrained_cfg.std
@@ -54,9 +56,10 @@ class TimmFeatures(nn.Module):
             _load_weights(self.net, name, weights)
 
     def forward(self, images_N3HW: Tensor) -> list[Tensor]:
-        """Four maps (N, C_i, H_i, W_i)."""
+        """Four maps (N, C_i, H_i, W_i), also of a network that gives them as (N, H_i, W_i, C_i)."""
         maps: list[Tensor] = self.net(images_N3HW)
-        return [maps[level] for level in self._levels]
+        chosen = [maps[level] for level in self._levels]
+        return [stage.permute(0, 3, 1, 2) for stage in chosen] if self._channels_last else chosen
 
 
 class Backbone(nn.Module):

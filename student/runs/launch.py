@@ -49,7 +49,7 @@ def launch(stage: Callable[..., StageReport], config: Config, *, progress: bool)
     """Run `train` or `evaluate` in `train.processes` processes on this machine."""
     with TemporaryDirectory() as folder:
         path, answer = Path(folder) / "config.toml", Path(folder) / "answer.json"
-        path.write_text(dump_config(config))
+        path.write_text(dump_config(config), encoding="utf-8")
         options = [*TORCHRUN[1:], f"--nproc-per-node={config.train.processes}"]
         name = f"{stage.__module__}:{stage.__name__}"
         worker = [*WORKER, name, str(path), str(answer), str(int(progress))]

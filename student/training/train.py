@@ -2,10 +2,11 @@
 
 Writes `runs/<run-id>/{config.toml, run.json, metrics.parquet, checkpoints/}`. Killed at any
 instruction and called again, it resumes from the last checkpoint with the same losses as an
-uninterrupted run (bit for bit on a CPU). A finished run is skipped without importing torch. With
-several processes (`train.processes`, or started by `torchrun` on any number of machines that share
-the workspace) only the main process locks and writes. Raises `DatasetError`, `MissingTarget`,
-`CheckpointError`, `FingerprintMismatch`, `ConfigError` (a batch size that does not divide), and
+uninterrupted run (bit for bit on a CPU). A finished run is skipped without importing torch. One that
+cannot work (no split to score, a student that does not take the images) is refused before its folder
+exists. With several processes (`train.processes`, or started by `torchrun` on any number of machines
+that share the workspace) only the main process locks and writes. Raises `DatasetError`, `MissingTarget`,
+`CheckpointError`, `FingerprintMismatch`, `ConfigError` (what `student.runs.preflight` refuses), and
 `WorkspaceBusy` while another process trains the same run.
 """
 
@@ -22,6 +23,7 @@ from pipeline.targets.reader import TeacherSource
 from pipeline.workspace import Workspace
 from student.runs.inputs import open_inputs, start_run
 from student.runs.launch import is_launched, launch
+from student.runs.preflight import check_training
 from student.runs.run import is_finished
 
 
@@ -47,6 +49,7 @@ def train(
     if is_finished(run):
         seconds = time.perf_counter() - started
         return StageReport("train", skipped=steps, seconds=seconds, details=details)
+    check_training(config, inputs.manifest)
     if config.train.processes > 1 and not is_launched():
         return launch(train, config, progress=progress)
     # Here, so that a finished run is skipped without importing torch.

@@ -53,6 +53,12 @@ def test_folders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         list_scenes({"rgb": tmp_path / "rgb"})
 
 
+def test_hidden_files_are_no_scenes(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".b.png"):
+        touch(tmp_path / "rgb" / name)
+    assert [scene.name for scene in list_scenes({"rgb": tmp_path / "rgb"})] == ["a"]
+
+
 def test_a_palette_image_holds_ids_and_colours(tmp_path: Path) -> None:
     ids = np.array([[0, 1], [2, 1]], np.uint8)
     (tmp_path / "a.png").write_bytes(palette_png(ids, PALETTE))
@@ -93,7 +99,8 @@ def test_the_command_predicts_what_it_can_and_names_what_it_cannot(
     assert "1 from rgb\n" in done.stdout
     assert "refused 1: nir:" in done.stdout
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {f"{stem}{end}" for stem in "02" for end in (".png", "_overlay.png", ".npy")}
+    endings = (".png", "_overlay.png", ".npy")
+    assert written == {"predictions.json", *(f"{stem}{end}" for stem in "02" for end in endings)}
     assert np.load(tmp_path / "out" / "2.npy").shape == (4, 30, 70)
     logits = np.load(tmp_path / "out" / "0.npy")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/0.png")), logits.argmax(0))
@@ -104,3 +111,20 @@ def test_a_sensor_that_the_student_does_not_have(saved_student: Path, tmp_path: 
     done = run(saved_student, "--thermal", touch(tmp_path / "a.png"))
     assert done.returncode == 1
     assert "expected some of --rgb, --nir, found --thermal" in done.stderr
+
+
+@pytest.mark.slow
+def test_results_never_go_where_inputs_lie(
+    saved_student: Path, field_tree: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "rgb"
+    shutil.copytree(field_tree / "rgb/val", folder)
+    (folder / "._0.png").write_bytes(b"of a Mac")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    refused = run(saved_student, "--rgb", folder, "-o", folder, "--device", "cpu")
+    assert refused.returncode == 1
+    assert "results need a folder of their own" in refused.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    done = run(saved_student, "--rgb", folder, "-o", tmp_path / "out", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert "1 hidden file passed over (._0.png)" in done.stdout

@@ -68,6 +68,54 @@ def test_an_array_counts_like_its_file(trained_field: TrainedField) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["rgb", "nir"])
+def test_a_pil_image_and_a_text_path_count_like_the_file(
+    trained_field: TrainedField, name: str
+) -> None:
+    _, run, tree = trained_field
+    segmenter = Segmenter.from_run(str(run))
+    path = tree / name / "val/0.png"
+    expected = segmenter.segment({name: path}).logits
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(segmenter.segment({name: image}).logits, expected)
+    np.testing.assert_array_equal(segmenter.segment({name: str(path)}).logits, expected)
+
+
+def test_a_run_folder_is_found_from_inside_its_workspace(
+    trained_field: TrainedField, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run, _ = trained_field
+    monkeypatch.chdir(run)
+    assert Segmenter.from_run(".").description == Segmenter.from_run(run).description
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P"])
+def test_pil_modes_follow_the_rules_of_files(trained_field: TrainedField, mode: str) -> None:
+    _, run, tree = trained_field
+    segmenter = Segmenter.from_run(run)
+    image = Image.open(tree / "rgb/val/0.png").convert(mode)
+    shown = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(segmenter.read("rgb", image), shown)
+
+
+def test_pil_images_that_no_file_could_give_are_refused(trained_field: TrainedField) -> None:
+    _, run, tree = trained_field
+    segmenter = Segmenter.from_run(run)
+    image = Image.open(tree / "rgb/val/0.png")
+    with pytest.raises(DatasetError, match="rgb: CMYK PIL image: expected a grey or RGB image"):
+        segmenter.segment({"rgb": image.convert("CMYK")})
+    with pytest.raises(DatasetError, match="rgb: F PIL image: "):
+        segmenter.segment({"rgb": image.convert("F")})
+    with pytest.raises(DatasetError, match="rgb: HSV PIL image: "):
+        segmenter.segment({"rgb": image.convert("HSV")})
+    rotated = image.copy()
+    rotated.getexif()[274] = 6
+    with pytest.raises(DatasetError, match="EXIF orientation 6"):
+        segmenter.segment({"rgb": rotated})
+    with pytest.raises(DatasetError, match="a PIL image or a NumPy array, found list"):
+        segmenter.segment({"rgb": [[0, 0]]})  # type: ignore[dict-item]
+
+
 def test_one_window_over_all_is_the_whole_picture(trained_field: TrainedField) -> None:
     _, run, tree = trained_field
     segmenter = Segmenter.from_run(run)
