@@ -50,9 +50,6 @@ TEACHER = floors(
     "teacher.open",
     "teacher.encoding",
     "teacher.requirements",
-    "teacher.patch_scores",
-    "teacher.compare",
-    "teacher.compare_maps",
     "teacher.preview",
     "teacher.tiny",
     "teacher.check_tower",
@@ -86,8 +83,6 @@ ALLOWED: Mapping[str, Set[str]] = {
     **PIPELINE,
     "pipeline.onboarding": FLOOR - {"pipeline.targets"},
     **{room: FLOOR | lower for room, lower in TEACHER.items()},
-    # Draws its maps with the contact sheet of `any2seg doctor`.
-    "teacher.compare_maps": FLOOR | TEACHER["teacher.compare_maps"] | {"pipeline.onboarding"},
     **{room: FLOOR | lower for room, lower in STUDENT.items()},
     **{room: EVERYTHING_BELOW | others for room, others in SERVICES.items()},
     **{room: EVERYTHING_BELOW | set(SERVICES) | PREFECT_FILES for room in PREFECT_FILES},
