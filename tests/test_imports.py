@@ -83,7 +83,6 @@ ALLOWED: Mapping[str, Set[str]] = {
     **PIPELINE,
     "pipeline.onboarding": FLOOR - {"pipeline.targets"},
     **{room: FLOOR | lower for room, lower in TEACHER.items()},
-    # Draws its maps with the contact sheet of `any2seg doctor`.
     **{room: FLOOR | lower for room, lower in STUDENT.items()},
     **{room: EVERYTHING_BELOW | others for room, others in SERVICES.items()},
     **{room: EVERYTHING_BELOW | set(SERVICES) | PREFECT_FILES for room in PREFECT_FILES},
