@@ -15,8 +15,8 @@ from pipeline.onboarding.doctor_text import table
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from teacher.compare import Drawn, SensorReport, TeacherReport
-    from teacher.patch_scores import Accuracy
+    from flows.planning.compare import Drawn, SensorReport, TeacherReport
+    from flows.planning.patch_scores import Accuracy
 
 HEAD = ("sensor", "teacher", "patches", "zero-shot", "class mean", "neighbours", "class mean")
 CHANCE = ("chance", "class mean")
@@ -29,8 +29,8 @@ def compare_teachers(
 
     Only the teacher's numbers are measured: no shard is read, no target written.
     """
-    from teacher.compare import draw_samples, measure_teacher
-    from teacher.compare_maps import write_maps
+    from flows.planning.compare import draw_samples, measure_teacher
+    from flows.planning.compare_maps import write_maps
 
     drawn = draw_samples(first, num_samples, first.seed)
     workspace = Workspace.of(first)

@@ -41,7 +41,7 @@ def test_the_stated_size_is_that_of_the_packaged_towers() -> None:
 
     counts = []
     for tower in ("image", "depth"):
-        with safe_open(find_tower(TOY_TEACHER, tower).weights, "np") as file:  # type: ignore[arg-type]
+        with safe_open(find_tower(TOY_TEACHER, tower).weights[0], "np") as file:  # type: ignore[arg-type]
             counts.append({name: file.get_tensor(name).size for name in file.keys()})  # noqa: SIM118
     image, depth = counts
     vision_of_depth = sum(size for name, size in depth.items() if not name.startswith("text"))

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.planning.compare import Drawn, TeacherReport, draw_samples, measure_teacher
+from flows.planning.compare_maps import LINE_PX, PANEL_PX, write_maps
 from pipeline.config.config import Config
+from pipeline.config.data import ModalityConfig
 from pipeline.errors import DatasetError
 from pipeline.workspace import Workspace
-from teacher.compare import Drawn, TeacherReport, draw_samples, measure_teacher
-from teacher.compare_maps import LINE_PX, PANEL_PX, write_maps
 
 OWN = "examples.own_teacher:ColourHistogram"
 
@@ -117,6 +118,19 @@ def test_a_teacher_without_text_is_compared_by_neighbours(own: TeacherReport) ->
     assert sensor.zero_shot is None
     assert sensor.neighbours.overall > sensor.chance.overall
     assert next(iter(sensor.maps.values())).shape == (4, 4)
+
+
+def test_a_sensor_without_a_tower_is_measured_as_it_is_rendered(
+    folder: Path, drawn: Drawn, own: TeacherReport
+) -> None:
+    config = config_of(folder, {"name": OWN})
+    depths = []
+    for rendering in (None, "inverse_depth", "as_stored"):
+        depth = ModalityConfig(rendering=rendering)
+        other = config.model_copy(update={"modalities": {"depth": depth}})
+        depths.append(measure(other, drawn).sensors["depth"].neighbours)
+    assert depths[0] == depths[1] != depths[2]
+    assert own.sensors.keys() == {"rgb", "event"}
 
 
 def test_maps_show_what_both_teachers_say(

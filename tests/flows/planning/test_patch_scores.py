@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.datasets.base import IGNORE_ID
-from teacher.patch_scores import (
+from flows.planning.patch_scores import (
     accuracy,
     centre_square,
     nearest_prompts,
     patch_labels,
     vote_of_neighbours,
 )
+from pipeline.datasets.base import IGNORE_ID
 
 
 def naive_labels(label: np.ndarray, side: int) -> list[int]:

@@ -25,6 +25,15 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.planning.patch_scores import (
+    Accuracy,
+    Classes,
+    Features,
+    accuracy,
+    nearest_prompts,
+    patch_labels,
+    vote_of_neighbours,
+)
 from pipeline.config.config import Config
 from pipeline.config.teacher import TEACHER
 from pipeline.core.random_stream import RandomStream
@@ -35,20 +44,11 @@ from pipeline.errors import DatasetError, SampleRefused
 from pipeline.shards.sample_encoder import SampleEncoder
 from pipeline.targets.provenance import PATCH
 from pipeline.workspace import Workspace
-from teacher.contract import TeacherTower
 from teacher.encoding.class_prompts import embed_classes
 from teacher.encoding.encoder import Encoder
 from teacher.encoding.units import TowerPlan, plan_towers
 from teacher.open import open_teacher
-from teacher.patch_scores import (
-    Accuracy,
-    Classes,
-    Features,
-    accuracy,
-    nearest_prompts,
-    patch_labels,
-    vote_of_neighbours,
-)
+from teacher.preprocessing.rendering import render
 
 MAX_KNOWN = 20_000
 """Patches among which neighbours are looked for; a seeded draw of more."""
@@ -173,13 +173,16 @@ def _encode(
     """Modality of the plan to the patches of the samples that have it."""
     tower = encoder.tower(plan, config.teacher.dtype)
     side = round(plan.source.output_shapes()[PATCH][0] ** 0.5)
-    field = field_of(plan.source)
+    field = next(iter(plan.stores.values())).provenance.field
     patches = {name: _Patches(field) for name in plan.specs}
     for batch in _decoded(config, samples):
         for name, entry in patches.items():
             present = {key: loaded for key, loaded in batch.items() if name in loaded.arrays}
             if present:
-                images = [loaded.arrays[name] for loaded in present.values()]
+                seen = plan.inputs[name]
+                images = [
+                    render(one.arrays[name], seen.spec, seen.rendering) for one in present.values()
+                ]
                 entry.keys.extend(present)
                 entry.features.extend(encoder.encode(tower, images, (PATCH,))[PATCH])
                 entry.labels.extend(
@@ -232,11 +235,6 @@ def _sensor_report(
         },
         field=held_out.field,
     )
-
-
-def field_of(source: TeacherTower) -> float:
-    """Share of the centred square that the tower's processor keeps: 1 unless the tower says less."""
-    return float(getattr(getattr(source, "processing", None), "field", 1.0))
 
 
 def _as_map(classes_P: Classes) -> Classes:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from flows.planning.compare import Drawn, SensorReport, TeacherReport
+from flows.planning.patch_scores import centre_square
 from pipeline.config.config import Config
 from pipeline.datasets import open_dataset
 from pipeline.datasets.base import IGNORE_ID, RGB, LoadedSample
@@ -23,8 +25,6 @@ from pipeline.errors import SampleRefused
 from pipeline.onboarding.contact_sheet import visible_colours
 from pipeline.shards.sample_encoder import SampleEncoder
 from pipeline.storage.files import write_bytes
-from teacher.compare import Drawn, SensorReport, TeacherReport
-from teacher.patch_scores import centre_square
 
 NUM_SAMPLES = 8
 PANEL_PX = 256
