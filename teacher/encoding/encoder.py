@@ -48,12 +48,12 @@ class Encoder:
     def tower(self, plan: TowerPlan, dtype: str) -> LoadedTower:
         """The tower of `plan` in `dtype` arithmetic, loaded if it is not yet. Raises `CheckpointError`."""
         store = next(iter(plan.stores.values()))
-        wanted = fingerprint(store.provenance.tower)
+        requested = fingerprint(store.provenance.tower)
         loaded, tower = self._towers.get(plan.label, ("", None))
-        if tower is None or loaded != wanted:
+        if tower is None or loaded != requested:
             self._towers.pop(plan.label, None)  # first, so that no two are in memory
             tower = plan.source.load(dtype, self.device)
-            self._towers[plan.label] = (wanted, tower)
+            self._towers[plan.label] = (requested, tower)
         return tower
 
     def encode(self, tower: LoadedTower, images: Sequence[Sample], outputs: Sequence[str]) -> Rows:

@@ -147,8 +147,8 @@ def open_checkpoint(
 
     Raises `CheckpointError` for a config.json that cannot be had or read.
     """
-    place = find_checkpoint(name, revision, local_only=local_only)
-    if place is None:
+    located = find_checkpoint(name, revision, local_only=local_only)
+    if located is None:
         return None
-    folder, commit = place
+    folder, commit = located
     return Checkpoint(name, folder, read_json_object(folder / CONFIG), commit, local_only)

@@ -60,9 +60,9 @@ def load_model(
     return network.to(device=device, dtype=torch_dtype(dtype))
 
 
-def _misfit(where: Path, found: str) -> CheckpointError:
+def _misfit(where: Path, problem: str) -> CheckpointError:
     return CheckpointError(
-        f"{where}: expected the tensors that config.json describes, found {found}. Use the "
+        f"{where}: expected the tensors that config.json describes, found {problem}. Use the "
         "config.json that belongs to these weights."
     )
 

@@ -22,7 +22,7 @@ def measure(folder: Path, *dtypes: str) -> dict[str, tuple[float, float]]:
     if shutil.disk_usage(folder).free < 4e9:
         pytest.skip("less than 4 GB free in the temporary folder")
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.towers", "cpu", *dtypes, "--count", "1"],
+        [sys.executable, "-m", "benchmarks.teachers", "--dtypes", *dtypes, "--count", "1"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
         check=True,
