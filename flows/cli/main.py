@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from platformdirs import user_cache_dir
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.cli.console import ConfigArgument, SetOption, out, print_line
 from flows.cli.export import export
@@ -267,13 +267,17 @@ def _config_of_folder(
 @app.command()
 def kinds() -> None:
     """List the kinds of modality that a config can use."""
+    kind_column, rendering_column = (Column(h, no_wrap=True) for h in ("kind", "rendering"))
     table = Table(
-        "kind", "stored as", "unit", "scaled to 1.0", "teacher tower", "in an image tower"
+        kind_column, "stored as", "unit", "scaled to 1.0", "teacher tower", rendering_column
     )
     for name, kind in KINDS.items():
         stored = f"{kind.dtype} x {kind.channels}"
         table.add_row(name, stored, kind.unit, f"{kind.max_value:g}", kind.tower, RENDERINGS[name])
     out.print(table)
+    print_line(
+        "rendering: what an image tower sees, also of a kind whose own tower the teacher lacks"
+    )
 
 
 app.command()(server)
