@@ -267,13 +267,14 @@ def _config_of_folder(
 @app.command()
 def kinds() -> None:
     """List the kinds of modality that a config can use."""
-    kind_column, rendering_column = (Column(h, no_wrap=True) for h in ("kind", "rendering"))
-    table = Table(
-        kind_column, "stored as", "unit", "scaled to 1.0", "teacher tower", rendering_column
+    kind, stored, unit, rendering = (
+        Column(head, no_wrap=True) for head in ("kind", "stored as", "unit", "rendering")
     )
-    for name, kind in KINDS.items():
-        stored = f"{kind.dtype} x {kind.channels}"
-        table.add_row(name, stored, kind.unit, f"{kind.max_value:g}", kind.tower, RENDERINGS[name])
+    table = Table(kind, stored, unit, "scaled to 1.0", "teacher tower", rendering)
+    for name, spec in KINDS.items():
+        form = f"{spec.dtype} x {spec.channels}"
+        row = (name, form, spec.unit, f"{spec.max_value:g}", spec.tower, RENDERINGS[name])
+        table.add_row(*row)
     out.print(table)
     print_line(
         "rendering: what an image tower sees, also of a kind whose own tower the teacher lacks"
