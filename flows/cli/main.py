@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.cli.console import ConfigArgument, SetOption, out, print_line
 from flows.cli.export import export
@@ -235,13 +235,18 @@ def _config_of_folder(
 @app.command()
 def kinds() -> None:
     """List the kinds of modality that a config can use."""
-    table = Table(
-        "kind", "stored as", "unit", "scaled to 1.0", "teacher tower", "in an image tower"
+    kind, stored, unit, rendering = (
+        Column(head, no_wrap=True) for head in ("kind", "stored as", "unit", "rendering")
     )
-    for name, kind in KINDS.items():
-        stored = f"{kind.dtype} x {kind.channels}"
-        table.add_row(name, stored, kind.unit, f"{kind.max_value:g}", kind.tower, RENDERINGS[name])
+    table = Table(kind, stored, unit, "scaled to 1.0", "teacher tower", rendering)
+    for name, spec in KINDS.items():
+        form = f"{spec.dtype} x {spec.channels}"
+        row = (name, form, spec.unit, f"{spec.max_value:g}", spec.tower, RENDERINGS[name])
+        table.add_row(*row)
     out.print(table)
+    print_line(
+        "rendering: what an image tower sees, also of a kind whose own tower the teacher lacks"
+    )
 
 
 app.command()(server)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.modalities import RENDERINGS
+
 CONFIG = """
 name = "t"
 workspace = "./workspace"
@@ -184,3 +186,9 @@ def test_descriptions_are_a_stage_of_a_config_that_asks_for_them(config: Path) -
     assert done.returncode == 0, done.stderr
     assert "1 done" in done.stdout
     assert "0 done" in any2seg("describe", str(config), *wanted).stdout
+
+
+def test_kinds_names_every_kind_and_rendering_in_full() -> None:
+    shown = any2seg("kinds").stdout
+    for name in (*RENDERINGS, *RENDERINGS.values()):
+        assert name in shown
