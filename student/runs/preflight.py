@@ -58,16 +58,14 @@ class DataFacts:
 
 def check_before_run(config: Config, workspace: Workspace) -> None:
     """Check the config and its comparison rows, finished ones excepted."""
-    manifest = _manifest(config, workspace)
-    needed = {TRAIN_SPLIT, config.evaluate.split}
-    prepared = manifest is not None and needed <= set(manifest.splits)
+    manifest = _complete_manifest(config, workspace)
     facts = None
     for row in rows(config).values():
         _require_divisible(row)
-        if not (prepared and _is_finished(row, workspace, manifest)):
+        if manifest is None or not _is_finished(row, workspace, manifest):
             # The same for all rows: they differ in student and training only.
             facts = facts or (
-                prepared_facts(config, manifest) if prepared else source_facts(config)
+                prepared_facts(config, manifest) if manifest else source_facts(config)
             )
             _check_student(row, facts)
 
@@ -225,14 +223,16 @@ def _loaded_sizes(adapter: DatasetAdapter, split: str) -> tuple[Size, ...]:
     return tuple(sorted(sizes))
 
 
-def _manifest(config: Config, workspace: Workspace) -> Manifest | None:
+def _complete_manifest(config: Config, workspace: Workspace) -> Manifest | None:
+    """The manifest, if it has the splits that a run needs; the source may have more by now."""
     try:
-        return Manifest.load(workspace.dataset(config))
+        manifest = Manifest.load(workspace.dataset(config))
     except DatasetError:
         return None
+    return manifest if {TRAIN_SPLIT, config.evaluate.split} <= set(manifest.splits) else None
 
 
-def _is_finished(config: Config, workspace: Workspace, manifest: Manifest | None) -> bool:
+def _is_finished(config: Config, workspace: Workspace, manifest: Manifest) -> bool:
     try:
         return is_finished(identify(config, workspace, manifest))
     except (DatasetError, MissingTarget):
