@@ -99,11 +99,11 @@ def _size_text(config: Config, size: Size, error: Exception) -> str:
     own = _own_size(name)
     sized = own is not None and own != size and "size_px" in type(config.dataset).model_fields
     resize = (
-        f"Set dataset.size_px = {list(own or ())}, the size it is built for. Or: " if sized else ""
+        f"Set dataset.size_px = {list(own or ())}, the size it is built for; or s" if sized else "S"
     )
     return (
         f"student.backbone = {name!r} cannot take images of {_px(size)}: {first_line(error)}. "
-        f"{resize}Set student.backbone to one for any size, e.g. {ANY_SIZE}."
+        f"{resize}et student.backbone to one for any size, e.g. {ANY_SIZE}."
     )
 
 

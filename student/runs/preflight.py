@@ -58,9 +58,7 @@ class DataFacts:
 
 def check_before_run(config: Config, workspace: Workspace) -> None:
     """Check the config and its comparison rows, finished ones excepted."""
-    manifest = _manifest(config, workspace)
-    if manifest is not None and not {TRAIN_SPLIT, config.evaluate.split} <= set(manifest.splits):
-        manifest = None  # a part of the dataset: the source says what the rest will be
+    manifest = _complete_manifest(config, workspace)
     facts = None
     for row in rows(config).values():
         _require_divisible(row)
@@ -225,14 +223,16 @@ def _loaded_sizes(adapter: DatasetAdapter, split: str) -> tuple[Size, ...]:
     return tuple(sorted(sizes))
 
 
-def _manifest(config: Config, workspace: Workspace) -> Manifest | None:
+def _complete_manifest(config: Config, workspace: Workspace) -> Manifest | None:
+    """The manifest, if it has the splits that a run needs; the source may have more by now."""
     try:
-        return Manifest.load(workspace.dataset(config))
+        manifest = Manifest.load(workspace.dataset(config))
     except DatasetError:
         return None
+    return manifest if {TRAIN_SPLIT, config.evaluate.split} <= set(manifest.splits) else None
 
 
-def _is_finished(config: Config, workspace: Workspace, manifest: Manifest | None) -> bool:
+def _is_finished(config: Config, workspace: Workspace, manifest: Manifest) -> bool:
     try:
         return is_finished(identify(config, workspace, manifest))
     except (DatasetError, MissingTarget):

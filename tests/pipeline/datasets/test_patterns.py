@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.patterns import Match, check_pattern, find_files
+from pipeline.datasets.patterns import (
+    Match,
+    check_pattern,
+    find_files,
+    hidden,
+    hidden_text,
+    visible,
+)
 
 
 def touch(root: Path, *names: str) -> None:
@@ -96,3 +103,14 @@ def test_bad_patterns_are_named(pattern: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         check_pattern(pattern)
     assert check_pattern("a/{split}/*") == "a/{split}/*"
+
+
+def test_hidden_images_are_listed_to_be_named_and_match_nothing(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".b.TIF", ".DS_Store", "._notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in hidden(tmp_path)] == ["._a.png", ".b.TIF"]
+    assert [path.name for path in visible(tmp_path)] == ["a.png"]
+    assert list(find_files(tmp_path, "*.png").files) == [Match("", "", "a")]
+    assert hidden(tmp_path / "none") == hidden(tmp_path / "a.png") == []
+    assert hidden_text(["._a.png"]) == "1 hidden file passed over (._a.png)"
+    assert hidden_text(["._a.png", "._b.png"]) == "2 hidden files passed over (._a.png, ...)"

