@@ -30,7 +30,7 @@ from pipeline.shards.manifest import Manifest
 from pipeline.shards.prepare import prepare
 from pipeline.shards.prepare_plan import measured_bytes
 from pipeline.workspace import Workspace
-from teacher.encoding.batches import decoded_batches, read_pictures
+from teacher.encoding.batches import decoded_batches, read_image_bytes
 from teacher.encoding.encoder import Encoder, Rows
 from teacher.encoding.precompute import precompute
 from teacher.encoding.units import bytes_to_write, plan_towers, plan_units
@@ -143,7 +143,7 @@ def repeat(config: Config, encoder: Encoder, times: Times) -> None:
 
     started = time.perf_counter()
     for shard in shards:
-        read_pictures(shard, config.modalities)
+        read_image_bytes(shard, config.modalities)
     read_s = time.perf_counter() - started
     decode_s = arithmetic_s = 0.0
     for batch in decoded_batches(plans, shards, units, config.teacher.batch_size):

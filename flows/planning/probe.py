@@ -33,7 +33,7 @@ from pipeline.targets.provenance import TargetProvenance
 from pipeline.targets.store import TargetStore
 from pipeline.targets.views import ViewConfig, cut, draw_boxes
 from pipeline.workspace import Workspace
-from teacher.encoding.batches import decode_rendered, num_decoders, read_pictures
+from teacher.encoding.batches import decode_rendered, num_decoders, read_image_bytes
 from teacher.encoding.encoder import Encoder
 from teacher.encoding.units import TowerPlan
 
@@ -61,7 +61,7 @@ class ProbeSource:
         import webdataset.tariterators  # noqa: F401  so that the import is not timed
 
         started = time.perf_counter()
-        members = read_pictures(shard, modalities)
+        members = read_image_bytes(shard, modalities)
         seconds = time.perf_counter() - started
         images = {
             name: [stored[name] for stored in members.values() if name in stored]

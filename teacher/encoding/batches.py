@@ -92,7 +92,7 @@ def batches(plan: TowerPlan, shard: ShardInfo, members: Members, size: int) -> l
     return [pictures[start:end] for start, end in pairwise(edges)]
 
 
-def read_pictures(shard: ShardInfo, modalities: Iterable[str]) -> Members:
+def read_image_bytes(shard: ShardInfo, modalities: Iterable[str]) -> Members:
     """The stored images of a shard, without labels and other members. Raises `CorruptShard`."""
     wanted = {name: shard.present[name] for name in modalities}
     rows = {key: row for row, key in enumerate(shard.keys)}
@@ -114,7 +114,7 @@ def _read(
     """Shards with their units and images; the next shard is read while one is encoded."""
 
     def read(shard: ShardInfo, units: list[Unit]) -> Members:
-        return read_pictures(shard, [name for unit in units for name in plans[unit.label].specs])
+        return read_image_bytes(shard, [name for unit in units for name in plans[unit.label].specs])
 
     ahead = [reader.submit(read, *item) for item in todo[:1]]
     for item, following in zip(todo, [*todo[1:], None], strict=True):

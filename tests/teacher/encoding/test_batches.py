@@ -12,7 +12,7 @@ from pipeline.errors import CorruptShard
 from pipeline.shards.manifest import Manifest, ShardInfo
 from pipeline.workspace import Workspace
 from teacher.encoding import batches as module
-from teacher.encoding.batches import Batch, decoded_batches, num_decoders, read_pictures
+from teacher.encoding.batches import Batch, decoded_batches, num_decoders, read_image_bytes
 from teacher.encoding.units import TowerPlan, Unit, plan_towers, plan_units
 
 
@@ -90,9 +90,9 @@ def test_one_shard_is_read_ahead_and_no_more(
 
     def watched(shard: ShardInfo, modalities: list[str]) -> object:
         read.append(shard.name)
-        return read_pictures(shard, modalities)
+        return read_image_bytes(shard, modalities)
 
-    monkeypatch.setattr(module, "read_pictures", watched)
+    monkeypatch.setattr(module, "read_image_bytes", watched)
     stream = decoded_batches(plans, shards, plan_units(plans, shards), 3)
     ends = 0
     for batch in stream:
@@ -115,7 +115,7 @@ def test_a_damaged_shard_is_refused_when_it_is_reached(
 
 
 def test_labels_are_not_kept(shards: tuple[ShardInfo, ...]) -> None:
-    found = read_pictures(shards[0], ["rgb", "depth"])
+    found = read_image_bytes(shards[0], ["rgb", "depth"])
     assert tuple(found) == shards[0].keys
     assert [sorted(members) for members in found.values()] == [
         ["depth", "rgb"],
