@@ -35,7 +35,7 @@ from pipeline.targets.provenance import REMEDY
 from pipeline.targets.store import TargetStore
 from pipeline.targets.views import VIEW_BOX, ViewConfig
 from pipeline.workspace import Workspace, dataset_slug
-from teacher.encoding.batches import Batch, Picture, decode_rendered
+from teacher.encoding.batches import Batch, StoredImage, decode_rendered
 from teacher.encoding.encoder import Encoder, Rows
 from teacher.encoding.units import TowerPlan, plan_towers
 from teacher.encoding.views import encode_views, stored_pictures_a_batch
@@ -210,7 +210,7 @@ class _Audit:
 
     def _encode(self, plan: TowerPlan, name: str, drawn: Sequence[Drawn]) -> Rows:
         """Output to one row for each of `drawn`, computed as in the teacher pass."""
-        images = [Picture(name, row, self._bytes(d, name)) for row, d in enumerate(drawn)]
+        images = [StoredImage(name, row, self._bytes(d, name)) for row, d in enumerate(drawn)]
         arrays = (
             decode_rendered(plan, name, p.data, f"{d.shard.path}: {d.key}.{name}")
             for p, d in zip(images, drawn, strict=True)

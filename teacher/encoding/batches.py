@@ -29,7 +29,7 @@ Members = Mapping[str, Mapping[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class StoredImage:
     """One stored image: its modality, its row in the shard, its encoded bytes."""
 
     modality: str
@@ -43,13 +43,13 @@ class Batch:
 
     plan: TowerPlan
     shard: ShardInfo
-    wanted: tuple[str, ...]
+    modalities: tuple[str, ...]
     """Modalities whose targets are missing. The batch may hold others: see `batches`."""
-    pictures: Sequence[Picture]
+    images: Sequence[StoredImage]
     arrays: Iterator[NDArray[Any]]
     """The decoded images; can be iterated once."""
     finished: tuple[str, ...]
-    """Wanted modalities without an image in later batches."""
+    """Those of `modalities` without an image in later batches."""
     ends_shard: bool
 
 
@@ -78,28 +78,28 @@ def num_decoders() -> int:
     return max(2, min(8, len(os.sched_getaffinity(0))))
 
 
-def batches(plan: TowerPlan, shard: ShardInfo, members: Members, size: int) -> list[list[Picture]]:
+def batches(plan: TowerPlan, shard: ShardInfo, members: Members, size: int) -> list[list[StoredImage]]:
     """The shard's images for this tower, modality after modality, cut into batches."""
     # All present images are batched, also those whose targets exist: rounding depends on the batch, and
     # a resumed pass has to write the bytes of an uninterrupted one.
-    pictures = [
-        Picture(name, row, members[key][name])
+    images = [
+        StoredImage(name, row, members[key][name])
         for name in plan.specs
         for row, (key, present) in enumerate(zip(shard.keys, shard.present[name], strict=True))
         if present
     ]
-    edges = [*range(0, len(pictures), size), len(pictures)]
-    return [pictures[start:end] for start, end in pairwise(edges)]
+    edges = [*range(0, len(images), size), len(images)]
+    return [images[start:end] for start, end in pairwise(edges)]
 
 
 def read_image_bytes(shard: ShardInfo, modalities: Iterable[str]) -> Members:
     """The stored images of a shard, without labels and other members. Raises `CorruptShard`."""
-    wanted = {name: shard.present[name] for name in modalities}
+    present_rows = {name: shard.present[name] for name in modalities}
     rows = {key: row for row, key in enumerate(shard.keys)}
     return {
         key: {
             name: members[stored_member(name, members)]
-            for name, present in wanted.items()
+            for name, present in present_rows.items()
             if present[rows[key]]
         }
         for key, members in read_shard(shard.path, shard.sha256)
@@ -133,28 +133,28 @@ def _batches(
     for shard, units, members in work:
         for unit in units:
             plan = plans[unit.label]
-            wanted = [
+            needed = [
                 batch
                 for batch in batches(plan, shard, members, batch_size)
-                if any(picture.modality in unit.modalities for picture in batch)
+                if any(image.modality in unit.modalities for image in batch)
             ] or [[]]
-            last = {picture.modality: i for i, batch in enumerate(wanted) for picture in batch}
-            for i, batch in enumerate(wanted):
+            last = {image.modality: i for i, batch in enumerate(needed) for image in batch}
+            for i, batch in enumerate(needed):
                 yield Batch(
                     plan=plan,
                     shard=shard,
-                    wanted=unit.modalities,
-                    pictures=batch,
+                    modalities=unit.modalities,
+                    images=batch,
                     arrays=decoders.map(_decoder(plan, shard), batch),
                     finished=tuple(name for name in unit.modalities if last.get(name, 0) == i),
-                    ends_shard=unit is units[-1] and i == len(wanted) - 1,
+                    ends_shard=unit is units[-1] and i == len(needed) - 1,
                 )
 
 
 def _decoder(plan: TowerPlan, shard: ShardInfo) -> Any:
-    def decode(picture: Picture) -> NDArray[Any]:
-        where = f"{shard.path}: {shard.keys[picture.row]}.{picture.modality}"
-        return decode_rendered(plan, picture.modality, picture.data, where)
+    def decode(image: StoredImage) -> NDArray[Any]:
+        where = f"{shard.path}: {shard.keys[image.row]}.{image.modality}"
+        return decode_rendered(plan, image.modality, image.data, where)
 
     return decode
 

@@ -85,7 +85,7 @@ class LiveTeacher:
         size = stored_pictures_a_batch(self.config)
         with closing(decoded_batches(self.plans, [shard], units, size)) as batches:
             for batch in batches:
-                if batch.pictures:
+                if batch.images:
                     encoded = encode_batch(self.config, self.encoder, batch)
                     scatter(batch, encoded, rows[batch.plan.teacher])
         return {

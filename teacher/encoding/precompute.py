@@ -222,8 +222,8 @@ class _EncodingPass:
 
     def do(self, batch: Batch) -> None:
         """Encode one batch; after the last of a shard, wait until the whole shard is committed."""
-        if batch.pictures:
-            present = {picture.modality for picture in batch.pictures} & set(batch.wanted)
+        if batch.images:
+            present = {picture.modality for picture in batch.images} & set(batch.modalities)
             rows = {name: self._rows_of(batch, name) for name in present}
             scatter(batch, encode_batch(self._config, self._encoder, batch), rows)
         self._account(batch)
@@ -239,9 +239,9 @@ class _EncodingPass:
         return self._rows[name]
 
     def _account(self, batch: Batch) -> None:
-        """Divide the time since the last batch among the wanted modalities, by images."""
+        """Divide the time since the last batch among its modalities, by images."""
         now = time.perf_counter()
-        counts = Counter(p.modality for p in batch.pictures if p.modality in batch.wanted)
+        counts = Counter(p.modality for p in batch.images if p.modality in batch.modalities)
         for name, count in counts.items():
             self._seconds[name] += (now - self._last) * count / counts.total()
         self._last = now
@@ -293,12 +293,12 @@ def encode_batch(config: Config, encoder: Encoder, batch: Batch) -> Rows:
 
 
 def scatter(batch: Batch, encoded: Rows, rows: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-    """Copy the batch's rows of its wanted modalities to their samples' rows in the shard."""
-    for name in batch.wanted:
-        picked = [i for i, picture in enumerate(batch.pictures) if picture.modality == name]
+    """Copy the batch's rows of its modalities to their samples' rows in the shard."""
+    for name in batch.modalities:
+        picked = [i for i, picture in enumerate(batch.images) if picture.modality == name]
         if not picked:
             continue
-        shard_rows = [batch.pictures[i].row for i in picked]
+        shard_rows = [batch.images[i].row for i in picked]
         for output, values in encoded.items():
             # A value that overflows the stored dtype is reported, with its sample, at the commit.
             with np.errstate(over="ignore"):

@@ -34,7 +34,7 @@ def encode_views(
 ) -> Rows:
     """Output to (N, K, ...) of the batch's N images and K views, and `view_box` (N, K, 5)."""
     arrays = list(batch.arrays)
-    keys = [batch.shard.keys[picture.row] for picture in batch.pictures]
+    keys = [batch.shard.keys[picture.row] for picture in batch.images]
     boxes = [
         draw_boxes(key, array.shape[0], array.shape[1], settings)
         for key, array in zip(keys, arrays, strict=True)

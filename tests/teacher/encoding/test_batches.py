@@ -27,7 +27,7 @@ def plans(config: Config) -> list[TowerPlan]:
 
 
 def described(batch: Batch) -> tuple[str, list[tuple[str, int]], tuple[str, ...], bool]:
-    pictures = [(picture.modality, picture.row) for picture in batch.pictures]
+    pictures = [(picture.modality, picture.row) for picture in batch.images]
     return batch.plan.tower, pictures, batch.finished, batch.ends_shard
 
 
@@ -51,7 +51,7 @@ def test_what_is_missing_does_not_change_a_batch(
     whole = decoded_batches(plans, shards, plan_units(plans, shards[:1]), 3)
     only_nir = [Unit("train", 0, "image", ("nir",), 4)]
     part = list(decoded_batches(plans, shards, only_nir, 3))
-    assert [b.pictures for b in part] == [b.pictures for b in islice(whole, 1, 3)]
+    assert [b.images for b in part] == [b.images for b in islice(whole, 1, 3)]
     assert [(b.finished, b.ends_shard) for b in part] == [((), False), (("nir",), True)]
     whole.close()
 
@@ -77,7 +77,7 @@ def test_a_modality_without_pictures_is_whole_at_once(
 def test_pictures_arrive_decoded(plans: list[TowerPlan], shards: tuple[ShardInfo, ...]) -> None:
     units = plan_units(plans, shards[:1])
     for batch in decoded_batches(plans, shards, units, 3):
-        for picture, array in zip(batch.pictures, batch.arrays, strict=True):
+        for picture, array in zip(batch.images, batch.arrays, strict=True):
             spec = batch.plan.specs[picture.modality]
             assert array.dtype == np.dtype(spec.dtype)
             assert array.shape[:2] == (40, 50)
