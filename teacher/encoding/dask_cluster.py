@@ -36,7 +36,7 @@ from pipeline.shards.manifest import Manifest
 from pipeline.workspace import Workspace
 from teacher.encoding.child_process import worker_lost
 from teacher.encoding.encoder import process_encoder
-from teacher.encoding.precompute import precompute, precompute_prompts
+from teacher.encoding.precompute import num_all_targets, precompute, precompute_prompts
 from teacher.encoding.units import Unit, num_targets, plan_towers, plan_units, split_units
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def precompute_spread(
 ) -> StageReport:
     """Bring targets and prompts up to date with workers as `config.scale` says. See the module docstring."""
     started = time.perf_counter()
-    shards = Manifest.load(workspace.dataset(config)).all_shards
+    manifest = Manifest.load(workspace.dataset(config))
+    shards = manifest.all_shards
     plans = plan_towers(config, workspace)
     units = plan_units(plans, shards)
     for plan in plans:
@@ -73,11 +74,10 @@ def precompute_spread(
             details = _run_ranges(client, config, units, progress)
         _require_done(plan_units(plans, shards))
     done = num_targets(units) + num_new_prompts
-    asked = len(shards) * len(config.modalities) * len(config.teachers()) + 1
     return StageReport(
         stage="precompute",
         done=done,
-        skipped=asked - done,
+        skipped=num_all_targets(config, manifest) - done,
         seconds=time.perf_counter() - started,
         details=details | {"targets": [str(s.path) for p in plans for s in p.stores.values()]},
     )

@@ -79,7 +79,7 @@ def precompute(
     encoder = encoder or Encoder(device or config.teacher.device)
     if todo:
         _encode(config, plans, manifest.all_shards, todo, encoder, progress)
-    requested = num_targets(units) if units is not None else _num_all(config, manifest)
+    requested = num_targets(units) if units is not None else num_all_targets(config, manifest)
     done = num_targets(todo) + int(new_prompts)
     return StageReport(
         stage="precompute",
@@ -109,8 +109,8 @@ def precompute_prompts(
     return StageReport("prompts", done=int(embedded), skipped=int(not embedded), seconds=seconds)
 
 
-def _num_all(config: Config, manifest: Manifest) -> int:
-    """Targets of all shards, and one for the class prompts if the teacher has a text tower."""
+def num_all_targets(config: Config, manifest: Manifest) -> int:
+    """Targets of all shards and teachers, and one for class prompts if the first has a text tower."""
     text = open_teacher(config.teacher.name, config.teacher.revision).text
     images = len(manifest.all_shards) * len(config.modalities) * len(config.teachers())
     return images + int(text is not None)

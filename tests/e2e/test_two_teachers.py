@@ -20,6 +20,7 @@ from flows.planning.coverage import coverage_map
 from flows.planning.plan_run import plan_run
 from flows.planning.status import first_missing, status_rows
 from flows.report.sources import fingerprints, read_passes, scored_rows, target_stores
+from flows.stages import load_stage
 from pipeline.config.config import Config
 from pipeline.errors import MissingTarget
 from pipeline.shards.manifest import Manifest
@@ -35,6 +36,7 @@ from teacher.encoding.live import LiveTeacher
 from teacher.encoding.precompute import precompute
 from teacher.encoding.units import outdated_modalities
 from tests.teacher.conftest import second_source
+from tests.teacher.families.tiny_checkpoints import write_dino
 
 __all__ = ["second_source"]
 
@@ -226,6 +228,22 @@ def test_the_live_teachers_give_what_the_caches_hold(
                 ]
                 np.testing.assert_array_equal(*rows)
     assert train(config, workspace, progress=False).done == 3
+
+
+@pytest.mark.slow
+def test_language_and_dino_teach_one_student(tmp_path: Path) -> None:
+    """The second teacher has an image tower alone, no text, and sees less of an image than the first."""
+    write_dino(tmp_path / "dino")
+    sensors: dict[str, object] = {"rgb": {}, "event": {}}
+    config = make(tmp_path / "workspace", tmp_path / "dino", modalities=sensors)
+    workspace = Workspace.of(config)
+    for stage in ("prepare", "precompute", "train", "evaluate"):
+        assert load_stage(stage)(config, workspace).done > 0
+    inputs = open_inputs(config, workspace)
+    assert inputs.teacher is not None
+    assert (inputs.teacher.field("embedding"), inputs.teacher.field("patch")) == (1.0, 0.8)
+    assert all(value > 0 for value in pq.read_table(inputs.run.metrics)["dense"].to_pylist())
+    assert verify(config, workspace, deep=True, progress=False).findings == ()
 
 
 @pytest.mark.slow
