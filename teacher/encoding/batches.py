@@ -78,7 +78,9 @@ def num_decoders() -> int:
     return max(2, min(8, len(os.sched_getaffinity(0))))
 
 
-def batches(plan: TowerPlan, shard: ShardInfo, members: Members, size: int) -> list[list[StoredImage]]:
+def batches(
+    plan: TowerPlan, shard: ShardInfo, members: Members, size: int
+) -> list[list[StoredImage]]:
     """The shard's images for this tower, modality after modality, cut into batches."""
     # All present images are batched, also those whose targets exist: rounding depends on the batch, and
     # a resumed pass has to write the bytes of an uninterrupted one.
