@@ -23,7 +23,7 @@ from pipeline.config.load import rows
 from pipeline.core.device import choose_device
 from pipeline.core.splits import TRAIN_SPLIT
 from pipeline.datasets import open_dataset
-from pipeline.datasets.base import DatasetAdapter
+from pipeline.datasets.base import DatasetAdapter, SourceSample
 from pipeline.errors import ConfigError, DatasetError, MissingTarget, SampleRefused
 from pipeline.shards.manifest import Manifest, holds
 from pipeline.targets.views import ViewConfig
@@ -47,7 +47,6 @@ class DataFacts:
     """What the checks need of a data set."""
 
     num_classes: int
-    splits: tuple[str, ...]
     train: tuple[Size, ...]
     """Sizes of the training images, without repetition."""
     scored: tuple[Size, ...]
@@ -59,14 +58,11 @@ class DataFacts:
 def check_before_run(config: Config, workspace: Workspace) -> None:
     """Check the config and its comparison rows, finished ones excepted."""
     manifest = _complete_manifest(config, workspace)
-    facts = None
+    # The same for all rows: they differ in student and training only.
+    facts = prepared_facts(config, manifest) if manifest else source_facts(config)
     for row in rows(config).values():
         _require_divisible(row)
-        if manifest is None or not _is_finished(row, workspace, manifest):
-            # The same for all rows: they differ in student and training only.
-            facts = facts or (
-                prepared_facts(config, manifest) if manifest else source_facts(config)
-            )
+        if facts and not (manifest and _is_finished(row, workspace, manifest)):
             _check_student(row, facts)
 
 
@@ -115,24 +111,28 @@ def prepared_facts(config: Config, manifest: Manifest) -> DataFacts:
     present_N = np.sum([holds(lists, name) for name in config.modalities], axis=0)
     return DataFacts(
         num_classes=len(manifest.classes),
-        splits=manifest.splits,
         train=_sizes(manifest, TRAIN_SPLIT),
         scored=_sizes(manifest, config.evaluate.split),
         min_present=int(present_N[present_N > 0].min(initial=len(config.modalities))),
     )
 
 
-def source_facts(config: Config) -> DataFacts:
-    """The facts of a source that is not prepared yet, from its listing and a few samples."""
+def source_facts(config: Config) -> DataFacts | None:
+    """The facts of a source that is not prepared yet, from its listing and a few samples.
+
+    None if it cannot be listed: `prepare`, which comes first, says so with its stage and command.
+    """
     adapter = open_dataset(config.dataset, config.specs())
-    splits = adapter.splits()
-    require_splits(config, splits)
+    try:
+        listing = {split: adapter.samples(split) for split in adapter.splits()}
+    except DatasetError:
+        return None
+    require_splits(config, tuple(listing))
     incomplete = getattr(config.dataset, "missing", "refuse") == "allow"
     return DataFacts(
         num_classes=len(adapter.classes),
-        splits=splits,
-        train=_loaded_sizes(adapter, TRAIN_SPLIT),
-        scored=_loaded_sizes(adapter, config.evaluate.split),
+        train=_loaded_sizes(adapter, listing[TRAIN_SPLIT]),
+        scored=_loaded_sizes(adapter, listing[config.evaluate.split]),
         min_present=1 if incomplete else len(config.modalities),
     )
 
@@ -211,8 +211,7 @@ def _sizes(manifest: Manifest, split: str) -> tuple[Size, ...]:
     return tuple(sorted(zip(pairs["height"].to_pylist(), pairs["width"].to_pylist(), strict=True)))
 
 
-def _loaded_sizes(adapter: DatasetAdapter, split: str) -> tuple[Size, ...]:
-    samples = adapter.samples(split)
+def _loaded_sizes(adapter: DatasetAdapter, samples: Sequence[SourceSample]) -> tuple[Size, ...]:
     sizes = set()
     for sample in samples[:: max(1, len(samples) // NUM_LOADED)][:NUM_LOADED]:
         try:

@@ -138,6 +138,7 @@ def test_sizes_that_a_student_meets(
         evaluate={"window_px": 50},
     )
     for facts in (source_facts(config), prepared_facts(config, prepared(config))):
+        assert facts is not None
         shapes = trial_shapes(config, facts)
         assert (shapes.train, shapes.scored) == (train_sizes, scored)
         assert shapes.num_images == num_images
@@ -164,7 +165,17 @@ def test_a_sample_with_one_sensor_makes_the_smallest_batch(make_run: MakeConfig)
         two.model_dump() | {"modalities": {"rgb": {}, "thermal": {"kind": "gray"}}}
     )
     assert prepared_facts(both, prepared(both)).min_present == 1
-    assert source_facts(both).min_present == 1
+    listed = source_facts(both)
+    assert listed is not None
+    assert listed.min_present == 1
+
+
+def test_a_source_that_cannot_be_listed_is_left_to_prepare(make_run: MakeConfig) -> None:
+    config = make_run({"train": [(32, 32)] * 2, "val": [(32, 32)]})
+    dataset = config.dataset.model_copy(update={"root": Path("/nowhere")})
+    lost = config.model_copy(update={"dataset": dataset})
+    assert source_facts(lost) is None
+    check_before_run(lost, Workspace.of(lost))
 
 
 def test_evaluate_names_the_split_before_it_loads_a_student(make_run: MakeConfig) -> None:
