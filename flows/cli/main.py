@@ -41,7 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Segmentation from any combination of sensors, distilled from a cached LanguageBind teacher.
+    help="""Segmentation from any combination of sensors, distilled from a frozen teacher.
 
     The teacher runs once (`precompute`); students train on its cached embeddings (`train`). Every command
     can be killed and called again: it resumes at the first unit that is missing.

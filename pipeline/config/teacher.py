@@ -35,7 +35,8 @@ class TeacherConfig(Frozen):
 
     name: str = TOY_TEACHER
     """`languagebind-tiny` (packaged, for rendered scenes), a hub name (`LanguageBind` for the released
-    towers), a folder, or `module:Class` (docs/teacher.md)."""
+    towers) or folder of a LanguageBind, CLIP, SigLIP or DINO checkpoint, `timm/NAME`, `module:Class`, or
+    the name of an installed teacher (docs/teacher.md)."""
     revision: str | None = None
     """Git revision of a hub checkpoint."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
