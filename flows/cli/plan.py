@@ -14,7 +14,6 @@ from pipeline.config.load import load_config
 from pipeline.core.units_text import as_duration, as_size
 from pipeline.storage.disk_space import required_bytes
 from pipeline.workspace import Workspace
-from teacher.requirements import require_capable
 
 if TYPE_CHECKING:
     from flows.planning.estimate import Prediction, Probe
@@ -38,6 +37,7 @@ def plan(
     Counts what is missing only, and runs no stage. Exit code 1 if the disk has no room for it.
     """
     from flows.planning.plan_run import plan_run
+    from teacher.requirements import require_capable
 
     loaded = load_config(config, overrides or ())
     require_capable(loaded)

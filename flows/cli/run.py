@@ -16,7 +16,6 @@ from pipeline.config.load import load_config
 from pipeline.errors import WorkspaceBusy
 from pipeline.workspace import Workspace
 from student.runs.preflight import check_before_run
-from teacher.requirements import require_capable
 
 DEMO_CONFIG = Path(__file__).parents[1] / "demo.toml"
 
@@ -35,6 +34,7 @@ def run(config: ConfigArgument, overrides: SetOption = None) -> None:
     Splits, batch size and student are checked before anything is prepared or embedded.
     """
     from flows.planning.status import first_missing
+    from teacher.requirements import require_capable
 
     loaded = load_config(config, checked(overrides))
     require_capable(loaded)
@@ -51,6 +51,8 @@ def run(config: ConfigArgument, overrides: SetOption = None) -> None:
 
 def refresh_teacher(config: ConfigArgument, overrides: SetOption = None) -> None:
     """Prepare new source data and embed what has no embeddings yet, as a Prefect flow."""
+    from teacher.requirements import require_capable
+
     require_capable(load_config(config, checked(overrides)))
     _run_flow("refresh-teacher", config, overrides)
 

@@ -29,7 +29,6 @@ from pipeline.targets.lookup import INDEX, resolve
 from pipeline.targets.prompts import resolve_prompts
 from pipeline.targets.store import State
 from pipeline.workspace import Workspace
-from teacher.requirements import lacks_text
 
 READ_AGAIN = 256
 """Samples with new file times that `status` reads again at most; `prepare` reads the others."""
@@ -209,6 +208,9 @@ def _prompt_rows(config: Config, workspace: Workspace) -> Iterator[CoverageRow]:
     try:
         store = resolve_prompts(config, workspace)
     except MissingTarget:
+        # Here: `any2seg train` registers this command where no teacher's code is installed.
+        from teacher.requirements import lacks_text
+
         if not lacks_text(config):
             yield CoverageRow("precompute", "class prompts", "sets", missing=1)
         return

@@ -150,7 +150,7 @@ def test_only_the_store_that_is_broken_is_rebuilt(copy: Config) -> None:
     first.record_path(shard).unlink()
     first.array("train", "embedding").object_path(shard.index).unlink()
     report = repair(copy, workspace, progress=False)
-    assert [finding.kind for finding in report.mended] == [Kind.OBJECT_ALTERED]
+    assert [finding.kind for finding in report.fixed] == [Kind.OBJECT_ALTERED]
     assert [left.finding.kind for left in report.left] == [Kind.HOLE]
     assert broken.read_bytes() == whole
     assert first.missing([shard]) == [shard]

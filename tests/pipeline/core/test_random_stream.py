@@ -18,6 +18,7 @@ def test_stream_numbers_never_change() -> None:
         "CONTACT_SHEET_SAMPLES": 37,
         "SPLIT_GUESS": 41,
         "PROPOSAL_SAMPLES": 43,
+        "COMPARED_SAMPLES": 47,
     }
 
 

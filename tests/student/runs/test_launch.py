@@ -215,7 +215,8 @@ def test_all_processes_end_with_the_command(two, tmp_path, number):
         assert len(workers) == 2
         parent.send_signal(number)
         _, alive = psutil.wait_procs(workers, timeout=2)
-        assert alive == []
+        # One that ended but was not reaped yet, by torchrun or by init, is a zombie.
+        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
         torchrun.wait(timeout=60)
 
 

@@ -155,7 +155,7 @@ def cluster(tmp_path: Path) -> Any:
 def test_a_range_that_fails_leaves_the_others_their_work(
     config: Config, root: Path, single: dict[str, bytes], cluster: str
 ) -> None:
-    """On a running scheduler; once the damage is mended, only that range is done."""
+    """On a running scheduler; once the corruption is fixed, only that range is done."""
     spread = with_scale(config, dask=cluster)
     workspace = Workspace.of(spread)
     shards = Manifest.load(workspace.dataset(config)).all_shards
