@@ -26,7 +26,6 @@ from pipeline.targets.reader import CachedTeacher
 from student.runs.run import reads_prompts, reads_targets
 from teacher.encoding.child_process import EncodingProcess
 from teacher.encoding.units import plan_towers, plan_units, split_units
-from teacher.requirements import known_inputs
 
 MIN_RANGES, UNITS_PER_RANGE, MAX_RANGES = 8, 64, 100
 
@@ -37,9 +36,10 @@ Reports = dict[str, Any]
 def teach(operation: Operation) -> Reports:
     """Bring shards, teacher targets and (if configured) descriptions up to date.
 
-    Raises `CheckpointError` or `ConfigError` before anything is prepared if no tower can embed a modality.
+    Raises `CheckpointError` or `ConfigError` before anything is prepared if no tower can embed a modality,
+    or if the weights of one are not to be had.
     """
-    known_inputs(operation.config, local_only=False)
+    plan_towers(operation.config, operation.workspace)
     reports = {"prepare": _stage(operation, "prepare"), "prompts": _stage(operation, "prompts")}
     reports["precompute"] = encode(operation)
     if operation.config.descriptions:

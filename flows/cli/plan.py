@@ -65,10 +65,13 @@ def _prepare_lines(todo: PreparePlan) -> Iterator[str]:
         yield "prepare: nothing to do"
         return
     splits = ", ".join(f"{name} {count}" for name, count in todo.samples.items())
+    size = (
+        f"about {as_size(todo.num_bytes)}" if todo.num_bytes else "of unknown size without a probe"
+    )
     time = f", {as_duration(todo.seconds)} of one core" if todo.seconds is not None else ""
     yield (
         f"prepare: {sum(todo.samples.values())} samples ({splits}) into {len(todo.shards)} shards, "
-        f"about {as_size(todo.num_bytes)}{time}"
+        f"{size}{time}"
     )
 
 
@@ -120,10 +123,11 @@ def _space_lines(todo: RunPlan) -> Iterator[str]:
         yield f"writes {as_size(todo.num_bytes)} to the object store"
         return
     needed = required_bytes(todo.num_bytes)
+    without = " besides the shards" if todo.prepare.samples and not todo.prepare.num_bytes else ""
     verdict = (
         "fits" if todo.fits else "DOES NOT FIT: free space, or set `workspace` to another disk"
     )
     yield (
-        f"writes {as_size(todo.num_bytes)}; needs {as_size(needed)} free with a margin, has "
+        f"writes {as_size(todo.num_bytes)}{without}; needs {as_size(needed)} free with a margin, has "
         f"{as_size(todo.free)}: {verdict}"
     )

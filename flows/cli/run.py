@@ -31,9 +31,11 @@ def demo(overrides: SetOption = None) -> None:
 def run(config: ConfigArgument, overrides: SetOption = None) -> None:
     """Run every stage that CONFIG needs, as a Prefect flow. Call it again to resume after a stop.
 
-    Splits, batch size and student are checked before anything is prepared or embedded.
+    Splits, batch size, student and the teacher's weights are checked before anything is prepared or
+    embedded.
     """
     from flows.planning.status import first_missing
+    from teacher.encoding.units import plan_towers
     from teacher.requirements import require_capable
 
     loaded = load_config(config, checked(overrides))
@@ -45,15 +47,20 @@ def run(config: ConfigArgument, overrides: SetOption = None) -> None:
     else:
         print_line(f"First missing: {missing}")
         check_before_run(loaded, Workspace.of(loaded))
+        # As the flow does once more: here it is one line, there a failed flow run.
+        plan_towers(loaded, Workspace.of(loaded))
         _run_flow("any2seg", config, overrides)
     _print_report_path(loaded)
 
 
 def refresh_teacher(config: ConfigArgument, overrides: SetOption = None) -> None:
     """Prepare new source data and embed what has no embeddings yet, as a Prefect flow."""
+    from teacher.encoding.units import plan_towers
     from teacher.requirements import require_capable
 
-    require_capable(load_config(config, checked(overrides)))
+    loaded = load_config(config, checked(overrides))
+    require_capable(loaded)
+    plan_towers(loaded, Workspace.of(loaded))
     _run_flow("refresh-teacher", config, overrides)
 
 

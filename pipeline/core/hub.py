@@ -96,4 +96,5 @@ def _not_fetched(
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Without its full stop: a sentence follows."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].removesuffix(".")

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.formats.foreign_file import file_form
 from pipeline.storage.files import AnyPath
 
 LENGTH_BYTES = 8
@@ -25,6 +27,19 @@ def read_state(path: AnyPath) -> dict[str, Any]:
     size = path.stat().st_size
     with path.open("rb") as file:
         return _state(file, size)
+
+
+def header_problem(path: Path) -> str | None:
+    """What a local file is that is no whole safetensors file; None if it is one. Tensors are not read."""
+    form = file_form(path)
+    if form and "safetensors" not in form:
+        return form
+    try:
+        read_state(path)
+    except (ValueError, RecursionError, MemoryError) as problem:
+        line = (str(problem).strip().splitlines() or ["no reason given"])[0]
+        return f"a corrupted file ({type(problem).__name__}: {line})"
+    return None
 
 
 def state_in(data: bytes) -> dict[str, Any]:

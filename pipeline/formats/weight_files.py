@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import CheckpointError
 from pipeline.formats.foreign_file import file_form, file_problem
-from pipeline.formats.safetensors_header import read_state
+from pipeline.formats.safetensors_header import header_problem
 
 StateDict = dict[str, Tensor]
 """Tensor name to tensor."""
@@ -65,15 +65,9 @@ def first_line(error: Exception) -> str:
 
 def _reason(path: Path, error: Exception) -> str:
     """What a file is that safetensors or torch could not read."""
-    form = file_form(path)
     if path.suffix == ".safetensors":
-        if form and "safetensors" not in form:
-            return form
-        try:
-            read_state(path)
-        except (ValueError, RecursionError, MemoryError) as problem:
-            return f"a corrupted file ({first_line(problem)})"
-        return first_line(error)
+        return header_problem(path) or first_line(error)
+    form = file_form(path)
     if form and "zip" not in form:
         return form
     if form and not zipfile.is_zipfile(path):

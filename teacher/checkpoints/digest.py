@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CheckpointError
+from pipeline.formats.safetensors_header import header_problem
 from pipeline.storage.files import read_json, sha256_file, write_json
 
 
@@ -30,7 +31,7 @@ def weights_digest(files: Sequence[Path], cache: Path) -> str:
 
 
 def file_digest(path: Path, cache: Path) -> str:
-    """Hex sha256 of one file, cached in `cache`. `CheckpointError` if it cannot be read."""
+    """Hex sha256 of one file, cached in `cache`. `CheckpointError` if it cannot be read or is cut short."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -43,6 +44,13 @@ def file_digest(path: Path, cache: Path) -> str:
     entry = known.get(key)
     if isinstance(entry, dict) and entry.get("identity") == identity:
         return str(entry["sha256"])
+    # Before data is prepared, not when the tensors are read.
+    problem = header_problem(path) if path.suffix == ".safetensors" else None
+    if problem:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of tensors only, found {problem}. Fetch it again from a source "
+            "you trust."
+        )
     digest = sha256_file(path)
     write_json(_cache_file(cache), {**known, key: {"identity": identity, "sha256": digest}})
     return digest

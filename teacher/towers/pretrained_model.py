@@ -27,7 +27,8 @@ _UNUSED = ("mask_token", "position_ids")
 def read_config(folder: Path) -> Any:
     """The library's own configuration of a folder. Raises `CheckpointError`."""
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        with _quiet():
+            return AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # its validators raise errors of several kinds
         raise CheckpointError(
             f"{folder}: expected a config.json that transformers can read, found: {first_line(error)}. "
@@ -69,7 +70,7 @@ def _misfit(where: Path, problem: str) -> CheckpointError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no table of unused tensors: heads are left out on purpose."""
+    """No progress bar, no warnings: heads are left out on purpose, other defaults are the library's."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -102,7 +102,10 @@ def test_a_run_that_does_not_fit_ends_with_1(path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("flows.planning.plan_run.free_bytes", lambda root: 1000)
     shown = CliRunner().invoke(app, ["plan", str(path), "--no-probe"])
     assert shown.exit_code == 1
-    assert "has 1 kB: DOES NOT FIT" in " ".join(shown.output.split())
+    words = " ".join(shown.output.split())
+    assert "has 1 kB: DOES NOT FIT" in words
+    assert "of unknown size without a probe" in words
+    assert " besides the shards; needs " in words
 
 
 @pytest.mark.server

@@ -6,7 +6,9 @@ import hashlib
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from pipeline.errors import CheckpointError
 from teacher.checkpoints.digest import weights_digest
@@ -49,3 +51,13 @@ def test_a_damaged_cache_costs_only_a_reading(tmp_path: Path) -> None:
     assert weights_digest((path,), tmp_path) == hashlib.sha256(b"one").hexdigest()
     with pytest.raises(CheckpointError, match="expected a weights file"):
         weights_digest((tmp_path / "nothing",), tmp_path)
+
+
+def test_safetensors_that_are_cut_short_have_no_digest(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"a": np.ones(8, np.float32)}, path)
+    whole = path.read_bytes()
+    assert weights_digest((path,), tmp_path) == hashlib.sha256(whole).hexdigest()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .* expected \d+ bytes, found"):
+        weights_digest((path,), tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +109,14 @@ def test_our_defaults_are_the_librarys() -> None:
     ):
         for name in ours.keys() - {"projection_size"}:
             assert ours[name] == getattr(library, name), name
+
+
+def test_the_library_s_warnings_about_its_own_defaults_are_not_printed(
+    siglip: SiglipModel, tmp_path: Path
+) -> None:
+    load = (
+        "from teacher.open import open_teacher; "
+        f"open_teacher({str(tmp_path)!r}).tower('image').load('float32', 'cpu')"
+    )
+    done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
