@@ -70,7 +70,7 @@ def _misfit(where: Path, problem: str) -> CheckpointError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar, no warnings: heads are left out on purpose; some concern the library's own defaults."""
+    """No progress bar, no warnings: heads are left out on purpose, defaults of the library are not ours."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
