@@ -38,7 +38,7 @@ from pipeline.workspace import Workspace, dataset_slug
 from teacher.encoding.batches import Batch, StoredImage, decode_rendered
 from teacher.encoding.encoder import Encoder, Rows
 from teacher.encoding.units import TowerPlan, plan_towers
-from teacher.encoding.views import encode_views, stored_pictures_a_batch
+from teacher.encoding.views import encode_views, stored_images_per_batch
 
 LEAST_ROWS = 8
 """Least number of audited rows of a modality."""
@@ -197,7 +197,7 @@ class _Audit:
         """One report row per output."""
         outputs = [output for output in plan.stores[name].provenance.outputs if output != VIEW_BOX]
         drifts: dict[str, list[Drift]] = {output: [] for output in outputs}
-        size = stored_pictures_a_batch(self._config)
+        size = stored_images_per_batch(self._config)
         for start in range(0, len(drawn), size):
             batch = drawn[start : start + size]
             recomputed = self._encode(plan, name, batch)

@@ -1,4 +1,4 @@
-"""The digest of weights files, computed once and cached. No torch.
+"""The digest of weights files, computed once and cached. No torch, except to look into a `.bin`.
 
 It is cached in `<cache>/weights.json` by the file's path, size, mtime and inode; without that cache the
 weights are read once more.
@@ -45,6 +45,11 @@ def file_digest(path: Path, cache: Path) -> str:
     if isinstance(entry, dict) and entry.get("identity") == identity:
         return str(entry["sha256"])
     # Before data is prepared, not when the tensors are read.
+    if path.suffix == ".bin":
+        # Only loading shows what a pickle holds; once, since the digest is cached. It imports torch.
+        from pipeline.formats.weight_files import read_tensors
+
+        read_tensors(path)
     problem = header_problem(path) if path.suffix == ".safetensors" else None
     if problem:
         raise CheckpointError(

@@ -26,7 +26,7 @@ from teacher.encoding.batches import decoded_batches
 from teacher.encoding.encoder import Encoder
 from teacher.encoding.precompute import empty_rows, encode_batch, precompute_prompts, scatter
 from teacher.encoding.units import TowerPlan, Unit, plan_towers
-from teacher.encoding.views import stored_pictures_a_batch
+from teacher.encoding.views import stored_images_per_batch
 
 
 class LiveTeacher:
@@ -82,7 +82,7 @@ class LiveTeacher:
             Unit(shard.split, shard.index, plan.tower, tuple(plan.stores), 0, plan.teacher)
             for plan in self.plans
         ]
-        size = stored_pictures_a_batch(self.config)
+        size = stored_images_per_batch(self.config)
         with closing(decoded_batches(self.plans, [shard], units, size)) as batches:
             for batch in batches:
                 if batch.images:

@@ -48,7 +48,7 @@ from teacher.encoding.units import (
     plan_towers,
     plan_units,
 )
-from teacher.encoding.views import encode_views, stored_pictures_a_batch
+from teacher.encoding.views import encode_views, stored_images_per_batch
 from teacher.open import open_teacher
 
 
@@ -201,9 +201,9 @@ def _encode(
 ) -> None:
     total = sum(unit.num_pictures for unit in units)
     with (
-        progress_bar("precompute", total, "pictures", progress) as advance,
+        progress_bar("precompute", total, "images", progress) as advance,
         _Writer() as writer,
-        closing(decoded_batches(plans, shards, units, stored_pictures_a_batch(config))) as batches,
+        closing(decoded_batches(plans, shards, units, stored_images_per_batch(config))) as batches,
     ):
         work = _EncodingPass(config, encoder, writer, advance)
         for batch in batches:

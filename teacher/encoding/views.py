@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from teacher.contract import LoadedTower
 
 
-def stored_pictures_a_batch(config: Config) -> int:
+def stored_images_per_batch(config: Config) -> int:
     """Images decoded together, so that their views fill the tower's batch."""
     return max(1, config.teacher.batch_size // max(1, config.teacher.views))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from pipeline.errors import CheckpointError
@@ -28,7 +29,7 @@ def test_the_digest_is_computed_once_per_file_identity(
 
 
 def test_the_digest_of_shards_is_that_of_their_sha256sum(tmp_path: Path) -> None:
-    shards = tuple(tmp_path / f"model-{number:05d}-of-00002.bin" for number in (1, 2))
+    shards = tuple(tmp_path / f"model-{number:05d}-of-00002.weights" for number in (1, 2))
     for shard in shards:
         shard.write_bytes(shard.name.encode())
     lines = subprocess.run(
@@ -61,3 +62,14 @@ def test_safetensors_that_are_cut_short_have_no_digest(tmp_path: Path) -> None:
     path.write_bytes(whole[:-1])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: .* expected \d+ bytes, found"):
         weights_digest((path,), tmp_path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weight": [1]}], ids=["list", "no tensors"])
+def test_a_bin_file_of_something_else_is_refused_before_it_counts(
+    tmp_path: Path, content: object
+) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="expected a flat dict of tensors, found"):
+        weights_digest((path,), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

@@ -14,7 +14,7 @@ from pipeline.targets.lookup import resolve
 from pipeline.targets.views import ViewConfig, cut, draw_boxes
 from pipeline.workspace import Workspace
 from teacher.encoding.precompute import precompute
-from teacher.encoding.views import stored_pictures_a_batch
+from teacher.encoding.views import stored_images_per_batch
 from teacher.preprocessing.rendering import render
 
 VIEWS = 3
@@ -75,9 +75,9 @@ def test_views_are_another_store_and_leave_whole_pictures_alone(
 
 
 def test_a_batch_is_filled_with_views(config: Config, view_config: Config) -> None:
-    assert stored_pictures_a_batch(config) == config.teacher.batch_size == 3
-    assert stored_pictures_a_batch(view_config) == 1
+    assert stored_images_per_batch(config) == config.teacher.batch_size == 3
+    assert stored_images_per_batch(view_config) == 1
     many = config.model_copy(
         update={"teacher": config.teacher.model_copy(update={"views": 8, "batch_size": 64})}
     )
-    assert stored_pictures_a_batch(many) == 8
+    assert stored_images_per_batch(many) == 8
