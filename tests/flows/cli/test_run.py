@@ -22,7 +22,7 @@ def flows_run(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(run_command, "_run_flow", lambda name, *_: names.append(name))
     monkeypatch.setattr(run_command, "_print_report_path", lambda _: None)
     # LanguageBind's weights would be fetched.
-    monkeypatch.setattr(run_command, "plan_towers", lambda *_: [])
+    monkeypatch.setattr("teacher.encoding.units.plan_towers", lambda *_: [])
     return names
 
 

@@ -177,7 +177,8 @@ def test_a_teacher_that_changed_on_this_machine_is_seen_without_a_hub(
         plan.create_stores(config, workspace)
     assert outdated_modalities(config, workspace) == ()
     weights = copy / "LanguageBind_Depth" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes() + b" ")
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert outdated_modalities(config, workspace) == ("depth",)
     shutil.rmtree(copy)
     assert outdated_modalities(config, workspace) == ()
