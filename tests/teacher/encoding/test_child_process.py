@@ -53,7 +53,7 @@ def test_ranges_go_through_one_process_that_is_replaced_when_killed(config: Conf
         assert process.pid != first
         last = process.pid
     assert missing(config) == []
-    assert any("pictures" in line for line in lines)
+    assert any("images" in line for line in lines)
     with pytest.raises(ProcessLookupError):
         os.kill(last, 0)
 
