@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ def test_curves_can_be_read_and_a_resumed_run_hides_what_it_repeats(tmp_path: Pa
     for step in range(1, 6):
         first.log(step, {"loss": float(step)})
     first.close()
+    # TensorBoard reads its files in the order of their names, which begin with the second.
+    time.sleep(1.1)
     resumed = open_tracker("tensorboard", run, 3)
     resumed.log(4, {"loss": 40.0})
     resumed.close()
