@@ -132,7 +132,8 @@ def _local(num_workers: int) -> Any:
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        # Any free port: without an address it takes 8787, and warns where another cluster has it.
+        dashboard_address="127.0.0.1:0",
         memory_limit=0,  # the operating system's limit holds; Dask's would kill at 95 % of it
         silence_logs=40,
         env={name: inherited for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
