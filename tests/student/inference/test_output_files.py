@@ -58,6 +58,12 @@ def test_the_same_scene_may_be_predicted_again_and_from_more_sensors(tmp_path: P
     predict_once([one], tmp_path / "out", Outputs(logits=True))
     more = Scene("a", one.files | scene(tmp_path / "nir", sensor="nir").files)
     predict_once([more], tmp_path / "out")
+    record = (tmp_path / "out" / RECORD).read_text(encoding="utf-8")
+    assert all(str(path.resolve()) in record for path in more.files.values())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("a.npy", "a.png", "a_overlay.png"),
+        RECORD,
+    ]
 
 
 def test_a_result_of_another_sample_stays(tmp_path: Path) -> None:
