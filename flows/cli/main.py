@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ from pipeline import VERSION
 from pipeline.config.config import Config
 from pipeline.config.load import MAIN_ROW, load_config, rows
 from pipeline.core.retryable import TRY_AGAIN, worth_retrying
-from pipeline.errors import Any2SegError, CheckpointError, ConfigError
+from pipeline.errors import Any2SegError, CheckpointError, ConfigError, MissingTarget
 from pipeline.modalities import KINDS, RENDERINGS
 from pipeline.workspace import Workspace
 
@@ -70,19 +71,30 @@ def _run_stage(name: str, path: Path, overrides: list[str] | None, row: str = MA
     """Run a stage and print its report; returns the row's config."""
     loaded = load_config(path, overrides or ())
     if name in TEACHER_STAGES:
-        # Here: a student is trained and scored where no teacher's code is installed.
-        from teacher.requirements import require_capable
-
-        require_capable(loaded)
+        _require_capable(loaded)
     configs = rows(loaded)
     if row not in configs:
         raise ConfigError(f"--row {row}: expected one of {', '.join(configs)}")
     config = configs[row]
-    report = load_stage(name)(config, Workspace.of(config))
+    try:
+        report = load_stage(name)(config, Workspace.of(config))
+    except MissingTarget:
+        # Perhaps no `precompute` can make it: then say so at once.
+        with suppress(ImportError):
+            _require_capable(loaded)
+        raise
     print_line(str(report))
     for failure in report.failed:
         print_line(f"  refused {failure.unit}: {failure.reason}")
     return config
+
+
+def _require_capable(config: Config) -> None:
+    """Raise `ConfigError` naming what the teacher cannot do."""
+    # Imported here: a student is trained and scored where no teacher's code is installed.
+    from teacher.requirements import require_capable
+
+    require_capable(config)
 
 
 app.command()(demo)
